@@ -1,0 +1,1 @@
+"""Tables from data and posteriors: what every view draws and every test checks."""

@@ -1,0 +1,1 @@
+"""Engines over model structures: exact quadrature and samplers."""

@@ -1,0 +1,92 @@
+"""Settings of a sampler and what it says while it runs: values shared by engines, store and pages."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hbm_core.errors import InputError
+
+#: Inclusive bounds of every setting, checked wherever a request comes from.
+LIMITS: dict[str, tuple[float, float]] = {
+    "draws": (10, 200_000),
+    "tune": (10, 100_000),
+    "chains": (1, 32),
+    "target_accept": (0.5, 0.999),
+    "seed": (0, 2**32 - 1),
+}
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Settings of a sampler.
+
+    Parameters
+    ----------
+    draws, tune : int
+        Kept draws and warm-up draws per chain.
+    chains : int
+        Independent chains.
+    target_accept : float
+        Mean acceptance that step-size adaptation aims for.
+    seed : int
+        The one recorded seed; chains derive theirs from it.
+    """
+
+    draws: int = 1000
+    tune: int = 1000
+    chains: int = 4
+    target_accept: float = 0.95
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name, (lower, upper) in LIMITS.items():
+            value = getattr(self, name)
+            whole = name != "target_accept"
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                number = float("nan")
+            if not lower <= number <= upper or (whole and number != int(number)):
+                kind = "a whole number" if whole else "a number"
+                raise InputError(f"sampler setting {name}", f"{kind} from {lower:g} to {upper:g}", value)
+            object.__setattr__(self, name, int(number) if whole else number)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain mapping, in order."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ChainProgress:
+    """Where one chain stands: draws include warm-up."""
+
+    finished: int
+    total: int
+    divergences: int
+    tuning: bool
+    step_size: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a fit stands. `stage` is "compiling", "sampling" or "saving"."""
+
+    stage: str
+    chains: tuple[ChainProgress, ...] = ()
+    seconds_left: float | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of all draws, warm-up included, from 0 to 1."""
+        total = sum(chain.total for chain in self.chains)
+        return sum(chain.finished for chain in self.chains) / total if total else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain mapping for the job table."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Progress:
+        """Inverse of `as_dict`."""
+        return cls(value["stage"], tuple(ChainProgress(**c) for c in value["chains"]), value["seconds_left"])

@@ -1,0 +1,1 @@
+"""What a hierarchy is made of: priors, data, model structures and their parameterizations."""

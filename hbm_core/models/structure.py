@@ -1,0 +1,163 @@
+"""Model structures: what engines dispatch on, free of any scenario's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from hbm_core.errors import InputError
+from hbm_core.models.prior import Prior
+
+Parameterization = Literal["centered", "noncentered", "partial", "collapsed"]
+PARAMETERIZATIONS: tuple[Parameterization, ...] = ("centered", "noncentered", "partial", "collapsed")
+
+
+@dataclass(frozen=True, eq=False)
+class TwoLevelNormal:
+    """Units with known standard errors around a common mean.
+
+    y_i ~ Normal(θ_i, s_i) and θ_i ~ Normal(μ + X_i β, τ), with these variations:
+
+    Parameters
+    ----------
+    effect : ndarray (J,)
+        y, in the outcome's units.
+    se : ndarray (J,)
+        s, in the outcome's units, positive.
+    units : tuple of str
+        Labels, unique.
+    pooling : {"partial", "complete", "none"}
+        "complete": θ_i = μ (no τ). "none": θ_i independent with their own prior ``theta`` (no μ, no τ).
+    effects : {"normal", "student_t"}
+        "student_t": θ_i ~ StudentT(ν, μ, τ).
+    likelihood : {"normal", "student_t"}
+        "student_t": y_i ~ StudentT(ν, θ_i, s_i).
+    scale : {"identity", "adaptive"}
+        "adaptive": the sd of the effects is τ* = w τ + (1 − w) σ_p τ/t with w = sigmoid(k (τ − t)); the
+        constants are named ``threshold`` (t), ``spread`` (σ_p) and ``slope`` (k).
+    design : ndarray (J, p)
+        X, standardised columns; p = 0 without covariates.
+    columns : tuple of str
+        Names of the columns of X.
+    """
+
+    effect: np.ndarray
+    se: np.ndarray
+    units: tuple[str, ...]
+    pooling: Literal["partial", "complete", "none"] = "partial"
+    effects: Literal["normal", "student_t"] = "normal"
+    likelihood: Literal["normal", "student_t"] = "normal"
+    scale: Literal["identity", "adaptive"] = "identity"
+    design: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        effect = np.ascontiguousarray(self.effect, dtype=float)
+        se = np.ascontiguousarray(self.se, dtype=float)
+        design = np.ascontiguousarray(self.design, dtype=float).reshape(effect.size, len(self.columns))
+        if effect.ndim != 1 or effect.size == 0 or se.shape != effect.shape:
+            raise InputError("effects and standard errors", "two equally long columns", (effect.shape, se.shape))
+        if not (np.isfinite(effect).all() and np.isfinite(se).all() and (se > 0).all()):
+            raise InputError("effects and standard errors", "finite effects and positive finite se", "others")
+        for name, value in (("effect", effect), ("se", se), ("design", design)):
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    @property
+    def typical_se(self) -> float:
+        """Median standard error: where a typical unit has B = ½ at τ = this."""
+        return float(np.median(self.se))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that take a prior, in order."""
+        match self.pooling:
+            case "none":
+                return ("theta",)
+            case "complete":
+                names: tuple[str, ...] = ("mu",)
+            case _:
+                names = ("mu", "tau")
+        if self.columns:
+            names += ("beta",)
+        if "student_t" in (self.effects, self.likelihood):
+            names += ("nu",)
+        return names
+
+    @property
+    def positive(self) -> frozenset[str]:
+        """Parameters that must be positive."""
+        return frozenset({"tau", "nu"})
+
+    @property
+    def parameterizations(self) -> tuple[Parameterization, ...]:
+        """What applies: one geometry where nothing is pooled or everything is."""
+        if self.pooling != "partial":
+            return ("centered",)
+        if self.effects == "student_t" or self.likelihood == "student_t":
+            return ("centered", "noncentered", "partial")
+        return PARAMETERIZATIONS
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """A structure with its priors, constants and parameterization: all that an engine needs.
+
+    Parameters
+    ----------
+    structure : TwoLevelNormal
+        Data and shape of the model.
+    priors : mapping of str to Prior
+        One per name in ``structure.parameters``.
+    constants : mapping of str to float
+        Numbers of the model that are not priors (``threshold``, ``spread``, ``slope`` of `adaptive`).
+    parameterization : str
+        Geometry for samplers; never changes the posterior.
+
+    Raises
+    ------
+    InputError
+        Missing or unknown prior; a prior on a positive parameter that reaches below zero; an unknown
+        parameterization.
+    """
+
+    structure: TwoLevelNormal
+    priors: Mapping[str, Prior]
+    constants: Mapping[str, float] = field(default_factory=dict)
+    parameterization: Parameterization = "noncentered"
+
+    def __post_init__(self) -> None:
+        names = self.structure.parameters
+        for name in self.priors:
+            if name not in names:
+                raise InputError("prior", "one of the parameters " + ", ".join(names), repr(name))
+        for name in names:
+            if name not in self.priors:
+                raise InputError(f"prior on {name}", "one prior", "none")
+            check_role(name, self.priors[name], name in self.structure.positive)
+        if self.parameterization not in self.structure.parameterizations:
+            raise InputError(
+                "parameterization",
+                "one of " + ", ".join(self.structure.parameterizations),
+                repr(self.parameterization),
+            )
+        object.__setattr__(self, "priors", MappingProxyType({name: self.priors[name] for name in names}))
+        object.__setattr__(self, "constants", MappingProxyType(dict(self.constants)))
+
+
+def check_role(name: str, prior: Prior, positive: bool) -> None:
+    """Refuse a prior whose support does not fit the parameter.
+
+    The flat family means flat on (0, ∞) for a positive parameter.
+    """
+    if positive and prior.proper and prior.support[0] < 0:
+        raise InputError(
+            f"prior on {name}",
+            f"a family on the positive numbers, because {name} cannot be negative",
+            prior.text,
+            "Use for instance HalfNormal, HalfCauchy or Exponential.",
+        )

@@ -1,0 +1,205 @@
+"""The contract of a scenario: story, data, simulator, models and references in one place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hbm_core.errors import InputError
+from hbm_core.models.dataset import Dataset
+from hbm_core.models.prior import Prior
+from hbm_core.models.structure import ModelSpec
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the scenario's canonical table."""
+
+    name: str
+    kind: str
+    rule: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One number of a simulator, with its default and its inclusive bounds."""
+
+    name: str
+    label: str
+    default: float
+    lower: float
+    upper: float
+    step: float = 1.0
+    integer: bool = False
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any) -> float | str:
+        """`value` as the knob's type, or an InputError that names the knob."""
+        subject = f"simulator knob {self.name}"
+        if self.choices:
+            if value not in self.choices:
+                raise InputError(subject, "one of " + ", ".join(self.choices), repr(value))
+            return str(value)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise InputError(subject, "a number", repr(value)) from None
+        if not (np.isfinite(number) and self.lower <= number <= self.upper):
+            raise InputError(subject, f"a number from {self.lower:g} to {self.upper:g}", value)
+        if self.integer and number != int(number):
+            raise InputError(subject, "a whole number", value)
+        return int(number) if self.integer else number
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of a scenario.
+
+    Parameters
+    ----------
+    id, label : str
+        Key, and a title for a person.
+    summary : str
+        One sentence: what this hierarchy assumes.
+    formula : tuple of str
+        LaTeX lines of the model.
+    spec : callable
+        ``(dataset, priors, constants, covariates, parameterization) -> ModelSpec``; the first four may be
+        partial: what is absent takes the model's default for these data.
+    priors : callable
+        ``(dataset, covariates) -> {parameter: Prior}``, the defaults for these data.
+    constants : callable
+        ``(dataset) -> {name: value}``, the defaults for these data.
+    parameterizations : tuple of str
+        Those that apply; the first is the default.
+    families : mapping of str to tuple of str
+        Prior families offered per parameter.
+    """
+
+    id: str
+    label: str
+    summary: str
+    formula: tuple[str, ...]
+    spec: Callable[..., ModelSpec]
+    priors: Callable[..., Mapping[str, Prior]]
+    constants: Callable[[Dataset], Mapping[str, float]]
+    parameterizations: tuple[str, ...]
+    families: Mapping[str, tuple[str, ...]]
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named choice of priors, e.g. "Skeptical"; `model` is the id it belongs to, if any."""
+
+    id: str
+    label: str
+    priors: Callable[[Dataset], Mapping[str, Prior]]
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class SamplerDefaults:
+    """The scenario's sampler settings, before anyone touches them."""
+
+    draws: int = 1000
+    tune: int = 1000
+    chains: int = 4
+    target_accept: float = 0.95
+    seed: int = 42
+
+
+class Scenario(ABC):
+    """One scenario. Subclasses set the attributes and implement the abstract methods.
+
+    A module in ``hbm_core/scenarios`` that defines ``SCENARIO`` is found by `hbm_core.scenarios.scenarios`.
+    """
+
+    id: str
+    title: str
+    #: Raised whenever a model's meaning, or a bug in it, changes: part of every fit's identity.
+    model_version: int = 1
+    #: The story in five lines.
+    story: tuple[str, ...]
+    references: tuple[str, ...]
+    columns: tuple[Column, ...]
+    knobs: tuple[Knob, ...]
+    models: Mapping[str, Model]
+    default_model: str
+    default_dataset: str
+    presets: tuple[Preset, ...] = ()
+    sampler: SamplerDefaults = SamplerDefaults()
+    #: Parameter name to (symbol in LaTeX, words), in the order of the prior panel.
+    parameter_words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    @abstractmethod
+    def datasets(self) -> Mapping[str, str]:
+        """Built-in data sets: name to label."""
+
+    @abstractmethod
+    def dataset(self, name: str) -> Dataset:
+        """One built-in data set; InputError for an unknown name."""
+
+    @abstractmethod
+    def simulate(self, seed: int = 1, **knobs: Any) -> Dataset:
+        """Simulated data with truth; InputError for a knob that is unknown or out of bounds."""
+
+    @abstractmethod
+    def read(self, table: pd.DataFrame, name: str = "upload", label: str = "Your data") -> Dataset:
+        """Bring a table into canonical form; `DataProblems` lists everything wrong, with row and column."""
+
+    @abstractmethod
+    def covariates(self, dataset: Dataset) -> tuple[str, ...]:
+        """Columns of `dataset` that can be moderators."""
+
+    @abstractmethod
+    def first_look(self, dataset: Dataset) -> pd.DataFrame:
+        """Moments and tests before any model: columns quantity, value, note."""
+
+    @abstractmethod
+    def estimate(self, dataset: Dataset) -> pd.DataFrame:
+        """Classical estimators side by side, one row per unit and estimator."""
+
+    def checked_knobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults overlaid with `given`, each checked."""
+        known = {knob.name: knob for knob in self.knobs}
+        for name in given:
+            if name not in known:
+                raise InputError("simulator knob", "one of " + ", ".join(known), repr(name))
+        return {name: knob.check(given.get(name, knob.default)) for name, knob in known.items()}
+
+    def model(self, id: str) -> Model:
+        """The model `id`; InputError for an unknown one."""
+        if id not in self.models:
+            raise InputError(f"model of scenario {self.id}", "one of " + ", ".join(self.models), repr(id))
+        return self.models[id]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a table: row (1 = first data row, None = whole table), column, message."""
+
+    row: int | None
+    column: str | None
+    message: str
+
+
+class DataProblems(InputError):
+    """A table cannot be used; `problems` lists every reason with its place."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = tuple(problems)
+        first = problems[0]
+        place = ", ".join(
+            part for part in (f"row {first.row}" if first.row else "", f"column {first.column}" if first.column else "") if part
+        )
+        more = f" ({len(problems) - 1} more problems follow.)" if len(problems) > 1 else ""
+        ValueError.__init__(self, f"{place + ': ' if place else ''}{first.message}{more}")
+        self.subject, self.expected, self.got, self.hint = place or "table", "", "", first.message

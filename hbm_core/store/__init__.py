@@ -1,0 +1,1 @@
+"""Requests, jobs and results: what is fitted, by whom, and where it is kept."""

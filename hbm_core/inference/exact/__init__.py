@@ -1,0 +1,28 @@
+"""Exact engines: quadrature over the few parameters that are not conditionally Gaussian."""
+
+from __future__ import annotations
+
+from hbm_core.inference.exact.base import PROBABILITIES, Conditional, ExactPosterior, Weights
+from hbm_core.models.structure import ModelSpec
+
+__all__ = ["PROBABILITIES", "Conditional", "ExactPosterior", "Weights", "solve"]
+
+
+def solve(spec: ModelSpec) -> ExactPosterior:
+    """The exact posterior of a model.
+
+    Raises
+    ------
+    ImproperPosteriorError
+        The posterior has no finite mass; the message says which prior to change.
+    NotExactError
+        No exact engine covers this model under these priors.
+    """
+    structure = spec.structure
+    if "student_t" in (structure.effects, structure.likelihood):
+        from hbm_core.inference.exact.robust import solve_robust
+
+        return solve_robust(spec)
+    from hbm_core.inference.exact.two_level import solve_two_level
+
+    return solve_two_level(spec)

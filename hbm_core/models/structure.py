@@ -60,7 +60,9 @@ class TwoLevelNormal:
         se = np.ascontiguousarray(self.se, dtype=float)
         design = np.ascontiguousarray(self.design, dtype=float).reshape(effect.size, len(self.columns))
         if effect.ndim != 1 or effect.size == 0 or se.shape != effect.shape:
-            raise InputError("effects and standard errors", "two equally long columns", (effect.shape, se.shape))
+            raise InputError(
+                "effects and standard errors", "two equally long columns", (effect.shape, se.shape)
+            )
         if not (np.isfinite(effect).all() and np.isfinite(se).all() and (se > 0).all()):
             raise InputError("effects and standard errors", "finite effects and positive finite se", "others")
         for name, value in (("effect", effect), ("se", se), ("design", design)):

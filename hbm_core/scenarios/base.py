@@ -198,7 +198,12 @@ class DataProblems(InputError):
         self.problems = tuple(problems)
         first = problems[0]
         place = ", ".join(
-            part for part in (f"row {first.row}" if first.row else "", f"column {first.column}" if first.column else "") if part
+            part
+            for part in (
+                f"row {first.row}" if first.row else "",
+                f"column {first.column}" if first.column else "",
+            )
+            if part
         )
         more = f" ({len(problems) - 1} more problems follow.)" if len(problems) > 1 else ""
         ValueError.__init__(self, f"{place + ': ' if place else ''}{first.message}{more}")

@@ -136,6 +136,8 @@ class FitRequest:
         """The model to be fitted to `dataset`, whose digest must be the request's."""
         if dataset.digest != self.data:
             raise InputError("data", f"the data set {self.data[:12]}", dataset.digest[:12])
-        return scenario(self.scenario).model(self.model).spec(
-            dataset, self.priors, self.constants, self.covariates, self.parameterization
+        return (
+            scenario(self.scenario)
+            .model(self.model)
+            .spec(dataset, self.priors, self.constants, self.covariates, self.parameterization)
         )

@@ -1,0 +1,50 @@
+"""The frame around every page: navigation, sidebar, notices. Streamlit runs this file on every change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from hbm_core.ui import session, sidebar
+from hbm_core.ui.style import FRAME_CSS
+
+ROOT = Path(__file__).parents[2]
+
+#: Group → pages: file name, title. A page is added here and in ``pages/``, nowhere else.
+PAGES = {
+    "Explore": [("explore", "Explore"), ("shrinkage", "Shrinkage")],
+    "Trust": [("trace", "Trace"), ("covariance", "Covariance"), ("coverage", "Coverage")],
+    "Use": [("fits", "Fits")],
+}
+
+
+def _page(name: str, title: str) -> StreamlitPage:
+    return st.Page(ROOT / "pages" / f"{name}.py", title=title, default=name == "explore")
+
+
+def frame() -> None:
+    """Draw the frame and the current page."""
+    st.set_page_config(
+        page_title="Partial Pooling Explorer",
+        page_icon=str(ROOT / "assets" / "logo.svg"),
+        layout="wide",
+        initial_sidebar_state="auto",
+    )
+    st.html(f"<style>{FRAME_CSS}</style>")
+    st.logo(str(ROOT / "assets" / "wordmark.svg"), icon_image=str(ROOT / "assets" / "logo.svg"), size="large")
+    page = st.navigation(
+        {group: [_page(*declared) for declared in pages] for group, pages in PAGES.items()},
+        position="sidebar",
+    )
+    study = session.study()
+    session.mirror(study)
+    with st.sidebar:
+        sidebar.draw(study)
+    if text := session.notice():
+        st.warning(text)
+    page.run()
+
+
+frame()

@@ -1,0 +1,94 @@
+"""The ASGI application around Streamlit: workers, health, security headers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+import hbm_core
+from hbm_core.store.jobs import JobTable
+from hbm_core.store.settings import Settings
+from hbm_core.store.supervisor import Supervisor
+
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+    (b"content-security-policy", b"frame-ancestors 'self'; object-src 'none'; base-uri 'self'"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)
+
+
+class SecurityHeaders:
+    """Adds `HEADERS` to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, headers added to its answer."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), *HEADERS]
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+def warm_up() -> None:
+    """Import and run once what the first visitor would otherwise wait for."""
+    from hbm_core.inference.exact import solve
+    from hbm_core.scenarios import scenarios
+    from hbm_core.store.study import Study
+    from hbm_core.ui import explore  # noqa: F401
+
+    for id in scenarios():
+        study = Study.default(id)
+        solve(study.spec(study.data())).quantiles()
+    # What lives until the server stops need not be walked by every collection.
+    gc.collect()
+    gc.freeze()
+
+
+@asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
+    """Start the workers with the server, and stop them with it."""
+    settings = Settings.from_environment()
+    supervisor = Supervisor(settings)
+    await asyncio.to_thread(supervisor.start)
+    await asyncio.to_thread(warm_up)
+    try:
+        yield {"settings": settings}
+    finally:
+        await asyncio.to_thread(supervisor.stop)
+
+
+async def health(request: Request) -> JSONResponse:
+    """Say whether the job table answers and how many workers are ready."""
+    try:
+        table = await asyncio.to_thread(lambda: JobTable(Settings.from_environment()).health())
+    except Exception as problem:
+        return JSONResponse({"ok": False, "reason": str(problem)}, status_code=503)
+    return JSONResponse({"ok": True, "version": hbm_core.__version__, **table})
+
+
+def build() -> st.App:
+    """Return the application, ready for ``streamlit run`` or any ASGI server."""
+    return st.App(
+        Path(__file__).with_name("main.py"),
+        lifespan=lifespan,
+        routes=[Route("/api/health", health)],
+        middleware=[Middleware(SecurityHeaders)],
+    )

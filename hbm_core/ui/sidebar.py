@@ -1,0 +1,111 @@
+"""The sidebar: it edits the study and shows where its fit stands."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from hbm_core.scenarios import scenario as find_scenario
+from hbm_core.scenarios import scenarios
+from hbm_core.store.study import SIMULATED, Study
+from hbm_core.ui import fits, session
+
+
+def draw(study: Study) -> None:
+    """Scenario, data set, model, fit state, link and reset."""
+    found = find_scenario(study.scenario)
+    _choice("Scenario", "scenario", {id: item.title for id, item in scenarios().items()}, study.scenario)
+    datasets = {**found.datasets, SIMULATED: "Simulated, with known truth"}
+    if study.dataset not in datasets:
+        datasets[study.dataset] = "Your data"
+    _choice("Data set", "dataset", datasets, study.dataset)
+    if study.dataset == SIMULATED:
+        _simulator(study)
+    models = {id: f"{id}: {model.label}" for id, model in found.models.items() if _applies(study, id)}
+    _choice("Model", "model", models, study.model)
+    with st.expander("Sampler settings"):
+        geometries = {name: name for name in study.declared.parameterizations}
+        _choice("Parameterization", "parameterization", geometries, study.parameterization)
+        _sampler(study)
+    fits.panel(study, place="sidebar")
+    left, right = st.columns(2)
+    with left, st.popover("Copy link", use_container_width=True):
+        st.caption("This address reopens exactly this study.")
+        st.code(_link(study), language=None, wrap_lines=True)
+    right.button("Reset", on_click=session.reset, use_container_width=True, help="Back to the default study")
+
+
+def _applies(study: Study, model: str) -> bool:
+    """Whether a model can be built for the study's data: `covariates` needs a moderator."""
+    if model == study.model:
+        return True
+    changed = study.change(model=model)
+    try:
+        changed.spec(changed.data(session.uploads))
+    except ValueError:
+        return False
+    return True
+
+
+def _choice(label: str, field: str, options: dict[str, str], current: str) -> None:
+    """Show a select box that always shows the study's value and changes the study when touched."""
+    key = f"choose_{field}"
+    st.session_state[key] = current
+
+    def changed() -> None:
+        session.change(**{field: st.session_state[key]})
+
+    st.selectbox(label, list(options), format_func=lambda id: options[id], key=key, on_change=changed)
+
+
+def _simulator(study: Study) -> None:
+    found = find_scenario(study.scenario)
+    with st.expander("Simulator", expanded=False):
+        for knob in found.knobs:
+            key = f"knob_{knob.name}"
+            st.session_state[key] = study.knobs.get(knob.name, knob.default)
+
+            def changed(name: str = knob.name, key: str = key) -> None:
+                knobs = {**session.study().knobs, name: st.session_state[key]}
+                session.change(knobs=knobs, priors={}, unit=None)
+
+            if knob.choices:
+                st.selectbox(knob.label, knob.choices, key=key, on_change=changed)
+            else:
+                cast = int if knob.integer else float
+                st.session_state[key] = cast(st.session_state[key])
+                lower, upper, step = cast(knob.lower), cast(knob.upper), cast(knob.step)
+                st.number_input(knob.label, lower, upper, step=step, key=key, on_change=changed)
+        st.session_state["knob_seed"] = study.data_seed
+        st.number_input(
+            "Seed",
+            0,
+            2**32 - 1,
+            step=1,
+            key="knob_seed",
+            on_change=lambda: session.change(data_seed=st.session_state["knob_seed"], unit=None),
+        )
+
+
+def _sampler(study: Study) -> None:
+    fields = {
+        "draws": ("Draws per chain", 10, 200_000, 500),
+        "tune": ("Warm-up draws per chain", 10, 100_000, 500),
+        "chains": ("Chains", 1, 32, 1),
+        "target_accept": ("Target acceptance", 0.5, 0.999, 0.01),
+        "seed": ("Seed", 0, 2**32 - 1, 1),
+    }
+    for name, (label, lower, upper, step) in fields.items():
+        key = f"sampler_{name}"
+        st.session_state[key] = getattr(study.sampler, name)
+
+        def changed(name: str = name, key: str = key) -> None:
+            session.change_sampler(**{name: st.session_state[key]})
+
+        st.number_input(label, lower, upper, step=step, key=key, on_change=changed)
+
+
+def _link(study: Study) -> str:
+    from urllib.parse import urlencode, urlsplit, urlunsplit
+
+    parts = urlsplit(st.context.url or "")
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(study.query), ""))

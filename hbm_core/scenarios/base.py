@@ -32,7 +32,7 @@ class Knob:
 
     name: str
     label: str
-    default: float
+    default: float | str
     lower: float
     upper: float
     step: float = 1.0

@@ -1,0 +1,594 @@
+"""Tables that people bring: files into raw tables, raw cells into numbers and names, every problem named.
+
+`read_file` turns a CSV or Parquet file into a table and refuses what cannot be one. `Reader` then brings the
+columns of a scenario into canonical form and collects every problem with its row and column. Cells are inert
+text: nothing here evaluates a formula or trusts a name.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from hbm_core.errors import InputError
+from hbm_core.scenarios.base import Column, DataProblems, Problem
+
+#: Limits of an uploaded file; the command line may raise them.
+MOST_BYTES = 200 * 2**20
+MOST_COLUMNS = 1_000
+MOST_ROWS = 5_000_000
+LONGEST_NAME = 200
+#: Problems listed per column; the rest is counted.
+MOST_PROBLEMS = 200
+
+_SPREADSHEET = "Save the sheet as 'CSV UTF-8' and try again."
+_MAGIC = {
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\x1f\x8b": "a gzip archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel file",
+    b"%PDF": "a PDF",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"BZh": "a bzip2 archive",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+}
+_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_THOUSANDS = {
+    "comma": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
+    "point": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?"),
+    "space": re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f'’]\d{3})+([.,]\d*)?"),
+}
+_DATE = re.compile(
+    r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{1,2}[- ][A-Za-z]{3}([- ]\d{2,4})?|[A-Za-z]{3}[- ]\d{2}"
+)
+_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "–", "—", ".", "?", "#n/a", "missing"})
+_INFINITE = frozenset({"inf", "infinity", "+inf", "-inf", "∞", "+∞", "-∞", "+infinity", "-infinity"})
+
+
+def shown(value: object) -> str:
+    """A cell as a message quotes it: one line, cut."""
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= 40 else text[:37] + "…")
+
+
+def file_title(name: str) -> str:
+    """The last part of a file name: folders, of any system, are nobody's business."""
+    last = PureWindowsPath(PurePosixPath(name).name).name
+    printable = "".join(letter for letter in last if letter.isprintable())
+    return printable if len(printable) <= 100 else printable[:97] + "…"
+
+
+def read_file(
+    source: str | Path | bytes,
+    filename: str = "",
+    *,
+    most_bytes: int = MOST_BYTES,
+    most_columns: int = MOST_COLUMNS,
+    most_rows: int = MOST_ROWS,
+) -> pd.DataFrame:
+    """A CSV or Parquet file as a raw table.
+
+    CSV cells stay text, exactly as written, so that messages can quote them; Parquet cells keep their types.
+    The separator of a CSV (comma, semicolon, tab, bar) is the most frequent one of its header.
+
+    Parameters
+    ----------
+    source : str, Path or bytes
+        A path, or the content itself.
+    filename : str
+        The uploaded file's name, for messages; a path's own name by default.
+    most_bytes, most_columns, most_rows : int
+        Limits.
+
+    Raises
+    ------
+    InputError
+        Not a CSV or Parquet file, wrong encoding, too large, nested Parquet types.
+    DataProblems
+        Rows of the wrong length, columns without a name or with the same name.
+    """
+    title = file_title(filename or (str(source) if isinstance(source, str | Path) else "the file"))
+    content = _content(source, title, most_bytes)
+    if not content.strip():
+        raise InputError(f"file {title}", "a table with a header and rows", "an empty file")
+    for magic, kind in _MAGIC.items():
+        if content.startswith(magic):
+            raise InputError(f"file {title}", "a CSV or Parquet file", kind, _SPREADSHEET)
+    if content.startswith(b"PAR1"):
+        return _read_parquet(content, title, most_bytes, most_columns, most_rows)
+    return _read_csv(content, title, most_columns, most_rows)
+
+
+def _content(source: str | Path | bytes, title: str, most_bytes: int) -> bytes:
+    if isinstance(source, bytes):
+        size = len(source)
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(f"file {title}", "an existing file", "no such file", "Check the path.")
+        size = path.stat().st_size
+    if size > most_bytes:
+        raise InputError(
+            f"file {title}",
+            f"at most {most_bytes / 2**20:.0f} MB",
+            f"{size / 2**20:.0f} MB",
+            "Leave out columns that are not needed, or give summaries instead of single observations.",
+        )
+    try:
+        return source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise InputError(f"file {title}", "a file that can be read", error.strerror or "an error") from None
+
+
+def _decode(content: bytes, title: str) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"file {title}", "text in UTF-8", "text in UTF-16", _SPREADSHEET)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"file {title}, line {line}",
+            "text in UTF-8",
+            f"the byte 0x{content[error.start]:02x}",
+            _SPREADSHEET,
+        ) from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"file {title}, line {line}", "text", "binary data", "Give a CSV or Parquet file.")
+    return text
+
+
+def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int) -> pd.DataFrame:
+    text = _decode(content, title).lstrip("\r\n")
+    first = text.splitlines()[0]
+    bare = re.sub(r'"[^"]*"', "", first)
+    separator = max(",;\t|", key=bare.count)
+    rows = csv.reader(io.StringIO(text), delimiter=separator)
+    csv.field_size_limit(max(len(text), 131_072))
+    try:
+        header = [name.strip() for name in next(rows)]
+    except csv.Error as error:
+        raise InputError(f"file {title}, line 1", "a header of column names", error) from None
+    _check_header(header, title, most_columns)
+    body = text.encode()
+    skipped: list[Problem] = []
+
+    def note(row: Any) -> str:
+        # Numbered from the file's first line, which is the header.
+        skipped.append(
+            Problem(
+                None if row.number is None else row.number - 1,
+                None,
+                f"{row.actual_columns} cells, but the header has {row.expected_columns} columns. "
+                f"A separator ({separator!r}) inside a value needs quotes around the value.",
+            )
+        )
+        return "skip"
+
+    try:
+        table = pyarrow.csv.read_csv(
+            io.BytesIO(body),
+            # One thread: only then do rows of the wrong length come with their number.
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False, column_names=header, skip_rows=rows.line_num
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=separator, newlines_in_values='"' in text, invalid_row_handler=note
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in header},
+                strings_can_be_null=False,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV" in str(error):
+            raise InputError(f"file {title}", "rows under the header", "a header only") from None
+        raise InputError(f"file {title}", "a CSV file", str(error).splitlines()[0], _SPREADSHEET) from None
+    if skipped:
+        raise DataProblems(_capped(skipped))
+    return _checked_rows(table.to_pandas(), title, most_rows)
+
+
+def _read_parquet(
+    content: bytes, title: str, most_bytes: int, most_columns: int, most_rows: int
+) -> pd.DataFrame:
+    try:
+        file = pyarrow.parquet.ParquetFile(pa.BufferReader(content))
+        names = list(file.schema_arrow.names)
+        size = sum(file.metadata.row_group(place).total_byte_size for place in range(file.num_row_groups))
+        _check_header(names, title, most_columns)
+        nested = [
+            Problem(None, field.name, f"has the type {field.type}; a column needs plain numbers or text.")
+            for field in file.schema_arrow
+            if pa.types.is_nested(field.type)
+            or pa.types.is_binary(field.type)
+            or pa.types.is_large_binary(field.type)
+        ]
+        if nested:
+            raise DataProblems(nested)
+        if size > 4 * most_bytes or file.metadata.num_rows > most_rows:
+            raise InputError(
+                f"file {title}",
+                f"at most {most_rows:,} rows and {4 * most_bytes / 2**20:.0f} MB once unpacked",
+                f"{file.metadata.num_rows:,} rows and {size / 2**20:.0f} MB",
+            )
+        table = file.read().to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"file {title}", "a Parquet file", str(error).splitlines()[0]) from None
+    return _checked_rows(table.reset_index(drop=True), title, most_rows)
+
+
+def _check_header(header: list[str], title: str, most_columns: int) -> None:
+    if len(header) > most_columns:
+        raise InputError(
+            f"file {title}",
+            f"at most {most_columns:,} columns",
+            f"{len(header):,} columns",
+            "Is it transposed? Units go in rows. Otherwise leave out the columns that are not needed.",
+        )
+    problems = [
+        Problem(None, f"number {place}", "has no name. Give every column of the header a name.")
+        for place, name in enumerate(header, start=1)
+        if not name.strip()
+    ]
+    for name, count in Counter(header).items():
+        if name and count > 1:
+            problems.append(Problem(None, shown(name), f"appears {count} times in the header."))
+    if problems:
+        raise DataProblems(_capped(problems))
+
+
+def _checked_rows(table: pd.DataFrame, title: str, most_rows: int) -> pd.DataFrame:
+    if len(table) == 0:
+        raise InputError(f"file {title}", "rows under the header", "a header only")
+    if len(table) > most_rows:
+        raise InputError(f"file {title}", f"at most {most_rows:,} rows", f"{len(table):,} rows")
+    return table
+
+
+def _capped(problems: list[Problem]) -> list[Problem]:
+    if len(problems) <= MOST_PROBLEMS:
+        return problems
+    rest = len(problems) - MOST_PROBLEMS
+    last = problems[-1]
+    return [*problems[:MOST_PROBLEMS], Problem(None, last.column, f"{rest:,} more problems like these.")]
+
+
+def canonical_name(name: object) -> str:
+    """Column names that differ in case, spaces, points or hyphens are the same column."""
+    return re.sub(r"[\s.\-_]+", "_", str(name).strip().casefold()).strip("_")
+
+
+class Reader:
+    """Brings the columns of a table into canonical form and collects every problem.
+
+    Rows count from 1, the first below the header. Rows that are wholly blank are left out, without
+    renumbering the others.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Raw table, from `read_file` or from anywhere.
+    columns : sequence of Column
+        What the scenario knows, with aliases.
+    optional : collection of str
+        Columns that may be absent.
+    most_rows : int
+        Limit of this scenario.
+
+    Raises
+    ------
+    DataProblems
+        At once when a column is missing or named twice, when there are no rows, or too many.
+    """
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        columns: Sequence[Column],
+        *,
+        optional: frozenset[str] = frozenset(),
+        most_rows: int = MOST_ROWS,
+    ) -> None:
+        self.problems: list[Problem] = []
+        self._raw = table
+        self._source = self._match(columns, optional)
+        if len(table) == 0:
+            self.problems.append(Problem(None, None, "The table has a header but no rows."))
+        if len(table) > most_rows:
+            self.problems.append(
+                Problem(None, None, f"The table has {len(table):,} rows; this scenario takes {most_rows:,}.")
+            )
+        if table.shape[1] > MOST_COLUMNS:
+            text = f"The table has {table.shape[1]:,} columns; at most {MOST_COLUMNS:,} are taken."
+            self.problems.append(Problem(None, None, text))
+        self.finish()
+        filled = ~np.logical_and.reduce([_blank(table.iloc[:, place]) for place in range(table.shape[1])])
+        if not filled.any():
+            raise DataProblems([Problem(None, None, "Every row of the table is blank.")])
+        self.rows = np.flatnonzero(filled) + 1
+        self._table = table if filled.all() else table[filled]
+
+    def __len__(self) -> int:
+        """Count of rows that are not blank."""
+        return len(self.rows)
+
+    def _match(self, columns: Sequence[Column], optional: frozenset[str]) -> dict[str, int]:
+        """Place of each known column: its own name first, then its aliases in order."""
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(self._raw.columns):
+            places.setdefault(canonical_name(name), []).append(place)
+        source = {}
+        for column in columns:
+            found = next((n for n in (column.name, *column.aliases) if canonical_name(n) in places), None)
+            if found is None:
+                if column.name not in optional:
+                    known = ", ".join(str(name) for name in self._raw.columns[:8]) or "none"
+                    text = f"is missing ({column.kind}, {column.rule}). The table has: {shown(known)[1:-1]}."
+                    self.problems.append(Problem(None, column.name, text))
+                continue
+            here = places[canonical_name(found)]
+            if len(here) > 1:
+                names = " and ".join(shown(self._raw.columns[place]) for place in here)
+                self.problems.append(Problem(None, column.name, f"is there more than once: {names}."))
+            source[column.name] = here[0]
+        return source
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the table has the column `name`, by any of its names."""
+        return name in self._source
+
+    def cells(self, name: str) -> pd.Series:
+        """Raw cells of a known column, blank rows left out."""
+        return self._table.iloc[:, self._source[name]]
+
+    def report(self, name: str, places: np.ndarray, message: Callable[[int], str] | str) -> None:
+        """Note a problem of column `name` at each of `places` (positions among the rows kept)."""
+        found = [
+            Problem(int(self.rows[place]), name, message if isinstance(message, str) else message(place))
+            for place in places[:MOST_PROBLEMS]
+        ]
+        if len(places) > MOST_PROBLEMS:
+            text = f"{len(places) - MOST_PROBLEMS:,} more problems like this one."
+            found.append(Problem(None, name, text))
+        self.problems.extend(found)
+
+    def labels(self, name: str, unique: bool = True, longest: int = LONGEST_NAME) -> np.ndarray:
+        """Names of a column: text, trimmed, not empty, not too long, unique if asked.
+
+        Whole numbers become their digits. What looks like a formula, HTML or a script is text like any other.
+        """
+        raw = self.cells(name)
+        text = np.array([_label(value) for value in raw], dtype=object)
+        blank = np.asarray(_blank(raw)) | (text == "")
+        self.report(name, np.flatnonzero(blank), "is empty. Give it a name.")
+        lengths = np.array([len(value) for value in text])
+        self.report(
+            name,
+            np.flatnonzero(lengths > longest),
+            lambda place: f"has {lengths[place]:,} characters; a name may have {longest}.",
+        )
+        if unique:
+            first: dict[str, int] = {}
+            again = []
+            for place, value in enumerate(text):
+                if not blank[place] and first.setdefault(value, place) != place:
+                    again.append(place)
+            self.report(
+                name,
+                np.array(again, dtype=int),
+                lambda place: (
+                    f"{shown(text[place])} is already in row {self.rows[first[text[place]]]}. "
+                    "Names must be unique."
+                ),
+            )
+        return text
+
+    def numbers(
+        self, name: str, *, above: float | None = None, at_least: float | None = None, whole: bool = False
+    ) -> np.ndarray:
+        """Finite numbers of a column, ndarray (rows,); every cell that is not one is noted.
+
+        Decimal commas and thousands separators are understood where the column leaves no doubt.
+        """
+        values, places, messages = parse_numbers(self.cells(name))
+        self.report(name, places, dict(zip(places.tolist(), messages, strict=True)).__getitem__)
+        good = np.isfinite(values)
+        if above is not None:
+            low = np.flatnonzero(good & ~(values > above))
+            self.report(name, low, lambda p: f"must be above {above:g}, but is {values[p]:g}.")
+        if at_least is not None:
+            low = np.flatnonzero(good & ~(values >= at_least))
+            self.report(name, low, lambda p: f"must be at least {at_least:g}, but is {values[p]:g}.")
+        if whole:
+            broken = np.flatnonzero(good & (values != np.round(values)))
+            self.report(name, broken, lambda p: f"must be a whole number, but is {values[p]:g}.")
+        huge = np.flatnonzero(good & (np.abs(values) > 1e100))
+        self.report(name, huge, lambda p: f"{values[p]:g} is too large to compute with. Change the unit.")
+        return values
+
+    def others(self) -> dict[str, np.ndarray]:
+        """Columns that the scenario does not know, by trimmed name.
+
+        A column most of whose filled cells are numbers is numeric: blanks become NaN, and any other cell is
+        noted as a problem. Everything else stays as text.
+        """
+        found: dict[str, np.ndarray] = {}
+        taken = set(self._source.values())
+        for place in range(self._table.shape[1]):
+            if place in taken:
+                continue
+            raw = self._table.iloc[:, place]
+            name = " ".join(str(self._raw.columns[place]).split())
+            if not name or len(name) > LONGEST_NAME or name in found or name in self._source:
+                text = f"needs a name of 1 to {LONGEST_NAME} characters that no other column has."
+                self.problems.append(Problem(None, shown(name), text))
+                continue
+            values, places, messages = parse_numbers(raw)
+            blank = np.asarray(_blank(raw))
+            wrong = [(p, m) for p, m in zip(places.tolist(), messages, strict=True) if not blank[p]]
+            filled = int((~blank).sum())
+            if filled and len(wrong) * 2 < filled:
+                self.report(name, np.array([p for p, _ in wrong], dtype=int), dict(wrong).__getitem__)
+                found[name] = values
+            else:
+                text_cells = [_label(value) for value in raw]
+                long = np.flatnonzero([len(value) > 10_000 for value in text_cells])
+                self.report(name, long, "has more than 10,000 characters.")
+                found[name] = np.array(text_cells, dtype=object)
+        return found
+
+    def finish(self) -> None:
+        """Raise `DataProblems` when there are any, in the order of the rows."""
+        if self.problems:
+            raise DataProblems(sorted(self.problems, key=lambda p: (p.row is not None, p.row or 0)))
+
+
+def _blank(column: pd.Series) -> np.ndarray:
+    missing = column.isna().to_numpy(dtype=bool)
+    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
+        return missing
+    return missing | np.array([isinstance(value, str) and not value.strip() for value in column])
+
+
+def _label(value: Any) -> str:
+    if value is None or (not isinstance(value, str) and pd.isna(value)):
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return " ".join(str(value).split())
+
+
+def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Numbers of a column as people write them.
+
+    "12,5" is read as 12.5 and "1,234.5" or "1.234,5" as 1234.5 (a minus sign may be U+2212). "1,234" alone is
+    ambiguous and is a problem, unless other cells of the column settle what its comma means.
+
+    Returns
+    -------
+    values : ndarray (n,)
+        NaN where a cell is no number.
+    places : ndarray (k,)
+        Positions of the cells with a problem: not a number, blank, or infinite.
+    messages : list of k str
+        What is wrong with each.
+    """
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        values = column.to_numpy(dtype=float, na_value=np.nan)
+        places = np.flatnonzero(~np.isfinite(values))
+        return values, places, [_missing_or_infinite(str(values[p])) for p in places]
+    texts = [_number_text(value) for value in column]
+    comma, point = _separators(texts)
+    values = np.full(len(texts), np.nan)
+    problems: dict[int, str] = {}
+    for place, text in enumerate(texts):
+        value = _number(text, comma, point)
+        if isinstance(value, float):
+            values[place] = value
+            if not np.isfinite(value):
+                problems[place] = f"{shown(text)} is too large to compute with."
+                values[place] = np.nan
+        else:
+            problems[place] = value
+    return values, np.array(list(problems), dtype=int), list(problems.values())
+
+
+def _number_text(value: Any) -> str:
+    if value is None or (not isinstance(value, str) and pd.isna(value)):
+        return ""
+    return str(value).strip().replace("−", "-")
+
+
+def _separators(texts: Sequence[str]) -> tuple[str, str]:
+    """What comma and point mean in this column: "decimal", "thousands" or "unknown", by clear cells only."""
+    comma, point = set(), set()
+    for text in texts:
+        if "," in text and "." in text:
+            if _THOUSANDS["comma"].fullmatch(text):
+                comma.add("thousands"), point.add("decimal")
+            elif _THOUSANDS["point"].fullmatch(text):
+                comma.add("decimal"), point.add("thousands")
+        elif "," in text:
+            if text.count(",") > 1 and _THOUSANDS["comma"].fullmatch(text):
+                comma.add("thousands")
+            elif _COMMA.fullmatch(text) and not _THOUSANDS["comma"].fullmatch(text):
+                comma.add("decimal")
+        elif "." in text:
+            if text.count(".") > 1 and _THOUSANDS["point"].fullmatch(text):
+                point.add("thousands")
+            elif _PLAIN.fullmatch(text) and not _THOUSANDS["point"].fullmatch(text):
+                point.add("decimal")
+    if "thousands" in comma or "decimal" in comma:
+        pass
+    return (comma.pop() if len(comma) == 1 else "unknown" if not comma else "mixed"), (
+        point.pop() if len(point) == 1 else "unknown" if not point else "mixed"
+    )
+
+
+def _number(text: str, comma: str, point: str) -> float | str:
+    """One cell as a number, or what is wrong with it."""
+    if _PLAIN.fullmatch(text):
+        if (
+            "." in text
+            and (point == "thousands" or comma == "decimal")
+            and _THOUSANDS["point"].fullmatch(text)
+        ):
+            if point == "decimal" or point == "mixed":
+                return _doubt(text)
+            return float(text.replace(".", ""))
+        return float(text)
+    if _THOUSANDS["space"].fullmatch(text):
+        joined = re.sub(r"[ \u00a0\u202f'’]", "", text)
+        return float(joined.replace(",", "."))
+    if "," in text:
+        thousands = _THOUSANDS["comma"].fullmatch(text)
+        if "." in text or text.count(",") > 1:
+            if thousands:
+                return float(text.replace(",", "")) if comma != "mixed" else _doubt(text)
+            if _THOUSANDS["point"].fullmatch(text):
+                return float(text.replace(".", "").replace(",", ".")) if comma != "mixed" else _doubt(text)
+        elif _COMMA.fullmatch(text):
+            if comma == "mixed" or (thousands and comma == "unknown" and point != "decimal"):
+                return _doubt(text)
+            if thousands and (comma == "thousands" or point == "decimal"):
+                return float(text.replace(",", ""))
+            if comma == "decimal" and point != "decimal":
+                return float(text.replace(",", "."))
+            return _doubt(text)
+    if _THOUSANDS["point"].fullmatch(text):
+        return float(text.replace(".", "").replace(",", "."))
+    return _missing_or_infinite(text)
+
+
+def _doubt(text: str) -> str:
+    return (
+        f"{shown(text)} can be read in two ways: is its separator decimal or thousands? "
+        "Write numbers with a decimal point and without thousands separators."
+    )
+
+
+def _missing_or_infinite(text: str) -> str:
+    lower = text.casefold()
+    if lower in _MISSING:
+        return "is blank or missing. Fill in a number or remove the row."
+    if lower in _INFINITE:
+        return f"must be finite, but is {shown(text)}."
+    if _DATE.fullmatch(text):
+        return f"{shown(text)} looks like a date, not a number. Did a spreadsheet change it?"
+    if text.endswith("%"):
+        return f"{shown(text)} has a percent sign. Write the number alone, in one unit for the whole column."
+    return f"{shown(text)} is not a number."

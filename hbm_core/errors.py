@@ -36,3 +36,11 @@ class NotExactError(InputError):
 
 class FitError(RuntimeError):
     """A fit could not be computed; the message says why and what to try."""
+
+
+class StoreError(RuntimeError):
+    """The store cannot do what was asked; the message says why and what to do."""
+
+
+class DamagedResult(StoreError):
+    """A kept fit is missing or not what was written; it was set aside and can be fitted anew."""

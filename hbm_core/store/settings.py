@@ -1,0 +1,131 @@
+"""Settings of the service, each declared once: variable, default, bounds, one line of words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hbm_core.errors import InputError
+
+
+def default_store() -> Path:
+    """The user's data folder after the XDG base directory specification."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "share"
+    return root / "partial-pooling-explorer"
+
+
+def _setting(
+    variable: str, words: str, default: Any, lower: float = 0, upper: float = 1e18, whole: bool = True
+) -> Any:
+    declared = {"variable": variable, "words": words, "lower": lower, "upper": upper, "whole": whole}
+    return field(default=default, metadata=declared)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the service keeps things and how much it may take.
+
+    Defaults suit 2 cores and 8 GiB. Every field is read from the environment variable that it declares.
+
+    Raises
+    ------
+    InputError
+        A number out of its bounds, or no number.
+
+    Examples
+    --------
+    >>> Settings.read({"HBM_WORKERS": "3"}).workers
+    3
+    """
+
+    store: Path = field(
+        default_factory=default_store,
+        metadata={"variable": "HBM_STORE", "words": "Folder of fits, data sets and the job table"},
+    )
+    workers: int = _setting("HBM_WORKERS", "Fits computed at once, one process each", 2, 0, 256)
+    fit_seconds: float = _setting(
+        "HBM_FIT_SECONDS", "Seconds a fit may take; then it stops and its draws are kept as partial",
+        1800.0, 1, 1e7, whole=False,
+    )  # fmt: skip
+    store_bytes: int = _setting(
+        "HBM_STORE_BYTES",
+        "Bytes of kept fits; the longest unused go first, pinned ones stay",
+        5_000_000_000,
+        1e6,
+    )
+    max_draws: int = _setting(
+        "HBM_MAX_DRAWS", "Numbers a fit may keep: draws × chains × parameters", 100_000_000, 1_000
+    )
+    queue: int = _setting("HBM_QUEUE", "Fits that may wait for a worker", 200, 1, 1e6)
+    warm: int = _setting(
+        "HBM_WARM", "1: workers compile the default models when they start; 0: on demand", 1, 0, 1
+    )
+    attempts: int = _setting(
+        "HBM_ATTEMPTS", "Times a fit is started when its worker dies under it", 3, 1, 100
+    )
+    lease_seconds: float = _setting(
+        "HBM_LEASE_SECONDS", "Seconds without a sign of life after which a fit is taken up by another worker",
+        15.0, 1, 3600, whole=False,
+    )  # fmt: skip
+    cancel_seconds: float = _setting(
+        "HBM_CANCEL_SECONDS", "Seconds a cancelled fit has to stop by itself before its worker is ended",
+        3.0, 0.1, 600, whole=False,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "store", Path(self.store).expanduser().absolute())
+        for declared in fields(self):
+            if declared.name != "store":
+                object.__setattr__(self, declared.name, _number(declared, getattr(self, declared.name)))
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
+        """Settings from the environment, `given` fields first; empty variables count as absent."""
+        source = os.environ if environment is None else environment
+        found = {
+            f.name: source[f.metadata["variable"]] for f in fields(cls) if source.get(f.metadata["variable"])
+        }
+        return cls(**(found | {name: value for name, value in given.items() if value is not None}))
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make another process read the same settings."""
+        return {f.metadata["variable"]: str(getattr(self, f.name)) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table of settings, for documents and the settings page."""
+
+    variable: str
+    field: str
+    default: str
+    words: str
+
+
+def options() -> tuple[Option, ...]:
+    """Every setting with its default and its words."""
+    return tuple(
+        Option(f.metadata["variable"], f.name, _shown(f.default, f.default_factory), f.metadata["words"])
+        for f in fields(Settings)
+    )
+
+
+def _shown(default: Any, factory: Callable[[], Any] | Any) -> str:
+    return "~/.local/share/partial-pooling-explorer" if factory is default_store else f"{default:g}"
+
+
+def _number(declared: Field[Any], value: Any) -> float | int:
+    limits = declared.metadata
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not limits["lower"] <= number <= limits["upper"] or (limits["whole"] and number != int(number)):
+        kind = "a whole number" if limits["whole"] else "a number"
+        expected = f"{kind} from {limits['lower']:g} to {limits['upper']:g}"
+        raise InputError(f"setting {limits['variable']}", expected, repr(value))
+    return int(number) if limits["whole"] else number

@@ -1,0 +1,57 @@
+"""Exact posteriors for what moves under the hand, shared by all sessions and bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from hbm_core.errors import InputError
+from hbm_core.inference.exact import ExactPosterior, solve
+from hbm_core.models.dataset import Dataset
+from hbm_core.models.structure import ModelSpec
+from hbm_core.store.study import Study
+from hbm_core.ui import session
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """A study with its data, its model and its exact posterior.
+
+    Parameters
+    ----------
+    study, dataset, spec
+        What is shown.
+    posterior : ExactPosterior or None
+        None where it is improper or no exact engine covers it.
+    problem : str
+        Why there is no posterior, in words.
+    """
+
+    study: Study
+    dataset: Dataset
+    spec: ModelSpec
+    posterior: ExactPosterior | None
+    problem: str = ""
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _solved(key: str, _spec: ModelSpec) -> ExactPosterior | str:
+    try:
+        return solve(_spec)
+    except InputError as problem:
+        return str(problem)
+
+
+def live(study: Study) -> Live:
+    """The study's exact posterior, from the cache where it was asked for before."""
+    dataset = study.data(session.uploads)
+    spec = study.spec(dataset)
+    # The posterior depends on neither geometry nor sampler: one entry serves them all.
+    priors = ";".join(f"{name}={prior.text}" for name, prior in spec.priors.items())
+    constants = ";".join(f"{name}={value!r}" for name, value in spec.constants.items())
+    key = "|".join((dataset.digest, study.scenario, study.model, priors, constants, *study.covariates))
+    found = _solved(key, spec)
+    if isinstance(found, str):
+        return Live(study, dataset, spec, None, found)
+    return Live(study, dataset, spec, found)

@@ -1,0 +1,28 @@
+"""Which theme the visitor sees, and drawing in it."""
+
+from __future__ import annotations
+
+import altair as alt
+import streamlit as st
+
+from hbm_core.plots.tokens import Mode
+
+
+def mode() -> Mode:
+    """Light or dark, as the browser reported it."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def chart(figure: alt.TopLevelMixin, key: str | None = None, **options: object) -> object:
+    """Draw an Altair figure as it is: its colours come from the design tokens, not from Streamlit's theme."""
+    return st.altair_chart(figure, theme=None, width="stretch", key=key, **options)  # type: ignore[call-overload]
+
+
+def caption(text: str) -> None:
+    """The line under a figure that says how to read it."""
+    st.markdown(f'<p class="caption"><b>How to read this.</b> {text}</p>', unsafe_allow_html=True)
+
+
+def title(text: str) -> None:
+    """A figure's title: says what is seen."""
+    st.markdown(f"##### {text}")

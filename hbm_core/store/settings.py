@@ -38,7 +38,7 @@ class Settings:
 
     Examples
     --------
-    >>> Settings.read({"HBM_WORKERS": "3"}).workers
+    >>> Settings.from_environment({"HBM_WORKERS": "3"}).workers
     3
     """
 
@@ -83,7 +83,7 @@ class Settings:
                 object.__setattr__(self, declared.name, _number(declared, getattr(self, declared.name)))
 
     @classmethod
-    def read(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Settings:
         """Settings from the environment, `given` fields first; empty variables count as absent."""
         source = os.environ if environment is None else environment
         found = {

@@ -15,22 +15,24 @@ def test_every_field_is_one_documented_variable():
 
 
 def test_environment_is_read_and_written_back(tmp_path):
-    settings = Settings.read(
+    settings = Settings.from_environment(
         {"HBM_STORE": str(tmp_path), "HBM_WORKERS": "3", "HBM_FIT_SECONDS": "2.5", "HBM_QUEUE": ""}
     )
     assert (settings.store, settings.workers, settings.fit_seconds, settings.queue) == (tmp_path, 3, 2.5, 200)
-    assert Settings.read(settings.environment()) == settings
+    assert Settings.from_environment(settings.environment()) == settings
 
 
 def test_given_fields_come_before_the_environment(tmp_path):
-    assert Settings.read({"HBM_WORKERS": "3"}, workers=1, store=tmp_path) == Settings(tmp_path, workers=1)
-    assert Settings.read({"HBM_WORKERS": "3"}, workers=None).workers == 3
+    assert Settings.from_environment({"HBM_WORKERS": "3"}, workers=1, store=tmp_path) == Settings(
+        tmp_path, workers=1
+    )
+    assert Settings.from_environment({"HBM_WORKERS": "3"}, workers=None).workers == 3
 
 
 @pytest.mark.parametrize("value", ["many", "-1", "nan", "inf", "1.5"])
 def test_bad_numbers_name_the_variable(value):
     with pytest.raises(InputError, match="HBM_WORKERS"):
-        Settings.read({"HBM_WORKERS": value})
+        Settings.from_environment({"HBM_WORKERS": value})
 
 
 def test_default_folder_follows_xdg(monkeypatch, tmp_path):

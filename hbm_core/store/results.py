@@ -1,0 +1,443 @@
+"""Results on disk: one folder per fit, whole or absent, verified whenever it is read; no pickle.
+
+``fits/<id>/`` holds ``posterior.nc`` (uncompressed netCDF), ``summary.json`` (what pages load first) and
+``meta.json`` (request, timings, environment, sha256 of the other files and of itself).
+``data/<digest>.arrow`` holds a data set, ``partial/<id>.nc`` the draws of a fit that still runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from hbm_core.errors import DamagedResult, StoreError
+from hbm_core.models.dataset import Dataset, Words, table_from_arrow
+from hbm_core.store.jobs import Ask
+
+#: Version of the folder's layout.
+LAYOUT = 1
+POSTERIOR, SUMMARY, META = "posterior.nc", "summary.json", "meta.json"
+#: Groups whose numbers are draws of a distribution; likelihoods and statistics stay in double precision.
+DRAWS = ("posterior", "prior", "posterior_predictive", "prior_predictive")
+#: Largest rounding that single precision may cost, in sds of the draws.
+SINGLE_LOSS = 1e-6
+# The HDF5 library is not safe for threads.
+_HDF5 = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a task hands back.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        Draws, statistics, likelihood, data.
+    summary : mapping
+        JSON-ready; what pages and the command line show without reading draws.
+    timings : mapping of str to float
+        Seconds: compile, sample, total.
+    partial : bool
+        Whether it stopped before it was complete.
+    stopped : str
+        Why, half a sentence; empty for a complete one.
+    """
+
+    tree: xr.DataTree
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    partial: bool = False
+    stopped: str = ""
+
+
+class ResultStore:
+    """Folders of results under `root`.
+
+    Parameters
+    ----------
+    root : Path
+        The store's folder; made where absent.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, id: str) -> Path:
+        """Folder of a result."""
+        return self.root / "fits" / _plain(id)
+
+    def file(self, id: str) -> Path:
+        """The netCDF of a result, verified: for downloads."""
+        self._verify(id, POSTERIOR)
+        return self.path(id) / POSTERIOR
+
+    # Fits -------------------------------------------------------------------------------------------------
+
+    def publish(self, ask: Ask, result: Result) -> int:
+        """Put a result in its place, whole or not at all; its size in bytes.
+
+        Raises
+        ------
+        StoreError
+            The disk is full or cannot be written; what was there before is intact.
+        """
+        with _disk_in_words(self.root), self._temporary() as folder:
+            folder.mkdir()
+            _write_tree(compact(result.tree), folder / POSTERIOR)
+            _write_bytes(folder / SUMMARY, _json(result.summary))
+            _write_bytes(folder / META, _json(_sealed(_meta(ask, result, folder))))
+            size = _size(folder)
+            _sync(folder)
+            self._put(folder, self.path(ask.id))
+            self.drop_partial(ask.id)
+        return size
+
+    def ids(self) -> list[str]:
+        """Ids of all results, whole or not."""
+        folder = self.root / "fits"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    def complete(self, id: str) -> bool:
+        """Whether a result is there and its files have their sizes: cheap, finds what a crash leaves."""
+        try:
+            files = self.meta(id)["files"]
+            return all((self.path(id) / name).stat().st_size == kept["bytes"] for name, kept in files.items())
+        except (DamagedResult, OSError):
+            return False
+
+    def meta(self, id: str) -> dict[str, Any]:
+        """Request, timings, environment and digests of a result. Raises DamagedResult."""
+        text = self._read(id, META)
+        try:
+            value = json.loads(text)
+            seal = value.pop("seal")
+        except (ValueError, KeyError, AttributeError, TypeError):
+            raise _damaged(id, f"{META} cannot be read") from None
+        if seal != _digest(_json(value)):
+            raise _damaged(id, f"{META} is not what was written")
+        return value
+
+    def ask(self, id: str) -> Ask:
+        """What the result is the answer to. Raises DamagedResult."""
+        return Ask(**self.meta(id)["ask"])
+
+    def summary(self, id: str) -> dict[str, Any]:
+        """The small summary, verified. Raises DamagedResult."""
+        text = self._read(id, SUMMARY)
+        if _digest(text) != self.meta(id)["files"][SUMMARY]["sha256"]:
+            raise _damaged(id, f"{SUMMARY} is not what was written")
+        return json.loads(text)
+
+    def load(self, id: str) -> xr.DataTree:
+        """The whole result in memory, verified and read-only. Raises DamagedResult."""
+        self._verify(id, POSTERIOR)
+        try:
+            return _read_tree(self.path(id) / POSTERIOR)
+        except OSError as error:
+            raise _damaged(id, f"{POSTERIOR} cannot be read ({error})") from error
+
+    def quarantine(self, id: str) -> None:
+        """Set a damaged result aside, so that it is never read again and can still be looked into."""
+        aside = self.root / "quarantine"
+        with _disk_in_words(self.root):
+            aside.mkdir(parents=True, exist_ok=True)
+            if self.path(id).exists():
+                self.path(id).rename(aside / f"{id}-{time.time_ns()}")
+
+    def delete(self, id: str) -> None:
+        """Remove a result and its partial draws; nothing happens where there are none."""
+        self.drop_partial(id)
+        if self.path(id).exists():
+            with self._temporary() as folder:
+                self.path(id).rename(folder)
+
+    def size(self, id: str) -> int:
+        """Bytes on disk of one result."""
+        return _size(self.path(id)) if self.path(id).is_dir() else 0
+
+    def total(self) -> int:
+        """Bytes on disk of all results."""
+        return sum(self.size(id) for id in self.ids())
+
+    def sweep(self, age: float = 3600.0) -> None:
+        """Remove what crashes left behind: temporary entries older than `age` seconds."""
+        folder = self.root / "tmp"
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if time.time() - path.stat().st_mtime > age:
+                _remove(path)
+
+    # Draws of a fit that still runs -----------------------------------------------------------------------
+
+    def write_partial(self, id: str, tree: xr.DataTree) -> None:
+        """Replace a running fit's draws so far."""
+        target = self.root / "partial" / f"{_plain(id)}.nc"
+        with _disk_in_words(self.root), self._temporary() as path:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write_tree(tree, path, sync=False)
+            path.replace(target)
+
+    def partial(self, id: str) -> xr.DataTree | None:
+        """A running fit's draws so far; None where there are none yet."""
+        try:
+            return _read_tree(self.root / "partial" / f"{_plain(id)}.nc")
+        except OSError:
+            return None
+
+    def has_partial(self, id: str) -> bool:
+        """Whether a running fit's draws can be read."""
+        return (self.root / "partial" / f"{_plain(id)}.nc").exists()
+
+    def drop_partial(self, id: str) -> None:
+        """Remove a running fit's draws so far."""
+        (self.root / "partial" / f"{_plain(id)}.nc").unlink(missing_ok=True)
+
+    # Data sets --------------------------------------------------------------------------------------------
+
+    def save_data(self, dataset: Dataset) -> None:
+        """Keep a data set with its words; nothing happens where it is kept already."""
+        target = self.root / "data" / f"{dataset.digest}.arrow"
+        if target.exists():
+            return
+        words = {
+            "name": dataset.name,
+            "label": dataset.label,
+            "words": asdict(dataset.words),
+            "reference": dataset.reference,
+            "truth": None if dataset.truth is None else dict(dataset.truth),
+        }
+        with _disk_in_words(self.root):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # The table last: where it is, the words are.
+            for path, content in ((target.with_suffix(".json"), _json(words)), (target, dataset.arrow)):
+                with self._temporary() as written:
+                    _write_bytes(written, content)
+                    written.replace(path)
+            _sync(target.parent)
+
+    def arrow(self, digest: str) -> bytes | None:
+        """Arrow bytes of a kept data set, verified; None where it is not kept. Raises DamagedResult."""
+        try:
+            content = (self.root / "data" / f"{_plain(digest)}.arrow").read_bytes()
+        except FileNotFoundError:
+            return None
+        if _digest(content) != digest:
+            raise DamagedResult(f"The kept data set {digest[:12]} is not what was written. Load it again.")
+        return content
+
+    def dataset(self, digest: str) -> Dataset:
+        """A kept data set, verified.
+
+        Raises
+        ------
+        DamagedResult
+            It is not what was written.
+        StoreError
+            It is not kept.
+        """
+        content = self.arrow(digest)
+        if content is None:
+            raise StoreError(f"The data set {digest[:12]} is not kept here any more. Load it again.")
+        try:
+            kept = json.loads((self.root / "data" / f"{digest}.json").read_bytes())
+            words = Words(**kept.pop("words"))
+        except (OSError, ValueError, TypeError, KeyError):
+            kept, words = {"name": "upload", "label": "Your data"}, Words()
+        return Dataset(table=table_from_arrow(content), words=words, **kept)
+
+    def delete_data(self, digest: str) -> None:
+        """Remove a data set."""
+        for ending in (".arrow", ".json"):
+            (self.root / "data" / f"{_plain(digest)}{ending}").unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """A name on the store's own file system; what still bears it afterwards is removed."""
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / uuid.uuid4().hex
+        try:
+            yield path
+        finally:
+            _remove(path)
+
+    def _put(self, folder: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            with self._temporary() as old:
+                target.rename(old)
+                folder.rename(target)
+        else:
+            folder.rename(target)
+        _sync(target.parent)
+
+    def _read(self, id: str, name: str) -> bytes:
+        try:
+            return (self.path(id) / name).read_bytes()
+        except FileNotFoundError:
+            raise _damaged(id, f"{name} is missing") from None
+        except OSError as error:
+            raise _damaged(id, f"{name} cannot be read ({error.strerror})") from error
+
+    def _verify(self, id: str, name: str) -> None:
+        expected = self.meta(id)["files"][name]["sha256"]
+        try:
+            with (self.path(id) / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise _damaged(id, f"{name} is missing") from None
+        if found != expected:
+            raise _damaged(id, f"{name} is not what was written")
+
+
+def compact(tree: xr.DataTree) -> xr.DataTree:
+    """The tree, draws in single precision where no element loses more than `SINGLE_LOSS` of its sd.
+
+    Times of periastron, say, have an sd that is tiny beside their value and stay in double precision.
+    """
+    groups = {}
+    for node in tree.subtree:
+        dataset = node.to_dataset(inherit=False)
+        if node.path.strip("/").split("/")[0] in DRAWS:
+            dataset = dataset.map(_narrowed, keep_attrs=True)
+        groups[node.path] = dataset
+    return xr.DataTree.from_dict(groups)
+
+
+def _narrowed(array: xr.DataArray) -> xr.DataArray:
+    if array.dtype != np.float64 or array.size == 0:
+        return array
+    sample = tuple(place for place, dim in enumerate(array.dims) if dim in ("chain", "draw", "sample"))
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = array.values.astype(np.float32)
+        loss = np.abs(single - array.values).max(axis=sample)
+        fits = loss <= SINGLE_LOSS * array.values.std(axis=sample)
+    return array.copy(data=single) if np.all(fits) else array
+
+
+def environment() -> dict[str, str]:
+    """What computed a result: interpreter, platform and versions."""
+    from hbm_core.store.request import engine_versions
+
+    return {"python": platform.python_version(), "platform": platform.platform(), **engine_versions()}
+
+
+def _meta(ask: Ask, result: Result, folder: Path) -> dict[str, Any]:
+    files = {}
+    for name in (POSTERIOR, SUMMARY):
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        files[name] = {"sha256": digest, "bytes": (folder / name).stat().st_size}
+    return {
+        "layout": LAYOUT,
+        "ask": asdict(ask),
+        "timings": dict(result.timings),
+        "partial": result.partial,
+        "stopped": result.stopped,
+        "environment": environment(),
+        "created": time.time(),
+        "files": files,
+    }
+
+
+def _sealed(value: dict[str, Any]) -> dict[str, Any]:
+    return value | {"seal": _digest(_json(value))}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _plain(name: str) -> str:
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
+        raise StoreError(f"{name[:80]!r} is no id of a fit or of data.")
+    return name
+
+
+def _damaged(id: str, what: str) -> DamagedResult:
+    return DamagedResult(
+        f"The kept result of fit {id[:12]} is damaged: {what}. It is not shown; fit again to restore it."
+    )
+
+
+def _write_tree(tree: xr.DataTree, path: Path, sync: bool = True) -> None:
+    try:
+        with _HDF5:
+            tree.to_netcdf(path, engine="netcdf4")
+    except RuntimeError as error:
+        # The HDF5 library says no more than "HDF error" when a write fails.
+        full = shutil.disk_usage(path.parent).free < tree.nbytes
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+    if sync:
+        _sync(path)
+
+
+def _read_tree(path: Path) -> xr.DataTree:
+    with _HDF5, xr.open_datatree(path, engine="netcdf4") as opened:
+        tree = opened.load()
+    for node in tree.subtree:
+        for variable in node.variables.values():
+            if isinstance(variable.data, np.ndarray):
+                variable.data.setflags(write=False)
+    return tree
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_in_words(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT:
+                reason = "the disk is full. Free some space or delete fits"
+            case errno.EROFS | errno.EACCES | errno.EPERM:
+                reason = "it cannot be written. Check its permissions, or set HBM_STORE to another folder"
+            case _:
+                reason = f"{error.strerror or error}"
+        raise StoreError(f"The store {root}: {reason}. Earlier results are intact.") from error

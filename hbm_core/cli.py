@@ -298,3 +298,7 @@ def main() -> None:
         typer.echo("hbm: " + " ".join(problem.format_message().split()), err=True)
         code = 2
     sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

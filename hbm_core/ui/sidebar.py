@@ -26,12 +26,12 @@ def draw(study: Study) -> None:
         geometries = {name: name for name in study.declared.parameterizations}
         _choice("Parameterization", "parameterization", geometries, study.parameterization)
         _sampler(study)
-    fits.panel(study, place="sidebar")
+    fits.panel(study)
     left, right = st.columns(2)
-    with left, st.popover("Copy link", use_container_width=True):
+    with left, st.popover("Copy link", width="stretch"):
         st.caption("This address reopens exactly this study.")
         st.code(_link(study), language=None, wrap_lines=True)
-    right.button("Reset", on_click=session.reset, use_container_width=True, help="Back to the default study")
+    right.button("Reset", on_click=session.reset, width="stretch", help="Back to the default study")
 
 
 def _applies(study: Study, model: str) -> bool:

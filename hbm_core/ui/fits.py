@@ -1,0 +1,154 @@
+"""Fits as the pages see them: ask for one, watch it, read what it says beside the exact answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from hbm_core.errors import InputError, StoreError
+from hbm_core.store.engine import Engine, Status
+from hbm_core.store.local import LocalEngine
+from hbm_core.store.settings import Settings
+from hbm_core.store.study import Study
+from hbm_core.ui import session
+
+#: Seconds between two looks at a fit that runs.
+PERIOD = 0.4
+
+
+@st.cache_resource(show_spinner=False)
+def engine() -> LocalEngine:
+    """The engine that all sessions of this server share."""
+    return LocalEngine(Settings.from_environment())
+
+
+@dataclass(frozen=True)
+class FitView:
+    """Where the study's fit stands, in words.
+
+    Parameters
+    ----------
+    id : str
+        Digest of the study's request.
+    status : Status
+        From the job table.
+    headline, detail : str
+        A few words, and a sentence.
+    """
+
+    id: str
+    status: Status
+    headline: str
+    detail: str
+
+    @property
+    def fraction(self) -> float:
+        """Share of the draws, from 0 to 1."""
+        return self.status.progress.fraction if self.status.progress else 0.0
+
+
+def view(study: Study) -> FitView:
+    """Look the study's fit up in the job table."""
+    try:
+        id = study.request(study.data(session.uploads)).digest
+        status = engine().status(id)
+    except (InputError, StoreError) as problem:
+        return FitView("", Status("none"), "No fit", str(problem))
+    return FitView(id, status, *_words(id, status))
+
+
+def _words(id: str, status: Status) -> tuple[str, str]:
+    match status.state:
+        case "queued":
+            if status.warming:
+                return "Fit queued", "The first worker is getting ready."
+            place = "next in line" if status.position == 1 else f"place {status.position} in the queue"
+            return "Fit queued", f"{place.capitalize()}."
+        case "running":
+            progress = status.progress
+            if progress is None or progress.stage == "compiling" or not progress.chains:
+                return "Fit running", "Preparing the model."
+            left = progress.seconds_left
+            time_left = f", about {max(1, round(left))} s left" if left is not None else ""
+            done = f"{100 * progress.fraction:.0f}"
+            return f"Fit running, {done} %", f"Sampling {len(progress.chains)} chains{time_left}."
+        case "done":
+            partial = " It stopped early: these are the draws so far." if status.partial else ""
+            return "Fit done", verdict(engine().summary(id)) + partial
+        case "failed":
+            return "Fit failed", status.error or "The reason was not recorded."
+        case "cancelled":
+            return "Fit cancelled", "Nothing was kept."
+    return "No fit yet", "The picture is already exact; a fit adds draws and diagnostics."
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """One sentence from a result's summary: draws, divergences, agreement with exact."""
+    diagnostics = summary.get("diagnostics", {})
+    draws = int(diagnostics.get("draws", 0)) * int(diagnostics.get("chains", 0))
+    divergences = int(diagnostics.get("divergences", 0))
+    said = f"{draws:,} draws, {divergences or 'no'} divergence{'' if divergences == 1 else 's'}"
+    agreement = summary.get("agreement")
+    if not agreement:
+        return said + "."
+    worst = agreement["worst"]
+    verb = "agrees with exact" if agreement["agrees"] else "does NOT agree with exact"
+    return f"{said}; {verb}: at most {worst:.1f} MCSE apart."
+
+
+def start(study: Study) -> None:
+    """Ask for the study's fit; a refusal becomes a notice."""
+    try:
+        dataset = study.data(session.uploads)
+        engine().submit(
+            study.request(dataset), dataset, session.token(), label=f"{dataset.label}, {study.model}"
+        )
+    except (InputError, StoreError) as problem:
+        session.notify(str(problem))
+
+
+def cancel(study: Study) -> None:
+    """Take this session's wish back."""
+    found = view(study)
+    if found.status.active:
+        engine().cancel(found.id, session.token())
+
+
+def panel(study: Study) -> None:
+    """Fit state with Fit and Cancel, refreshed while something runs; the whole app once it ends."""
+    watch(study, _panel)
+
+
+def watch(study: Study, draw: Callable[[Study, FitView], None]) -> None:
+    """Draw with the fit's state, again every moment while it changes, and rerun the app when it ends."""
+    active = view(study).status.active
+
+    @st.fragment(run_every=PERIOD if active else None)
+    def look() -> None:
+        found = view(study)
+        draw(study, found)
+        if found.status.active != active:
+            st.rerun(scope="app")
+
+    look()
+
+
+def _panel(study: Study, found: FitView) -> None:
+    st.markdown(f"**{found.headline}**")
+    if found.status.state == "running":
+        st.progress(found.fraction)
+    st.caption(found.detail)
+    if found.status.active:
+        st.button("Cancel", key="sidebar_cancel", on_click=cancel, args=(study,), width="stretch")
+    else:
+        label = "Fit" if found.status.state in ("none", "cancelled") else "Fit again"
+        if found.status.state != "done":
+            st.button(
+                label, key="sidebar_fit", on_click=start, args=(study,), type="primary", width="stretch"
+            )
+
+
+__all__ = ["Engine", "FitView", "cancel", "engine", "panel", "start", "verdict", "view", "watch"]

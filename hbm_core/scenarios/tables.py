@@ -32,6 +32,7 @@ LONGEST_NAME = 200
 #: Problems listed per column; the rest is counted.
 MOST_PROBLEMS = 200
 
+_UNNAMED = "\0"
 _SPREADSHEET = "Save the sheet as 'CSV UTF-8' and try again."
 _MAGIC = {
     b"PK\x03\x04": "a zip archive or a spreadsheet",
@@ -43,12 +44,10 @@ _MAGIC = {
     b"7z\xbc\xaf": "a 7-Zip archive",
 }
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-_THOUSANDS = {
-    "comma": re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"),
-    "point": re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d*)?"),
-    "space": re.compile(r"[+-]?\d{1,3}([ \u00a0\u202f'’]\d{3})+([.,]\d*)?"),
-}
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
+_SPACE = re.compile("[ \u00a0\u202f'’]")
+_SPACED = re.compile(rf"[+-]?[1-9]\d{{0,2}}({_SPACE.pattern}\d{{3}})+([.,]\d*)?")
+_SWAP = str.maketrans(",.", ".,")
 _DATE = re.compile(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{1,2}[- ][A-Za-z]{3}([- ]\d{2,4})?|[A-Za-z]{3}[- ]\d{2}"
 )
@@ -161,8 +160,9 @@ def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int) -> 
         header = [name.strip() for name in next(rows)]
     except csv.Error as error:
         raise InputError(f"file {title}, line 1", "a header of column names", error) from None
-    _check_header(header, title, most_columns)
-    body = text.encode()
+    # Spreadsheets write separators for empty columns; those go once they are known to be empty.
+    names = [name or f"{_UNNAMED}{place}" for place, name in enumerate(header, start=1)]
+    _check_header(names, title, most_columns)
     skipped: list[Problem] = []
 
     def note(row: Any) -> str:
@@ -179,16 +179,16 @@ def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int) -> 
 
     try:
         table = pyarrow.csv.read_csv(
-            io.BytesIO(body),
+            io.BytesIO(text.encode()),
             # One thread: only then do rows of the wrong length come with their number.
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, column_names=header, skip_rows=rows.line_num
+                use_threads=False, column_names=names, skip_rows=rows.line_num
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=separator, newlines_in_values='"' in text, invalid_row_handler=note
             ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types={name: pa.string() for name in header},
+                column_types={name: pa.string() for name in names},
                 strings_can_be_null=False,
                 quoted_strings_can_be_null=False,
             ),
@@ -199,7 +199,12 @@ def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int) -> 
         raise InputError(f"file {title}", "a CSV file", str(error).splitlines()[0], _SPREADSHEET) from None
     if skipped:
         raise DataProblems(_capped(skipped))
-    return _checked_rows(table.to_pandas(), title, most_rows)
+    frame = table.to_pandas()
+    unnamed = [name for name in names if name.startswith(_UNNAMED)]
+    if filled := [name for name in unnamed if frame[name].str.strip().any()]:
+        text = "has cells but no name. Give every column of the header a name."
+        raise DataProblems([Problem(None, f"number {name.removeprefix(_UNNAMED)}", text) for name in filled])
+    return _checked_rows(frame.drop(columns=unnamed), title, most_rows)
 
 
 def _read_parquet(
@@ -231,6 +236,11 @@ def _read_parquet(
     return _checked_rows(table.reset_index(drop=True), title, most_rows)
 
 
+def _is_flat(kind: pa.DataType) -> bool:
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return not (pa.types.is_nested(kind) or any(test(kind) for test in binary))
+
+
 def _check_header(header: list[str], title: str, most_columns: int) -> None:
     if len(header) > most_columns:
         raise InputError(
@@ -240,13 +250,10 @@ def _check_header(header: list[str], title: str, most_columns: int) -> None:
             "Is it transposed? Units go in rows. Otherwise leave out the columns that are not needed.",
         )
     problems = [
-        Problem(None, f"number {place}", "has no name. Give every column of the header a name.")
-        for place, name in enumerate(header, start=1)
-        if not name.strip()
+        Problem(None, shown(name), f"appears {count} times in the header.")
+        for name, count in Counter(header).items()
+        if count > 1
     ]
-    for name, count in Counter(header).items():
-        if name and count > 1:
-            problems.append(Problem(None, shown(name), f"appears {count} times in the header."))
     if problems:
         raise DataProblems(_capped(problems))
 
@@ -416,8 +423,11 @@ class Reader:
         if whole:
             broken = np.flatnonzero(good & (values != np.round(values)))
             self.report(name, broken, lambda p: f"must be a whole number, but is {values[p]:g}.")
-        huge = np.flatnonzero(good & (np.abs(values) > 1e100))
-        self.report(name, huge, lambda p: f"{values[p]:g} is too large to compute with. Change the unit.")
+        size = np.abs(values)
+        extreme = np.flatnonzero(good & ((size > 1e50) | ((size < 1e-50) & (size > 0))))
+        self.report(
+            name, extreme, lambda p: f"{values[p]:g} is out of range (1e-50 to 1e50). Change the unit."
+        )
         return values
 
     def others(self) -> dict[str, np.ndarray]:
@@ -475,8 +485,10 @@ def _label(value: Any) -> str:
 def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Numbers of a column as people write them.
 
-    "12,5" is read as 12.5 and "1,234.5" or "1.234,5" as 1234.5 (a minus sign may be U+2212). "1,234" alone is
-    ambiguous and is a problem, unless other cells of the column settle what its comma means.
+    A column is read with decimal points ("12.5", "1,234.5") or with decimal commas ("12,5", "1.234,5"),
+    whichever its unmistakable cells show; a minus sign may be U+2212 and thousands may be spaced. Where
+    nothing tells whether "1,234" has a decimal comma, or cells contradict each other, the cells with a comma
+    are problems.
 
     Returns
     -------
@@ -486,102 +498,72 @@ def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]
         Positions of the cells with a problem: not a number, blank, or infinite.
     messages : list of k str
         What is wrong with each.
+
+    Examples
+    --------
+    >>> parse_numbers(pd.Series(["1.234,5", "−2", "x"]))
+    (array([1234.5,   -2. ,    nan]), array([2]), ["'x' is not a number."])
     """
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         values = column.to_numpy(dtype=float, na_value=np.nan)
         places = np.flatnonzero(~np.isfinite(values))
-        return values, places, [_missing_or_infinite(str(values[p])) for p in places]
+        return values, places, [_no_number(str(values[place])) for place in places]
     texts = [_number_text(value) for value in column]
-    comma, point = _separators(texts)
-    values = np.full(len(texts), np.nan)
+    values = pd.to_numeric(pd.Series(texts, dtype="str"), errors="coerce").to_numpy(dtype=float, copy=True)
+    # Only a comma makes the meaning of a point doubtful: without one, the fast reading stands.
+    has_comma = any("," in texts[place] for place in np.flatnonzero(~np.isfinite(values)))
+    decimal = _decimal_mark(texts) if has_comma else "."
     problems: dict[int, str] = {}
-    for place, text in enumerate(texts):
-        value = _number(text, comma, point)
-        if isinstance(value, float):
-            values[place] = value
-            if not np.isfinite(value):
-                problems[place] = f"{shown(text)} is too large to compute with."
-                values[place] = np.nan
-        else:
+    for place in range(len(texts)) if has_comma else np.flatnonzero(~np.isfinite(values)).tolist():
+        values[place] = np.nan
+        value = _number(texts[place], decimal)
+        if isinstance(value, str):
             problems[place] = value
+        elif not np.isfinite(value):
+            problems[place] = f"{shown(texts[place])} is too large to compute with."
+        else:
+            values[place] = value
     return values, np.array(list(problems), dtype=int), list(problems.values())
 
 
 def _number_text(value: Any) -> str:
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return ""
-    return str(value).strip().replace("−", "-")
+    text = str(value).strip().replace("\N{MINUS SIGN}", "-")
+    return _SPACE.sub("", text) if _SPACED.fullmatch(text) else text
 
 
-def _separators(texts: Sequence[str]) -> tuple[str, str]:
-    """What comma and point mean in this column: "decimal", "thousands" or "unknown", by clear cells only."""
-    comma, point = set(), set()
-    for text in texts:
-        if "," in text and "." in text:
-            if _THOUSANDS["comma"].fullmatch(text):
-                comma.add("thousands"), point.add("decimal")
-            elif _THOUSANDS["point"].fullmatch(text):
-                comma.add("decimal"), point.add("thousands")
-        elif "," in text:
-            if text.count(",") > 1 and _THOUSANDS["comma"].fullmatch(text):
-                comma.add("thousands")
-            elif _COMMA.fullmatch(text) and not _THOUSANDS["comma"].fullmatch(text):
-                comma.add("decimal")
-        elif "." in text:
-            if text.count(".") > 1 and _THOUSANDS["point"].fullmatch(text):
-                point.add("thousands")
-            elif _PLAIN.fullmatch(text) and not _THOUSANDS["point"].fullmatch(text):
-                point.add("decimal")
-    if "thousands" in comma or "decimal" in comma:
-        pass
-    return (comma.pop() if len(comma) == 1 else "unknown" if not comma else "mixed"), (
-        point.pop() if len(point) == 1 else "unknown" if not point else "mixed"
-    )
+def _with_point(text: str) -> float | None:
+    """`text` read with a decimal point, commas between thousands; None if it cannot be."""
+    if _PLAIN.fullmatch(text) or _GROUPED.fullmatch(text):
+        return float(text.replace(",", ""))
+    return None
 
 
-def _number(text: str, comma: str, point: str) -> float | str:
+def _with_comma(text: str) -> float | None:
+    """`text` read with a decimal comma, points between thousands; None if it cannot be."""
+    return _with_point(text.translate(_SWAP))
+
+
+def _decimal_mark(texts: Sequence[str]) -> str:
+    """The decimal mark that the unmistakable cells of a column use: ".", ",", "?" (none) or "!" (both)."""
+    marked = [text for text in texts if "," in text or "." in text]
+    readings = [(_with_point(text) is not None, _with_comma(text) is not None) for text in marked]
+    points, commas = (True, False) in readings, (False, True) in readings
+    return "!" if points and commas else "." if points else "," if commas else "?"
+
+
+def _number(text: str, decimal: str) -> float | str:
     """One cell as a number, or what is wrong with it."""
-    if _PLAIN.fullmatch(text):
-        if (
-            "." in text
-            and (point == "thousands" or comma == "decimal")
-            and _THOUSANDS["point"].fullmatch(text)
-        ):
-            if point == "decimal" or point == "mixed":
-                return _doubt(text)
-            return float(text.replace(".", ""))
-        return float(text)
-    if _THOUSANDS["space"].fullmatch(text):
-        joined = re.sub(r"[ \u00a0\u202f'’]", "", text)
-        return float(joined.replace(",", "."))
-    if "," in text:
-        thousands = _THOUSANDS["comma"].fullmatch(text)
-        if "." in text or text.count(",") > 1:
-            if thousands:
-                return float(text.replace(",", "")) if comma != "mixed" else _doubt(text)
-            if _THOUSANDS["point"].fullmatch(text):
-                return float(text.replace(".", "").replace(",", ".")) if comma != "mixed" else _doubt(text)
-        elif _COMMA.fullmatch(text):
-            if comma == "mixed" or (thousands and comma == "unknown" and point != "decimal"):
-                return _doubt(text)
-            if thousands and (comma == "thousands" or point == "decimal"):
-                return float(text.replace(",", ""))
-            if comma == "decimal" and point != "decimal":
-                return float(text.replace(",", "."))
-            return _doubt(text)
-    if _THOUSANDS["point"].fullmatch(text):
-        return float(text.replace(".", "").replace(",", "."))
-    return _missing_or_infinite(text)
+    point, comma = _with_point(text), _with_comma(text)
+    if "," in text and (point, comma) != (None, None) and decimal in "?!":
+        reason = "other cells of this column use a decimal point" if decimal == "!" else "it has two readings"
+        return f"{shown(text)} is in doubt: {reason}. Write numbers with a decimal point, without separators."
+    value = comma if decimal == "," else point
+    return _no_number(text) if value is None else value
 
 
-def _doubt(text: str) -> str:
-    return (
-        f"{shown(text)} can be read in two ways: is its separator decimal or thousands? "
-        "Write numbers with a decimal point and without thousands separators."
-    )
-
-
-def _missing_or_infinite(text: str) -> str:
+def _no_number(text: str) -> str:
     lower = text.casefold()
     if lower in _MISSING:
         return "is blank or missing. Fill in a number or remove the row."

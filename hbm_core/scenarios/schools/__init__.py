@@ -20,6 +20,8 @@ from hbm_core.scenarios.schools.simulator import KNOBS, simulate
 
 #: Above this, models with one parameter per unit no longer answer in reasonable time.
 MOST_UNITS = 100_000
+_UNIT_ALIASES = ("study", "school", "trial", "site", "name", "label", "id")
+_SE_ALIASES = ("s", "sei", "sigma", "std_err", "std_error", "standard_error", "stderr")
 
 
 class Schools(Scenario):
@@ -29,7 +31,7 @@ class Schools(Scenario):
     title = "Eight schools and other meta-analyses"
     order = 10
     story = (
-        "Several schools, trials or sites each measured the same kind of effect, each with its own uncertainty.",
+        "Several schools, trials or sites each measured the same effect, each with its own uncertainty.",
         "Taking every number at face value overreacts to noise; averaging them all hides real differences.",
         "Partial pooling lets the data choose: each estimate moves towards the common mean, "
         "and a noisy one leans on it more.",
@@ -41,19 +43,13 @@ class Schools(Scenario):
         "Gelman et al. (2013), Bayesian Data Analysis, 3rd edition, sections 5.4–5.6",
         "Betancourt & Girolami (2015), Hamiltonian Monte Carlo for hierarchical models",
         "DerSimonian & Laird (1986), Meta-analysis in clinical trials, Control. Clin. Trials 7(3), 177–188",
-        "Viechtbauer (2005), Bias and efficiency of meta-analytic variance estimators, J. Educ. Behav. Stat. 30(3)",
+        "Viechtbauer (2005), Bias and efficiency of meta-analytic variance estimators in the random-effects "
+        "model, J. Educ. Behav. Stat. 30(3), 261–293",
     )
     columns = (
-        Column(
-            "unit", "text", "unique, not empty", ("study", "school", "trial", "site", "name", "label", "id")
-        ),
+        Column("unit", "text", "unique, not empty", _UNIT_ALIASES),
         Column("effect", "number", "finite", ("y", "yi", "estimate", "effect_size", "es", "mean")),
-        Column(
-            "se",
-            "number",
-            "finite, above 0",
-            ("s", "sei", "sigma", "std_err", "std_error", "standard_error", "stderr"),
-        ),
+        Column("se", "number", "finite, above 0", _SE_ALIASES),
     )
     knobs = KNOBS
     models = MODELS
@@ -102,6 +98,11 @@ class Schools(Scenario):
         if len(reader) == 1:
             reader.problems.append(
                 Problem(None, None, "The table has one row. Pooling needs at least two units.")
+            )
+        if (good := np.isfinite(se) & (se > 0)).any():
+            tiny = np.flatnonzero(good & (se < 1e-8 * se[good].max()))
+            reader.report(
+                "se", tiny, "is more than 10^8 times smaller than the largest. Is it in the same unit?"
             )
         others = reader.others()
         reader.finish()

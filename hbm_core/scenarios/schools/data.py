@@ -87,15 +87,15 @@ def bcg() -> Dataset:
     Colditz et al. (1994), Efficacy of BCG vaccine in the prevention of tuberculosis, JAMA 271(9), 698–702;
     counts and latitudes as in van Houwelingen, Arends & Stijnen (2002), Stat. Med. 21(4), table I.
     """
-    names, latitude, year, a, b, c, d = zip(*_BCG, strict=True)
-    a, b, c, d = (np.array(column, dtype=float) for column in (a, b, c, d))
+    names = [trial[0] for trial in _BCG]
+    latitude, year, a, b, c, d = np.array([trial[1:] for trial in _BCG], dtype=float).T
     table = pd.DataFrame(
         {
             "unit": names,
             "effect": np.log(a / (a + b)) - np.log(c / (c + d)),
             "se": np.sqrt(1 / a - 1 / (a + b) + 1 / c - 1 / (c + d)),
-            "latitude": np.array(latitude, dtype=float),
-            "year": np.array(year, dtype=float),
+            "latitude": latitude,
+            "year": year,
         }
     )
     return Dataset(

@@ -238,7 +238,9 @@ def default_parameterizations(structure: TwoLevelNormal) -> tuple[str, ...]:
 def _declared(
     id: str, label: str, summary: str, formula: tuple[str, ...], declaration: Declaration, exact: bool = True
 ) -> Model:
-    columns = {"columns": ("x",), "design": np.zeros((1, 1))} if declaration.moderators else {}
+    columns: dict[str, Any] = (
+        {"columns": ("x",), "design": np.zeros((1, 1))} if declaration.moderators else {}
+    )
     shape = TwoLevelNormal(np.zeros(1), np.ones(1), ("x",), **columns, **declaration.shape)
     return Model(
         id,

@@ -76,6 +76,18 @@ _FREE = "worker = NULL, lease = NULL, cancel = NULL, progress = NULL"
 
 
 @dataclass(frozen=True)
+class Ask:
+    """What a submit brings: the columns of a job that never change, and its first title."""
+
+    id: str
+    task: str
+    request: str
+    data: str | None = None
+    public: bool = False
+    label: str = ""
+
+
+@dataclass(frozen=True)
 class Job:
     """One row of the table.
 
@@ -137,17 +149,10 @@ class Job:
     finished: float | None
     used: float
 
-
-@dataclass(frozen=True)
-class Ask:
-    """What a submit brings: the columns of a job that never change, and its first title."""
-
-    id: str
-    task: str
-    request: str
-    data: str | None = None
-    public: bool = False
-    label: str = ""
+    @property
+    def ask(self) -> Ask:
+        """What the submit brought."""
+        return Ask(self.id, self.task, self.request, self.data, self.public, self.label)
 
 
 @dataclass(frozen=True)
@@ -352,7 +357,7 @@ class JobTable:
 
     # What workers do --------------------------------------------------------------------------------------
 
-    def claim(self, worker: str, lease: float, attempts: int = 3) -> Job | None:
+    def claim(self, worker: str, lease: float, attempts: int = 3, only: str | None = None) -> Job | None:
         """Take the next job that waits, or one whose worker gave no sign of life within its lease.
 
         Parameters
@@ -363,6 +368,8 @@ class JobTable:
             Seconds within which the next `beat` must come.
         attempts : int
             Starts after which a job fails instead of being taken up again.
+        only : str, optional
+            Id of the one job to take.
         """
         now = time.time()
         if self._one(
@@ -380,9 +387,9 @@ class JobTable:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', worker = ?, lease = ?, attempts = attempts + 1,"
                 " started = ?, updated = ?, progress = NULL, cancel = NULL, error = NULL"
-                " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' ORDER BY queued, id LIMIT 1)"
-                " RETURNING *",
-                (worker, now + lease, now, now),
+                " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND id = coalesce(?, id)"
+                " ORDER BY queued, id LIMIT 1) RETURNING *",
+                (worker, now + lease, now, now, only),
             ).fetchone()
         if row is not None and not _sound(row):
             self.drop(row["id"])

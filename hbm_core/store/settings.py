@@ -91,6 +91,11 @@ class Settings:
         }
         return cls(**(found | {name: value for name, value in given.items() if value is not None}))
 
+    @property
+    def table(self) -> Path:
+        """File of the job table."""
+        return self.store / "jobs.db"
+
     def environment(self) -> dict[str, str]:
         """The variables that make another process read the same settings."""
         return {f.metadata["variable"]: str(getattr(self, f.name)) for f in fields(self)}

@@ -1,0 +1,261 @@
+"""The engine of one machine: the job table, its workers and the results beside it. Imports no sampler."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+import xarray as xr
+
+from hbm_core.errors import DamagedResult, InputError, StoreError
+from hbm_core.models.dataset import Dataset
+from hbm_core.scenarios import scenario
+from hbm_core.store.engine import Status
+from hbm_core.store.jobs import FIT, Ask, DamagedRow, Job, JobTable
+from hbm_core.store.request import FitRequest
+from hbm_core.store.results import ResultStore
+from hbm_core.store.retention import delete, open_table, reindex
+from hbm_core.store.settings import Settings
+
+#: Seconds within which a worker must have shown itself to count; using a result is noted once in a while.
+_FRESH, _USED = 60.0, 60.0
+
+
+class LocalEngine:
+    """Runs fits through the job table of `settings.store`; one object serves all threads of a process.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        Store and limits; read from the environment otherwise.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be used.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.from_environment()
+        self.results = ResultStore(self.settings.store)
+        self.table: JobTable = open_table(self.settings.table, self.results)
+
+    def close(self) -> None:
+        """Release the job table."""
+        self.table.close()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Asking -----------------------------------------------------------------------------------------------
+
+    def submit(self, request: FitRequest, dataset: Dataset, session: str, label: str = "") -> str:
+        """Ask for a fit; its id, at once. A result that is kept already is served.
+
+        Raises
+        ------
+        InputError
+            The request and the data do not fit, or ask for more than `HBM_MAX_DRAWS`.
+        StoreError
+            The queue is full, or the store cannot be written.
+        """
+        structure = request.spec(dataset).structure
+        parameters = len(structure.parameters) + len(structure.units)
+        wanted = request.sampler.draws * request.sampler.chains * parameters
+        if wanted > self.settings.max_draws:
+            raise InputError(
+                "size of the fit",
+                f"at most {self.settings.max_draws:,} numbers (draws × chains × parameters)",
+                f"{wanted:,}",
+                "Ask for fewer draws, or raise HBM_MAX_DRAWS.",
+            )
+        self.results.save_data(dataset)
+        title = label or f"{scenario(request.scenario).title} · {request.model} · {dataset.label}"
+        public = _built_in(request, dataset)
+        return self.ask(Ask(request.digest, FIT, request.json, request.data, public, title), session)
+
+    def ask(self, ask: Ask, session: str) -> str:
+        """Ask for any task; its id. A result that is kept already is served."""
+        job = self._job(ask.id)
+        if job is not None and job.state == "done" and not self.results.complete(ask.id):
+            self._lose(ask.id, "The kept result was damaged or missing.")
+        self.table.submit(ask, session, self.settings.queue)
+        return ask.id
+
+    def refit(self, request: FitRequest, dataset: Dataset, session: str, label: str = "") -> str:
+        """Forget the kept result and fit anew; a run under way is joined."""
+        self.table.lost(request.digest, "Asked for anew.")
+        if (job := self._job(request.digest)) is None or job.state == "failed":
+            self.results.delete(request.digest)
+        return self.submit(request, dataset, session, label)
+
+    def cancel(self, id: str, session: str) -> None:
+        """Take back the session's wish; the run stops when nobody waits for it."""
+        self.table.withdraw(id, session)
+
+    # Watching ---------------------------------------------------------------------------------------------
+
+    def status(self, id: str) -> Status:
+        """Where the fit stands; state "none" for an id that nobody asked for."""
+        job = self._job(id)
+        if job is None:
+            return Status("none")
+        return Status(
+            job.state,
+            job.progress,
+            self.table.position(id) if job.state == "queued" else None,
+            job.error,
+            job.cancel,
+            job.partial if job.state == "done" else self.results.has_partial(id),
+            job.state == "queued" and self.warming(),
+        )
+
+    def wait(self, id: str, seconds: float = math.inf) -> Status:
+        """Where the fit stands once it no longer changes by itself, or after `seconds`."""
+        until = time.monotonic() + seconds
+        while (status := self.status(id)).active and time.monotonic() < until:
+            time.sleep(0.02)
+        return status
+
+    def warming(self) -> bool:
+        """Whether no worker is ready, but one is getting warm."""
+        now = time.time()
+        states = {row.state for row in self.table.workers() if now - row.seen < _FRESH}
+        return "warming" in states and not states & {"idle", "busy"}
+
+    def health(self) -> dict[str, Any]:
+        """How many workers are ready, how many get warm, how many fits wait and run."""
+        now = time.time()
+        workers = [row.state for row in self.table.workers() if now - row.seen < _FRESH]
+        jobs = [job.state for job in self.table.jobs()]
+        return {
+            "workers": sum(state != "warming" for state in workers),
+            "warming": workers.count("warming"),
+            "queued": jobs.count("queued"),
+            "running": jobs.count("running"),
+        }
+
+    # Reading ----------------------------------------------------------------------------------------------
+
+    def result(self, id: str) -> xr.DataTree:
+        """The result, verified, in memory and read-only.
+
+        Raises
+        ------
+        DamagedResult
+            It is not what was written; it was set aside, and asking again fits anew.
+        StoreError
+            There is none yet.
+        """
+        self._used(self._done(id))
+        return self._verified(id, self.results.load)
+
+    def summary(self, id: str) -> dict[str, Any]:
+        """The result's small summary. Raises as `result`."""
+        self._done(id)
+        return self._verified(id, self.results.summary)
+
+    def meta(self, id: str) -> dict[str, Any]:
+        """Request, timings and environment of the result. Raises as `result`."""
+        self._done(id)
+        return self._verified(id, self.results.meta)
+
+    def file(self, id: str) -> Any:
+        """Path of the result's netCDF, verified. Raises as `result`."""
+        self._done(id)
+        return self._verified(id, self.results.file)
+
+    def partial(self, id: str) -> xr.DataTree | None:
+        """A running fit's draws so far; None where there are none yet."""
+        return self.results.partial(id)
+
+    def request(self, id: str) -> FitRequest:
+        """What a fit was asked to be. Raises StoreError for an unknown id."""
+        job = self._job(id)
+        if job is None:
+            raise StoreError(f"There is no fit {id[:12]}.")
+        return FitRequest.from_dict(json.loads(job.request))
+
+    def dataset(self, id: str) -> Dataset:
+        """The data of a fit, verified. Raises StoreError where they are not kept."""
+        return self.results.dataset(self.request(id).data)
+
+    def jobs(self, session: str) -> list[Job]:
+        """The session's jobs, newest first."""
+        return self.table.jobs(session)
+
+    def gallery(self) -> list[Job]:
+        """Finished fits of built-in data: anyone may see them."""
+        return [job for job in self.table.jobs() if job.public and job.state == "done"]
+
+    def may_read(self, id: str, session: str) -> bool:
+        """Whether the fit is public or was asked for by this session."""
+        job = self._job(id)
+        return job is not None and (job.public or session in self.table.sessions(id, active=False))
+
+    # Keeping ----------------------------------------------------------------------------------------------
+
+    def pin(self, id: str, pinned: bool = True) -> None:
+        """Keep a result whatever the byte budget, or no longer."""
+        self.table.pin(id, pinned)
+
+    def rename(self, id: str, label: str) -> None:
+        """Give a fit another title."""
+        self.table.rename(id, label[:200])
+
+    def delete(self, id: str, session: str) -> bool:
+        """Delete the session's trace of a fit, and the fit where nobody else asked for it.
+
+        Returns
+        -------
+        bool
+            Whether the fit itself went.
+        """
+        if not self.table.forget(id, session):
+            return False
+        return delete(self.table, self.results, id)
+
+    # ------------------------------------------------------------------------------------------------------
+
+    def _job(self, id: str) -> Job | None:
+        try:
+            return self.table.get(id)
+        except DamagedRow:
+            self.table.drop(id)
+            reindex(self.table, self.results)
+            return self.table.get(id)
+
+    def _done(self, id: str) -> Job:
+        job = self._job(id)
+        if job is None:
+            raise StoreError(f"There is no fit {id[:12]}. It may have been deleted; fit again.")
+        if job.state == "failed":
+            raise StoreError(job.error or f"The fit {id[:12]} failed.")
+        if job.state != "done":
+            raise StoreError(f"The fit {id[:12]} has no result yet: it is {job.state}.")
+        return job
+
+    def _verified(self, id: str, read: Any) -> Any:
+        try:
+            return read(id)
+        except DamagedResult as error:
+            self._lose(id, str(error))
+            raise
+
+    def _lose(self, id: str, why: str) -> None:
+        self.results.quarantine(id)
+        self.table.lost(id, why)
+
+    def _used(self, job: Job) -> None:
+        if time.time() - job.used > _USED:
+            self.table.touch(job.id)
+
+
+def _built_in(request: FitRequest, dataset: Dataset) -> bool:
+    found = scenario(request.scenario)
+    return dataset.name in found.datasets and found.dataset(dataset.name).digest == dataset.digest

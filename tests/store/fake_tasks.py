@@ -1,0 +1,71 @@
+"""Tasks that need no sampler, for workers to run in tests."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from hbm_core.errors import FitError
+from hbm_core.inference.sampler import ChainProgress, Progress
+from hbm_core.store.results import Result
+from hbm_core.store.tasks import task
+
+
+def tree(value, draws=20):
+    posterior = xr.Dataset({"mu": (("chain", "draw"), np.full((1, draws), float(value)))})
+    return xr.DataTree.from_dict({"posterior": posterior})
+
+
+def note(options):
+    with Path(options["log"]).open("a") as log:
+        log.write(f"{os.getpid()}\n")
+
+
+@task
+def steps(job, run):
+    """Count to `seconds`, telling how far; die at the first attempts where asked to."""
+    options = json.loads(job.request)
+    note(options)
+    total, partial = round(options["seconds"] * 100), False
+    for finished in range(total):
+        run.progress(Progress("sampling", (ChainProgress(finished, total, 0, False, 0.1),), 1.0))
+        if finished % 10 == 0:
+            run.partial(tree(job.attempts, finished + 1))
+        if run.should_stop():
+            partial = True
+            break
+        time.sleep(0.01)
+    if job.attempts <= options.get("deaths", 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Result(tree(options.get("value", 0)), {"attempts": job.attempts}, {"total": 1.0}, partial)
+
+
+@task
+def stubborn(job, run):
+    """Never look whether to stop."""
+    note(json.loads(job.request))
+    run.progress(Progress("sampling"))
+    time.sleep(60)
+
+
+@task
+def refuses(job, run):
+    raise FitError("No chain found a starting point.")
+
+
+@task
+def breaks(job, run):
+    raise ZeroDivisionError("secret detail")
+
+
+@task
+def hungry(job, run):
+    raise MemoryError
+
+
+def unmarked(job, run):
+    raise AssertionError("must never run")

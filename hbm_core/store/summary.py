@@ -16,6 +16,8 @@ from hbm_core.inference.exact.base import PROBABILITIES
 
 #: Units whose effects a summary lists; beyond that, hyperparameters alone.
 MOST_UNITS = 1_000
+# Vehtari et al. (2021), section 4.2: the smaller effective size of the 5 % and the 95 % quantile.
+_TAILS = (0.05, 0.95)
 #: First characters that make a spreadsheet run a cell.
 _RUNS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -80,7 +82,7 @@ def _row(draws: np.ndarray) -> dict[str, Any]:
     enough = draws.shape[1] >= 4 and draws.std() > 0
     for name, measure in (
         ("ess_bulk", lambda: array_stats.ess(draws, method="bulk")),
-        ("ess_tail", lambda: array_stats.ess(draws, method="tail")),
+        ("ess_tail", lambda: array_stats.ess(draws, method="tail", prob=_TAILS)),
         ("r_hat", lambda: array_stats.rhat(draws)),
         ("mcse_mean", lambda: array_stats.mcse(draws, method="mean")),
     ):

@@ -42,21 +42,40 @@ def i_squared(effect: np.ndarray, se: np.ndarray) -> float:
     return max(0.0, 1 - df / q) if q > 0 else 0.0
 
 
-def tau2_moments(effect: np.ndarray, se: np.ndarray, method: str) -> float:
-    """τ² by statsmodels: "dl" (DerSimonian–Laird) or "pm" (Paule–Mandel), not below 0.
+def tau2_dl(effect: np.ndarray, se: np.ndarray) -> float:
+    """τ² of DerSimonian and Laird: max(0, (Q − df)/(Σw − Σw²/Σw)) with w = 1/s².
 
     References
     ----------
-    DerSimonian & Laird (1986), Control. Clin. Trials 7(3); Paule & Mandel (1982), J. Res. NBS 87(5).
+    DerSimonian & Laird (1986), Control. Clin. Trials 7(3), 177–188.
     """
-    from statsmodels.stats.meta_analysis import combine_effects
+    q, df, _ = cochran_q(effect, se)
+    weight = 1 / se**2
+    return max(0.0, (q - df) / float(weight.sum() - (weight**2).sum() / weight.sum()))
 
-    # Statsmodels stops on absolute tolerances, so the data go in with a typical standard error of 1.
-    unit = float(np.median(se))
-    variance = (se / unit) ** 2
-    options = {"maxiter": 500, "atol": 1e-10} if method == "pm" else {}
-    found = combine_effects((effect - np.median(effect)) / unit, variance, method_re=method, **options)
-    return max(0.0, float(found.tau2)) * unit**2
+
+def tau2_pm(effect: np.ndarray, se: np.ndarray) -> float:
+    """τ² of Paule and Mandel: where Σ (y_i − μ̂)²/(s_i² + τ²) = J − 1, or 0.
+
+    The sum falls and is convex in τ², so that Newton's steps from 0 approach the root from below. Statsmodels
+    has the same search, but returns 0 when its last step lands past the root by a rounding error.
+
+    References
+    ----------
+    Paule & Mandel (1982), J. Res. NBS 87(5); DerSimonian & Kacker (2007), Contemp. Clin. Trials 28(2).
+    """
+    tau2 = 0.0
+    for _ in range(200):
+        weight = 1 / (se**2 + tau2)
+        residual = effect - weight @ effect / weight.sum()
+        excess = float((weight * residual**2).sum()) - (effect.size - 1)
+        if excess <= 0:
+            break
+        step = excess / float(((weight * residual) ** 2).sum())
+        tau2 += step
+        if step <= 1e-14 * tau2:
+            break
+    return tau2
 
 
 def restricted_log_likelihood(effect: np.ndarray, se: np.ndarray, tau2: float) -> float:
@@ -80,7 +99,7 @@ def tau2_reml(effect: np.ndarray, se: np.ndarray) -> float:
     """
     unit = float(np.median(se))
     effect, se = (effect - np.median(effect)) / unit, se / unit
-    starts = {0.0, tau2_moments(effect, se, "dl"), float(effect.var(ddof=1))}
+    starts = {0.0, tau2_dl(effect, se), float(effect.var(ddof=1))}
     ends = [_score(effect, se, start) for start in sorted(starts)]
     best = max(ends, key=lambda tau2: restricted_log_likelihood(effect, se, tau2))
     return best * unit**2
@@ -152,7 +171,7 @@ def first_look(effect: np.ndarray, se: np.ndarray, unit: str = "") -> pd.DataFra
         quantity (key), label (words), value (float), note.
     """
     q, df, p = cochran_q(effect, se)
-    dl, pm, reml = tau2_moments(effect, se, "dl"), tau2_moments(effect, se, "pm"), tau2_reml(effect, se)
+    dl, pm, reml = tau2_dl(effect, se), tau2_pm(effect, se), tau2_reml(effect, se)
     fixed, fixed_se = pooled(effect, se)
     random, random_se = pooled(effect, se, reml)
     varies = np.unique(se).size > 1 and np.unique(effect).size > 1

@@ -201,8 +201,8 @@ def describe(prior: Prior, unit: str = "") -> str:
     if not prior.proper:
         return "every value is equally likely: nothing is believed beforehand"
     if prior.family == "Uniform":
-        start, end = (f"{number:.3g}".replace("-", "−") for number in prior.numbers)
-        return f"equally likely anywhere from {start} to {end}{after}"
+        first, last = (f"{number:.3g}".replace("-", "−") for number in prior.numbers)
+        return f"equally likely anywhere from {first} to {last}{after}"
     start, low, half, most, high = (float(prior.distribution.ppf(q)) for q in (0.001, 0.05, 0.5, 0.9, 0.95))
     densities = prior.log_density(np.array([start, half]))
     if prior.support[0] == 0 and densities[0] >= densities[1]:

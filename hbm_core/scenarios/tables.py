@@ -150,7 +150,7 @@ def _decode(content: bytes, title: str) -> str:
 
 
 def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int) -> pd.DataFrame:
-    text = _decode(content, title).lstrip("\r\n")
+    text = _decode(content, title).strip("\r\n") + "\n"
     first = text.splitlines()[0]
     bare = re.sub(r'"[^"]*"', "", first)
     separator = max(",;\t|", key=bare.count)

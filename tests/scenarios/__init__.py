@@ -1,0 +1,1 @@
+"""Tests of hbm_core.scenarios."""

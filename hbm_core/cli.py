@@ -12,17 +12,25 @@ import time
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import numpy as np
 import pandas as pd
 import typer
 
-from hbm_core.errors import FitError, InputError
+from hbm_core.errors import FitError, InputError, StoreError
 from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios as all_scenarios
 from hbm_core.store.study import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from hbm_core.store.exchange import Fit
+    from hbm_core.store.jobs import Job
+    from hbm_core.store.local import LocalEngine
+    from hbm_core.store.request import FitRequest
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -47,7 +55,7 @@ def command(function: Callable[..., Any]) -> Callable[..., None]:
             function(*args, **kwargs)
         except InputError as problem:
             _stop(2, str(problem))
-        except (FitError, OSError) as problem:
+        except (FitError, StoreError, OSError) as problem:
             _stop(1, str(problem))
 
     return app.command(name=function.__name__.strip("_").replace("_", "-"))(run)
@@ -262,6 +270,232 @@ def estimate(
 
 
 @command
+def fit(
+    scenario: ScenarioName,
+    dataset: DatasetName = None,
+    data: DataFile = None,
+    model: ModelId = None,
+    prior: Priors = None,
+    constant: Constants = None,
+    covariate: Covariates = None,
+    parameterization: Annotated[str | None, typer.Option("--parameterization")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="nuts or exact.")] = None,
+    draws: Annotated[str | None, typer.Option("--draws", help="Kept draws per chain.")] = None,
+    tune: Annotated[str | None, typer.Option("--tune", help="Warm-up draws per chain.")] = None,
+    chains: Annotated[str | None, typer.Option("--chains")] = None,
+    target_accept: Annotated[str | None, typer.Option("--target-accept")] = None,
+    seed: Annotated[str | None, typer.Option("--seed")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the result goes as netCDF.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Fit anew.")] = False,
+    units: Units = "auto",
+    json: JsonFlag = False,
+) -> None:
+    """Fit a model; a fit that is kept already is shown at once."""
+    study = _study(
+        scenario, dataset, model, prior, constant, covariate,
+        parameterization=parameterization, engine=engine, draws=draws, tune=tune, chains=chains,
+        target_accept=target_accept, seed=seed,
+    )  # fmt: skip
+    chosen = _data(study, data, dataset)
+    request = study.request(chosen)
+    with _engine() as local:
+        (local.refit if no_cache else local.submit)(request, chosen, _SESSION)
+        if local.status(request.digest).state != "done":
+            from hbm_core.store.worker import compute_here
+
+            compute_here(local.settings, request.digest)
+        status = local.wait(request.digest)
+        if status.state != "done":
+            raise FitError(status.error or f"The fit is {status.state}.")
+        tree, meta = local.result(request.digest), local.meta(request.digest)
+    from hbm_core.analysis.draws import summary as summarize
+
+    summary = summarize(tree)
+    if out is not None:
+        from hbm_core.store.exchange import Fit, write_fit
+
+        write_fit(out, Fit(request, chosen, tree))
+    agreement = _agreement(request, chosen, summary)
+    value = {
+        "scenario": scenario,
+        "model": study.model,
+        "parameters": parameters_json(summary, units),
+        "diagnostics": _diagnostics(tree) | {"exact": agreement, "partial": status.partial},
+        "timings": meta["timings"],
+        "request": request.as_dict(),
+        "fit": request.digest,
+    }
+    said = agreement["verdict"] if agreement else "There is no exact answer to compare with."
+    text = f"\n{said}\nFit {request.digest[:12]}"
+    _answer(json, value, lambda: _summary_text(summary, units) + text)
+
+
+#: Whose interest the command line's fits are.
+_SESSION = "command-line"
+
+
+def _engine() -> LocalEngine:
+    from hbm_core.store.local import LocalEngine
+
+    return LocalEngine()
+
+
+def _diagnostics(tree: xr.DataTree) -> dict[str, Any]:
+    from hbm_core.analysis.draws import diagnostics
+
+    return diagnostics(tree)
+
+
+def _agreement(request: FitRequest, dataset: Dataset, summary: pd.DataFrame) -> dict[str, Any] | None:
+    """The comparison with the exact posterior, where there is one."""
+    from hbm_core.analysis.draws import agreement, agreement_verdict
+    from hbm_core.inference.exact import solve
+
+    try:
+        posterior = solve(request.spec(dataset))
+    except InputError:
+        return None
+    table = agreement(summary, posterior.summary(hdi=False))
+    return agreement_verdict(table)
+
+
+def _fit(text: str) -> Fit:
+    """A fit by id, by the first digits of one, or by file."""
+    from hbm_core.store.exchange import Fit, read_fit
+
+    if Path(text).is_file():
+        return read_fit(Path(text))
+    with _engine() as local:
+        id = _id(local, text)
+        return Fit(local.request(id), local.dataset(id), local.result(id))
+
+
+def _id(local: LocalEngine, text: str) -> str:
+    found = [job.id for job in local.table.jobs() if job.id.startswith(text)] if len(text) >= 4 else []
+    if len(found) != 1:
+        expected = "a result file, or the id of a kept fit or at least its first 4 digits"
+        got = f"{text!r}, which {len(found)} fits begin with" if found else repr(text)
+        raise InputError("fit", expected, got, "`hbm fits` lists them.")
+    return found[0]
+
+
+@command
+def check(fit: FitId, json: JsonFlag = False) -> None:
+    """Print the falsification report of a fit: criterion, threshold, measured, verdict, advice."""
+    from hbm_core.analysis.checks import falsification_report
+    from hbm_core.inference.exact import solve
+
+    found = _fit(fit)
+    spec = found.request.spec(found.dataset)
+    scenario = find_scenario(found.request.scenario)
+    try:
+        posterior = solve(spec)
+    except InputError:
+        posterior = None
+    report = falsification_report(spec, posterior, found.tree, plausible=scenario.plausible(found.dataset))
+    counts = report["verdict"].value_counts().to_dict()
+    value = {"fit": found.request.digest, "verdicts": counts, "report": report.to_dict(orient="records")}
+    _answer(json, value, lambda: report.to_string(index=False))
+
+
+@command
+def code(fit: FitId, json: JsonFlag = False) -> None:
+    """Print a stand-alone PyMC script that reproduces a fit."""
+    from hbm_core.report.code import script
+
+    found = _fit(fit)
+    text = script(
+        found.request.spec(found.dataset),
+        found.request.sampler,
+        f"{found.dataset.label}, {found.request.model}",
+    )
+    _answer(json, {"fit": found.request.digest, "code": text}, lambda: text)
+
+
+@command
+def fits(
+    action: Annotated[str, typer.Argument(help="list, show, cancel, pin, unpin, delete or export.")] = "list",
+    fit: Annotated[str | None, typer.Argument(help="A fit's id.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="For export: .nc or .csv.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """List, show, cancel, pin, unpin, delete or export kept fits."""
+    actions = ("list", "show", "cancel", "pin", "unpin", "delete", "export")
+    if action not in actions:
+        raise InputError("action", "one of " + ", ".join(actions), repr(action))
+    with _engine() as local:
+        if action == "list":
+            rows = [_job_row(job) for job in local.table.jobs()]
+            empty = "No fits are kept yet. `hbm fit schools` makes the first."
+            _answer(
+                json, {"fits": rows}, lambda: pd.DataFrame(rows).to_string(index=False) if rows else empty
+            )
+            return
+        if fit is None:
+            raise InputError("fit", "the id of a kept fit", "none", "`hbm fits` lists them.")
+        id = _id(local, fit)
+        row = {**_job_row(local.table.get(id)), "id": id}
+        match action:
+            case "show":
+                row |= {"request": local.request(id).as_dict()}
+                if row["state"] == "done":
+                    row |= {"summary": local.summary(id), "timings": local.meta(id)["timings"]}
+            case "cancel":
+                for session in local.table.sessions(id):
+                    local.cancel(id, session)
+            case "pin" | "unpin":
+                local.pin(id, action == "pin")
+            case "delete":
+                from hbm_core.store.retention import delete
+
+                if not delete(local.table, local.results, id):
+                    raise FitError(f"The fit {id[:12]} is running. Cancel it first.")
+            case "export":
+                _export(local, id, out)
+        _answer(json, {"action": action, **row}, lambda: f"{action}: {row['label']} ({id[:12]})")
+
+
+def _job_row(job: Job | None) -> dict[str, Any]:
+    if job is None:
+        raise FitError("The fit has gone meanwhile.")
+    return {
+        "id": job.id[:12],
+        "state": job.state,
+        "label": job.label,
+        "bytes": job.bytes,
+        "pinned": job.pinned,
+        "created": time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created)),
+        "error": job.error,
+    }
+
+
+def _export(local: LocalEngine, id: str, out: Path | None) -> None:
+    from hbm_core.store.exchange import Fit, write_fit
+    from hbm_core.store.summary import write_csv
+
+    if out is None or out.suffix not in (".nc", ".csv"):
+        raise InputError("--out", "a name ending in .nc or .csv", out and out.name)
+    tree = local.result(id)
+    if out.suffix == ".csv":
+        write_csv(tree, out)
+    else:
+        write_fit(out, Fit(local.request(id), local.dataset(id), tree))
+
+
+@command
+def worker(
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder of fits, data and the job table.")
+    ] = None,
+) -> None:
+    """Run one more worker on a store, until it is stopped."""
+    from hbm_core.store.worker import main as work
+
+    sys.argv = ["hbm-worker", *(["--store", str(store)] if store else [])]
+    work()
+
+
+@command
 def serve(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8501,
     address: Annotated[str, typer.Option("--address", help="Interface to listen on.")] = "localhost",
@@ -286,15 +520,13 @@ def serve(
 
 def main() -> None:
     """Entry point: what the option parser refuses is bad input too, said in one line."""
-    from click.exceptions import Abort, ClickException, Exit
-
     try:
         code = app(standalone_mode=False)
-    except Exit as stop:
+    except typer.Exit as stop:
         code = stop.exit_code
-    except Abort:
+    except (typer.Abort, KeyboardInterrupt):
         code = 1
-    except ClickException as problem:
+    except typer.TyperException as problem:
         typer.echo("hbm: " + " ".join(problem.format_message().split()), err=True)
         code = 2
     sys.exit(code or 0)

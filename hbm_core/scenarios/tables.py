@@ -274,6 +274,31 @@ def _capped(problems: list[Problem]) -> list[Problem]:
     return [*problems[:MOST_PROBLEMS], Problem(None, last.column, f"{rest:,} more problems like these.")]
 
 
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV for download, with names and texts that a spreadsheet would run made inert.
+
+    Numbers stay as they are, with the shortest digits that read back the same.
+
+    Examples
+    --------
+    >>> print(csv_text(pd.DataFrame({"unit": ["=1+1", "b"], "effect": [-0.1, 2.0]})))
+    unit,effect
+    '=1+1,-0.1
+    b,2.0
+    <BLANKLINE>
+    """
+    safe = table.rename(columns=lambda name: _inert(str(name)))
+    for place, kind in enumerate(safe.dtypes):
+        if not (pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_datetime64_any_dtype(kind)):
+            safe.isetitem(place, safe.iloc[:, place].map(_inert, na_action="ignore").to_numpy())
+    return safe.to_csv(index=False)
+
+
+def _inert(value: object) -> str:
+    text = str(value)
+    return "'" + text if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|")) else text
+
+
 def canonical_name(name: object) -> str:
     """Column names that differ in case, spaces, points or hyphens are the same column."""
     return re.sub(r"[\s.\-_]+", "_", str(name).strip().casefold()).strip("_")

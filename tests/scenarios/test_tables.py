@@ -9,7 +9,7 @@ import pytest
 from hbm_core.errors import InputError
 from hbm_core.scenarios import scenario
 from hbm_core.scenarios.base import DataProblems
-from hbm_core.scenarios.tables import file_title, parse_numbers, read_file
+from hbm_core.scenarios.tables import csv_text, file_title, parse_numbers, read_file
 
 SCHOOLS = scenario("schools")
 PLAIN = "unit,effect,se\na,1.5,1\nb,-2,2\n"
@@ -176,3 +176,15 @@ def test_many_problems_are_counted_not_repeated():
         SCHOOLS.read(frame)
     assert len(caught.value.problems) == 201
     assert any("800 more" in problem.message for problem in caught.value.problems)
+
+
+def test_downloads_read_back_and_run_nothing():
+    names = ["=cmd|' /C calc'!A0", "@SUM(1)", "\t=1", " +1", "plain"]
+    effect = [-0.1 - 0.2, 1e-17, 3.0, 4.0, 5.0]
+    frame = pd.DataFrame({"unit": names, "effect": effect, "se": 1.0, "-x": list("abcde")})
+    text = csv_text(frame)
+    back = SCHOOLS.read(read_file(text.encode(), "data.csv")).table
+    assert back["effect"].tolist() == effect
+    assert [name[0] for name in back["unit"]] == ["'", "'", "'", "'", "p"]
+    assert "'-x" in back.columns
+    assert frame["unit"].tolist() == names

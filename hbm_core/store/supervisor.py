@@ -66,6 +66,7 @@ class Supervisor:
         self.settings = settings
         self.places = [Place(number) for number in range(settings.workers)]
         self.owner = False
+        self._results = ResultStore(settings.store)
         self._table: JobTable | None = None
         self._lock: IO[str] | None = None
         self._ended = threading.Event()
@@ -86,9 +87,8 @@ class Supervisor:
         StoreError
             The store cannot be used.
         """
-        results = ResultStore(self.settings.store)
-        self._table = open_table(self.settings.table, results)
-        results.sweep()
+        self._table = open_table(self.settings.table, self._results)
+        self._results.sweep()
         self._ended.clear()
         self._thread = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._thread.start()
@@ -164,7 +164,8 @@ class Supervisor:
             for job in table.jobs():
                 if job.worker == place.name:
                     table.fail(job.id, place.name, place.verdict)
-        table.release(place.name, _cause(code), self.settings.attempts)
+        for id in table.release(place.name, _cause(code), self.settings.attempts):
+            self._results.drop_partial(id)
         table.gone(place.name)
         _log.warning("worker %s ended: %s", place.name, _cause(code))
         now = time.monotonic()

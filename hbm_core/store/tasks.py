@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from hbm_core.errors import StoreError
+from hbm_core.errors import FitError, StoreError
 from hbm_core.inference.exact import solve
 from hbm_core.inference.marginal import unit_log_likelihood
 from hbm_core.inference.sampler import Progress
@@ -77,12 +77,19 @@ def find(path: str) -> Task:
 def fit(job: Job, run: Run) -> Result:
     """Fit what the job's request says to the data it names."""
     request = FitRequest.from_dict(json.loads(job.request))
+
+    def should_stop() -> bool:
+        # Nobody waits for the draws so far, and completing them may take longer than drawing them did.
+        if run.should_stop():
+            raise FitError("The fit was stopped.")
+        return False
+
     return result_of(
         run_fit(
             request,
             run.results.dataset(request.data),
             progress=run.progress,
-            should_stop=run.should_stop,
+            should_stop=should_stop,
             partial=run.partial,
             time_limit=run.time_limit,
         )

@@ -251,7 +251,8 @@ def main() -> None:
     parser.add_argument("--name", default="", help="the worker's name")
     parser.add_argument("--parent", type=int, default=0, help="process id with which to end")
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    _log.setLevel(logging.INFO)
     worker = Worker(Settings.from_environment(store=given.store), given.name)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.ending.set())

@@ -2,6 +2,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -197,6 +198,33 @@ def test_the_engine_imports_no_sampler():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_crowd_that_asks_at_once_makes_one_job_per_request(engine):
+    def ask(number):
+        engine.ask(Ask("same", TASK, "{}"), f"session {number}")
+        engine.ask(Ask(f"own-{number}", TASK, "{}"), f"session {number}")
+        return engine.status("same").position
+
+    with ThreadPoolExecutor(20) as crowd:
+        assert set(crowd.map(ask, range(20))) <= {1, 2}
+    assert len(engine.table.jobs()) == 21
+    assert len(engine.table.sessions("same")) == 20
+    waiting = {engine.status(job.id).position for job in engine.table.jobs()}
+    assert waiting == set(range(1, 22))
+
+
+@pytest.mark.sampling
+def test_a_fit_that_passes_its_time_limit_keeps_its_draws_as_partial(tmp_path):
+    request, dataset = schools_request(sampler=Sampler(draws=200_000, seed=2))
+    settings = Settings(tmp_path / "limited", workers=0, fit_seconds=1)
+    with LocalEngine(settings) as engine:
+        id = engine.submit(request, dataset, "s1")
+        compute_here(settings, id)
+        status = engine.status(id)
+        assert (status.state, status.partial) == ("done", True)
+        assert "time limit" in engine.meta(id)["stopped"]
+        assert 0 < engine.result(id).posterior.sizes["draw"] < 200_000
 
 
 @pytest.mark.sampling

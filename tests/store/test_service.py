@@ -126,6 +126,7 @@ def test_a_cancel_that_is_not_obeyed_ends_the_worker_and_not_the_service(service
     service.engine.cancel("stubborn", "s1")
     assert service.engine.wait("stubborn", PATIENCE).state == "cancelled"
     until(lambda: not process_exists(pid))
+    assert not service.engine.status("stubborn").partial
     service.ask("next")
     assert service.engine.wait("next", PATIENCE).state == "done"
 

@@ -1,15 +1,14 @@
-"""Draws as rows and columns with flat names: the small summary of a result, and its CSV."""
+"""Draws as rows and columns with flat names: the small summary of a result, and its table."""
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from hbm_core.inference.exact.base import PROBABILITIES
@@ -18,8 +17,6 @@ from hbm_core.inference.exact.base import PROBABILITIES
 MOST_UNITS = 1_000
 # Vehtari et al. (2021), section 4.2: the smaller effective size of the 5 % and the 95 % quantile.
 _TAILS = (0.05, 0.95)
-#: First characters that make a spreadsheet run a cell.
-_RUNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def flat(tree: xr.DataTree, units: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -90,28 +87,15 @@ def _row(draws: np.ndarray) -> dict[str, Any]:
     return row
 
 
-def write_csv(tree: xr.DataTree, path: Path, units: int | None = None) -> None:
-    """Write draws as CSV: chain, draw, then one column per flat name; safe to open in a spreadsheet.
+def draws_table(tree: xr.DataTree, units: int | None = None) -> pd.DataFrame:
+    """Draws as a table: chain, draw, then one column per flat name.
 
-    Units keep the names they were given, except that a cell which a spreadsheet would run is made text.
+    `hbm_core.scenarios.tables.csv_text` makes it a download that a spreadsheet cannot run.
     """
-    named = list(flat(tree, units))
     sizes = tree["posterior"].sizes
-    columns = np.stack([draws for _, draws in named], axis=-1)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["chain", "draw", *(safe_cell(name) for name, _ in named)])
-        for chain, draw in itertools.product(range(sizes["chain"]), range(sizes["draw"])):
-            writer.writerow([chain, draw, *map(repr, columns[chain, draw].tolist())])
-
-
-def safe_cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula.
-
-    >>> safe_cell("=cmd()"), safe_cell("Lincoln High")
-    ("'=cmd()", 'Lincoln High')
-    """
-    return f"'{text}" if text.startswith(_RUNS) else text
+    chains, draws = np.meshgrid(np.arange(sizes["chain"]), np.arange(sizes["draw"]), indexing="ij")
+    columns = {"chain": chains.ravel(), "draw": draws.ravel()}
+    return pd.DataFrame(columns | {name: values.ravel() for name, values in flat(tree, units)})
 
 
 def _finite(value: Any) -> float | None:

@@ -1,0 +1,217 @@
+"""Tables from draws: summaries with their Monte Carlo errors, diagnostics, agreement with exact values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from hbm_core.inference.exact.base import PROBABILITIES
+
+#: Units are listed one by one up to here unless asked otherwise.
+MANY_UNITS = 1000
+
+
+def summary(
+    tree: xr.DataTree,
+    probabilities: Sequence[float] = PROBABILITIES,
+    variables: Iterable[str] | None = None,
+    units: Literal["all", "none"] | int = MANY_UNITS,
+) -> pd.DataFrame:
+    """Summarise every parameter of a fit.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        A fit with a group ``posterior``.
+    probabilities : sequence of float
+        Quantiles, one column each, named ``q0.025`` and so on.
+    variables : iterable of str, optional
+        Variables of the posterior; all by default.
+    units : {"all", "none"} or int
+        Parameters with one value per unit: list them all, none, or all if there are at most so many units.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by flat names (``mu``, ``theta[A]``, ``beta[x]``); columns mean, sd, the quantiles,
+        hdi95_low, hdi95_high, ess_bulk, ess_tail, r_hat, mcse_mean, mcse_sd, mcse_median. A parameter that
+        never moves has no Monte Carlo error: its effective sample size is the number of draws, R-hat 1.
+
+    References
+    ----------
+    Vehtari et al. (2021), Bayesian Analysis 16, sections 3 and 4, as computed by ArviZ.
+    """
+    from arviz_stats.base import array_stats
+
+    names, draws = _flat(tree["posterior"].to_dataset(), variables, units)
+    rows = draws.reshape(len(names), -1)
+    table = pd.DataFrame(
+        {"mean": rows.mean(axis=1), "sd": rows.std(axis=1, ddof=1) if rows.shape[1] > 1 else 0.0},
+        index=pd.Index(names, name="parameter"),
+    )
+    for probability, values in zip(probabilities, np.quantile(rows, probabilities, axis=1), strict=True):
+        table[f"q{probability:g}"] = values
+    moving = np.ptp(rows, axis=1) > 0
+    # Summing a constant leaves rounding in its variance.
+    table.loc[~moving, "mean"], table.loc[~moving, "sd"] = rows[~moving, 0], 0.0
+    table["hdi95_low"] = table["hdi95_high"] = rows[:, 0]
+    for column in ("ess_bulk", "ess_tail"):
+        table[column] = float(rows.shape[1])
+    table["r_hat"] = 1.0
+    for column in ("mcse_mean", "mcse_sd", "mcse_median"):
+        table[column] = 0.0
+    if not moving.any():
+        return table
+
+    live = draws[moving]
+    table.loc[moving, ["hdi95_low", "hdi95_high"]] = array_stats.hdi(rows[moving], prob=0.95)
+    table.loc[moving, "ess_bulk"] = array_stats.ess(live, method="bulk")
+    table.loc[moving, "ess_tail"] = array_stats.ess(live, method="tail", prob=(0.05, 0.95))
+    table.loc[moving, "r_hat"] = _r_hat(array_stats, live)
+    for method in ("mean", "sd", "median"):
+        table.loc[moving, f"mcse_{method}"] = array_stats.mcse(live, method=method)
+    return table
+
+
+def diagnostics(tree: xr.DataTree, table: pd.DataFrame | None = None) -> dict[str, Any]:
+    """Whether the sampler did its work.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        A fit; without ``sample_stats`` the entries that need it are absent.
+    table : pandas.DataFrame, optional
+        Its `summary`, if at hand.
+
+    Returns
+    -------
+    dict
+        chains, draws (per chain), partial, r_hat_max, ess_bulk_min, ess_tail_min; divergences,
+        e_bfmi (one per chain), tree_depth_max, reached_max_treedepth (count).
+    """
+    from arviz_stats.base import array_stats
+
+    table = summary(tree) if table is None else table
+    sizes = tree["posterior"].sizes
+    found: dict[str, Any] = {
+        "chains": int(sizes["chain"]),
+        "draws": int(sizes["draw"]),
+        "partial": bool(tree.attrs.get("partial", 0)),
+        "r_hat_max": float(table["r_hat"].max()),
+        "ess_bulk_min": float(table["ess_bulk"].min()),
+        "ess_tail_min": float(table["ess_tail"].min()),
+    }
+    if "sample_stats" in tree.children:
+        stats = tree["sample_stats"]
+        found["divergences"] = int(stats["diverging"].sum())
+        energy = stats["energy"].transpose("chain", "draw").values
+        found["e_bfmi"] = [float(value) for value in array_stats.bfmi(energy)]
+        found["tree_depth_max"] = int(stats["tree_depth"].max())
+        found["reached_max_treedepth"] = int(stats["reached_max_treedepth"].sum())
+    return found
+
+
+def agreement(draws: pd.DataFrame, exact: pd.DataFrame) -> pd.DataFrame:
+    """Compare a sampled summary with an exact one, in Monte Carlo standard errors.
+
+    Parameters
+    ----------
+    draws : pandas.DataFrame
+        From `summary`.
+    exact : pandas.DataFrame
+        Columns mean, sd, optionally ``q0.5``; rows by the same names. Infinite moments are not compared.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per parameter in both: difference (of the means, in the parameter's units), z_mean, z_sd,
+        z_median (differences over their Monte Carlo standard errors; NaN where not compared), limit (4, or
+        5 where more than 100 parameters are compared at once), agrees.
+    """
+    names = [name for name in draws.index if name in exact.index]
+    sampled, truth = draws.loc[names], exact.loc[names]
+    table = pd.DataFrame(index=pd.Index(names, name="parameter"))
+    table["difference"] = sampled["mean"] - truth["mean"]
+    for moment, column in (("mean", "mean"), ("sd", "sd"), ("median", "q0.5")):
+        comparable = column in sampled and column in truth
+        table[f"z_{moment}"] = (
+            _in_errors(sampled[column], truth[column], sampled[f"mcse_{moment}"]) if comparable else np.nan
+        )
+    # An infinite second moment leaves the error of the mean without meaning too.
+    table.loc[~np.isfinite(truth["sd"]), ["z_mean", "z_sd"]] = np.nan
+    table["limit"] = 5.0 if len(table) > 100 else 4.0
+    worst = table[["z_mean", "z_sd", "z_median"]].abs().max(axis=1)
+    table["agrees"] = ~(worst > table["limit"])
+    return table
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """One sentence on a table of `agreement`."""
+    z = table[["z_mean", "z_sd", "z_median"]].abs()
+    if not len(table) or bool(z.isna().all(axis=None)):
+        return "Nothing to compare with exact values."
+    worst = z.max(axis=1)
+    name, largest, limit = worst.idxmax(), float(worst.max()), float(table["limit"].iloc[0])
+    count = int(worst.notna().sum())
+    if bool(table["agrees"].all()):
+        return (
+            f"The draws agree with the exact posterior: {count} parameters within {limit:g} Monte Carlo "
+            f"standard errors (largest {largest:.1f}, {name})."
+        )
+    off = int((~table["agrees"]).sum())
+    return (
+        f"The draws do not agree with the exact posterior: {off} of {count} parameters are more than "
+        f"{limit:g} Monte Carlo standard errors off (largest {largest:.1f}, {name}); look at the diagnostics."
+    )
+
+
+def _in_errors(sampled: pd.Series, truth: pd.Series, error: pd.Series) -> np.ndarray:
+    difference = (sampled - truth).to_numpy(dtype=float)
+    scale = error.to_numpy(dtype=float)
+    finite = np.isfinite(truth.to_numpy(dtype=float)) & np.isfinite(difference)
+    # A parameter that never moves is right to rounding or it is wrong.
+    same = np.isclose(sampled.to_numpy(dtype=float), truth.to_numpy(dtype=float), rtol=1e-9, atol=1e-12)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where((scale == 0) & same, 0.0, difference / scale)
+    return np.where(finite, z, np.nan)
+
+
+def _r_hat(array_stats: Any, draws: np.ndarray) -> np.ndarray:
+    """Rank-normalised split R-hat (n,); infinite where chains stand still at different values."""
+    still = (np.ptp(draws, axis=2) == 0).all(axis=1)
+    values = np.full(len(draws), np.inf)
+    if not still.all():
+        values[~still] = array_stats.rhat(draws[~still])
+    return values
+
+
+def _flat(
+    posterior: xr.Dataset, variables: Iterable[str] | None, units: Literal["all", "none"] | int
+) -> tuple[list[str], np.ndarray]:
+    """Flat names, and draws (parameter, chain, draw)."""
+    names: list[str] = []
+    blocks = []
+    for variable in posterior.data_vars if variables is None else variables:
+        array = posterior[variable]
+        others = [str(dim) for dim in array.dims if dim not in ("chain", "draw")]
+        if "unit" in others and not _listed(array.sizes["unit"], units):
+            continue
+        values = array.transpose(*others, "chain", "draw").values
+        blocks.append(values.reshape(-1, *values.shape[-2:]))
+        labels = [""]
+        for dim in others:
+            here = array[dim].values if dim in array.coords else range(array.sizes[dim])
+            labels = [f"{label},{value}" if label else str(value) for label in labels for value in here]
+        names += [f"{variable}[{label}]" for label in labels] if others else [str(variable)]
+    shape = (0, posterior.sizes["chain"], posterior.sizes["draw"])
+    return names, np.concatenate(blocks) if blocks else np.empty(shape)
+
+
+def _listed(count: int, units: Literal["all", "none"] | int) -> bool:
+    if units == "all":
+        return True
+    return units != "none" and count <= int(units)

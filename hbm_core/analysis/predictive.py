@@ -1,0 +1,93 @@
+"""Draws from a model before it has seen data: what its priors say about the outcome."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hbm_core.analysis.batched import effect_scale, predictor
+from hbm_core.errors import InputError
+from hbm_core.models.structure import ModelSpec
+
+
+def prior_predictive(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Joint draws of parameters and data sets from the priors and the likelihood.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Its standard errors and design are kept; its effects are not used.
+    count : int
+        Number of data sets.
+    seed : int
+        Of NumPy's default generator.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Those of ``mu`` (count,), ``tau`` (count,), ``nu`` (count,), ``beta`` (count, p) that the model
+        has, and ``theta`` and ``effect`` (count, J), all but ν and β in the outcome's units.
+
+    Raises
+    ------
+    InputError
+        A prior is improper: it has nothing to draw from.
+    """
+    structure, rng = spec.structure, np.random.default_rng(seed)
+    for name, prior in spec.priors.items():
+        if not prior.proper:
+            raise InputError(f"prior on {name}", "a proper prior", prior.text, "Flat priors predict nothing.")
+    shape = (count, len(structure.units))
+
+    def drawn(name: str, size: int | tuple[int, int]) -> np.ndarray:
+        return np.asarray(spec.priors[name].distribution.rvs(size=size, random_state=rng), dtype=float)
+
+    found: dict[str, np.ndarray] = {}
+    if structure.pooling == "none":
+        found["theta"] = drawn("theta", shape)
+    else:
+        found["mu"] = drawn("mu", count)
+        center = np.broadcast_to(found["mu"][:, None], shape)
+        if structure.columns:
+            found["beta"] = drawn("beta", (count, len(structure.columns)))
+            center = center + found["beta"] @ predictor(spec)[:, 1:].T
+        if "nu" in spec.priors:
+            found["nu"] = drawn("nu", count)
+        if structure.pooling == "complete":
+            found["theta"] = center.copy()
+        else:
+            found["tau"] = drawn("tau", count)
+            noise = rng.standard_normal(shape)
+            if structure.effects == "student_t":
+                noise *= _student_stretch(found["nu"], shape, rng)
+            found["theta"] = center + effect_scale(spec, found["tau"])[:, None] * noise
+    noise = rng.standard_normal(shape)
+    if structure.likelihood == "student_t":
+        noise *= _student_stretch(found["nu"], shape, rng)
+    found["effect"] = found["theta"] + structure.se * noise
+    return found
+
+
+def cochran_q(effect: np.ndarray, se: np.ndarray) -> np.ndarray:
+    """Cochran's Q = Σ w_i (y_i − ȳ_w)², w_i = 1/s_i², along the last axis.
+
+    Parameters
+    ----------
+    effect : ndarray (..., J)
+        In the outcome's units.
+    se : ndarray (J,)
+        In the outcome's units.
+    """
+    return (((effect - pooled_mean(effect, se)[..., None]) / se) ** 2).sum(axis=-1)
+
+
+def pooled_mean(effect: np.ndarray, se: np.ndarray) -> np.ndarray:
+    """Precision-weighted mean ȳ_w along the last axis, in the outcome's units."""
+    weight = 1 / np.asarray(se) ** 2
+    return np.asarray(effect) @ (weight / weight.sum())
+
+
+def _student_stretch(nu: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Factors that turn standard normals into Student-t variates, ν per data set."""
+    degrees = np.broadcast_to(np.maximum(nu, 1e-3)[:, None], shape)
+    # chi-squares of tiny ν underflow to 0; the factor is then a huge but finite number
+    return np.sqrt(degrees / np.maximum(rng.chisquare(degrees), 1e-300))

@@ -6,7 +6,6 @@ Every command exits 0, or 2 with a one-line message on bad input, or 1 on failur
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,6 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import numpy as np
 import pandas as pd
 import typer
 
@@ -23,14 +21,12 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios as all_scenarios
 from hbm_core.store.study import Study
+from hbm_core.store.summary import compared, finite, parameter_entry
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from hbm_core.store.exchange import Fit
     from hbm_core.store.jobs import Job
     from hbm_core.store.local import LocalEngine
-    from hbm_core.store.request import FitRequest
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -68,20 +64,9 @@ def _stop(code: int, message: str) -> NoReturn:
 
 def _answer(as_json: bool, value: Mapping[str, Any], text: Callable[[], str]) -> None:
     if as_json:
-        typer.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(finite(value), ensure_ascii=False, allow_nan=False))
     else:
         typer.echo(text())
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON cannot say: NaN and infinities become null, arrays lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_finite(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
@@ -136,19 +121,8 @@ def _units_shown(names: list[str], units: str) -> list[str]:
 
 def parameters_json(summary: pd.DataFrame, units: str = "auto") -> dict[str, Any]:
     """One entry per parameter, in the shape that `hbm exact` and `hbm fit` promise."""
-    quantiles = [column for column in summary.columns if column.startswith("q")]
-    extra = [name for name in ("ess_bulk", "ess_tail", "r_hat", "mcse_mean") if name in summary.columns]
-    found = {}
-    for name in _units_shown(list(summary.index), units):
-        row = summary.loc[name]
-        found[name] = {
-            "mean": row["mean"],
-            "sd": row["sd"],
-            "q": {column[1:]: row[column] for column in quantiles},
-            "hdi95": [row["hdi95_low"], row["hdi95_high"]],
-            **{key: row[key] for key in extra},
-        }
-    return found
+    shown = _units_shown(list(summary.index), units)
+    return {name: parameter_entry(summary.loc[name]) for name in shown}
 
 
 def _summary_text(summary: pd.DataFrame, units: str) -> str:
@@ -209,7 +183,7 @@ def simulate(
 
 
 def _dumps(value: Any) -> str:
-    return json.dumps(_finite(value), ensure_ascii=False)
+    return json.dumps(finite(value), ensure_ascii=False)
 
 
 @command
@@ -308,24 +282,24 @@ def fit(
         if status.state != "done":
             raise FitError(status.error or f"The fit is {status.state}.")
         tree, meta = local.result(request.digest), local.meta(request.digest)
-    from hbm_core.analysis.draws import summary as summarize
+    from hbm_core.analysis import draws as tables
 
-    summary = summarize(tree)
+    summary = tables.summary(tree)
     if out is not None:
         from hbm_core.store.exchange import Fit, write_fit
 
         write_fit(out, Fit(request, chosen, tree))
-    agreement = _agreement(request, chosen, summary)
+    exact = compared(summary, request.spec(chosen))
     value = {
         "scenario": scenario,
         "model": study.model,
         "parameters": parameters_json(summary, units),
-        "diagnostics": _diagnostics(tree) | {"exact": agreement, "partial": status.partial},
+        "diagnostics": tables.diagnostics(tree, summary) | {"exact": exact},
         "timings": meta["timings"],
         "request": request.as_dict(),
         "fit": request.digest,
     }
-    said = agreement["verdict"] if agreement else "There is no exact answer to compare with."
+    said = exact["sentence"] if exact else "There is no exact answer to compare with."
     text = f"\n{said}\nFit {request.digest[:12]}"
     _answer(json, value, lambda: _summary_text(summary, units) + text)
 
@@ -338,25 +312,6 @@ def _engine() -> LocalEngine:
     from hbm_core.store.local import LocalEngine
 
     return LocalEngine()
-
-
-def _diagnostics(tree: xr.DataTree) -> dict[str, Any]:
-    from hbm_core.analysis.draws import diagnostics
-
-    return diagnostics(tree)
-
-
-def _agreement(request: FitRequest, dataset: Dataset, summary: pd.DataFrame) -> dict[str, Any] | None:
-    """The comparison with the exact posterior, where there is one."""
-    from hbm_core.analysis.draws import agreement, agreement_verdict
-    from hbm_core.inference.exact import solve
-
-    try:
-        posterior = solve(request.spec(dataset))
-    except InputError:
-        return None
-    table = agreement(summary, posterior.summary(hdi=False))
-    return agreement_verdict(table)
 
 
 def _fit(text: str) -> Fit:
@@ -470,14 +425,15 @@ def _job_row(job: Job | None) -> dict[str, Any]:
 
 
 def _export(local: LocalEngine, id: str, out: Path | None) -> None:
+    from hbm_core.scenarios.tables import csv_text
     from hbm_core.store.exchange import Fit, write_fit
-    from hbm_core.store.summary import write_csv
+    from hbm_core.store.summary import draws_table
 
     if out is None or out.suffix not in (".nc", ".csv"):
         raise InputError("--out", "a name ending in .nc or .csv", out and out.name)
     tree = local.result(id)
     if out.suffix == ".csv":
-        write_csv(tree, out)
+        out.write_text(csv_text(draws_table(tree)), encoding="utf-8")
     else:
         write_fit(out, Fit(local.request(id), local.dataset(id), tree))
 

@@ -107,11 +107,14 @@ def diagnostics(tree: xr.DataTree, table: pd.DataFrame | None = None) -> dict[st
     }
     if "sample_stats" in tree.children:
         stats = tree["sample_stats"]
-        found["divergences"] = int(stats["diverging"].sum())
-        energy = stats["energy"].transpose("chain", "draw").values
-        found["e_bfmi"] = [float(value) for value in array_stats.bfmi(energy)]
-        found["tree_depth_max"] = int(stats["tree_depth"].max())
-        found["reached_max_treedepth"] = int(stats["reached_max_treedepth"].sum())
+        if "diverging" in stats:
+            found["divergences"] = int(stats["diverging"].sum())
+        if "energy" in stats:
+            energy = stats["energy"].transpose("chain", "draw").values
+            found["e_bfmi"] = [float(value) for value in array_stats.bfmi(energy)]
+        if "tree_depth" in stats:
+            found["tree_depth_max"] = int(stats["tree_depth"].max())
+            found["reached_max_treedepth"] = int(stats["reached_max_treedepth"].sum())
     return found
 
 

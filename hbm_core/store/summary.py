@@ -1,9 +1,8 @@
-"""Draws as rows and columns with flat names: the small summary of a result, and its table."""
+"""The small summary of a result, which pages load first, and its table of draws."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,29 +10,23 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from hbm_core.inference.exact.base import PROBABILITIES
-
-#: Units whose effects a summary lists; beyond that, hyperparameters alone.
-MOST_UNITS = 1_000
-# Vehtari et al. (2021), section 4.2: the smaller effective size of the 5 % and the 95 % quantile.
-_TAILS = (0.05, 0.95)
+from hbm_core.analysis import draws as tables
+from hbm_core.errors import InputError
+from hbm_core.inference.exact import solve
+from hbm_core.models.structure import ModelSpec
 
 
-def flat(tree: xr.DataTree, units: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
+def flat(tree: xr.DataTree) -> Iterator[tuple[str, np.ndarray]]:
     """Every scalar of the posterior: its flat name (``theta[A]``) and its draws (chain, draw).
 
     Parameters
     ----------
     tree : xarray.DataTree
         With a group ``posterior``.
-    units : int, optional
-        Variables with more elements than this are left out.
     """
     for name, array in tree["posterior"].data_vars.items():
         others = [dim for dim in array.dims if dim not in ("chain", "draw")]
         moved = array.transpose("chain", "draw", *others)
-        if units is not None and math.prod(moved.shape[2:]) > units:
-            continue
         labels = [moved[dim].values for dim in others]
         for place in itertools.product(*(range(len(label)) for label in labels)):
             index: Any = (slice(None), slice(None), *place)
@@ -44,50 +37,82 @@ def flat(tree: xr.DataTree, units: int | None = None) -> Iterator[tuple[str, np.
             )
 
 
-def summarize(tree: xr.DataTree) -> dict[str, Any]:
-    """Moments, quantiles, shortest intervals and convergence of every parameter, ready for JSON.
+def summarize(tree: xr.DataTree, spec: ModelSpec | None = None) -> dict[str, Any]:
+    """Moments, quantiles, shortest intervals, convergence and agreement with exact, ready for JSON.
 
-    Numbers that do not exist (an R-hat of one draw) are None.
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        The draws.
+    spec : ModelSpec, optional
+        The model, for the comparison with its exact posterior where there is one.
+
+    Returns
+    -------
+    dict
+        parameters (name → mean, sd, q, hdi95, ess_bulk, ess_tail, r_hat, mcse_mean; units only where there
+        are at most `hbm_core.analysis.draws.MANY_UNITS`), diagnostics, exact (see `compared`). Numbers that
+        do not exist (an R-hat of one draw) are None.
     """
-    rows = {name: _row(np.asarray(draws, dtype=float)) for name, draws in flat(tree, MOST_UNITS)}
-    sizes = tree["posterior"].sizes
-    diagnostics: dict[str, Any] = {"chains": sizes["chain"], "draws": sizes["draw"]}
-    for column, worst in (("r_hat", max), ("ess_bulk", min), ("ess_tail", min)):
-        found = [row[column] for row in rows.values() if row[column] is not None]
-        diagnostics[f"{worst.__name__}_{column}"] = worst(found) if found else None
-    statistics = tree["sample_stats"].dataset if "sample_stats" in tree.children else xr.Dataset()
-    if "diverging" in statistics:
-        diagnostics["divergences"] = int(statistics["diverging"].sum())
-    if "energy" in statistics:
-        energy = statistics["energy"].transpose("chain", "draw").values
-        moved = np.square(np.diff(energy, axis=1)).mean(axis=1)
-        spread = energy.var(axis=1)
-        diagnostics["min_bfmi"] = _finite((moved / spread).min()) if (spread > 0).all() else None
-    return {"parameters": rows, "diagnostics": diagnostics}
-
-
-def _row(draws: np.ndarray) -> dict[str, Any]:
-    from arviz_stats.base import array_stats
-
-    levels = np.quantile(draws, PROBABILITIES)
-    row = {
-        "mean": _finite(draws.mean()),
-        "sd": _finite(draws.std(ddof=1)) if draws.size > 1 else None,
-        "q": {f"{level:g}": _finite(value) for level, value in zip(PROBABILITIES, levels, strict=True)},
-        "hdi95": [_finite(value) for value in array_stats.hdi(draws.ravel(), 0.95)],
+    table = tables.summary(tree)
+    return {
+        "parameters": {str(name): parameter_entry(row) for name, row in table.iterrows()},
+        "diagnostics": finite(tables.diagnostics(tree, table)),
+        "exact": compared(table, spec) if spec is not None else None,
     }
-    enough = draws.shape[1] >= 4 and draws.std() > 0
-    for name, measure in (
-        ("ess_bulk", lambda: array_stats.ess(draws, method="bulk")),
-        ("ess_tail", lambda: array_stats.ess(draws, method="tail", prob=_TAILS)),
-        ("r_hat", lambda: array_stats.rhat(draws)),
-        ("mcse_mean", lambda: array_stats.mcse(draws, method="mean")),
-    ):
-        row[name] = _finite(measure()) if enough else None
-    return row
 
 
-def draws_table(tree: xr.DataTree, units: int | None = None) -> pd.DataFrame:
+def parameter_entry(row: pd.Series) -> dict[str, Any]:
+    """One row of a summary table as JSON promises it."""
+    entry = {
+        "mean": row["mean"],
+        "sd": row["sd"],
+        "q": {str(name)[1:]: row[name] for name in row.index if str(name).startswith("q")},
+        "hdi95": [row["hdi95_low"], row["hdi95_high"]],
+    }
+    extra = ("ess_bulk", "ess_tail", "r_hat", "mcse_mean")
+    return finite(entry | {name: row[name] for name in extra if name in row.index})
+
+
+def compared(table: pd.DataFrame, spec: ModelSpec) -> dict[str, Any] | None:
+    """How a sampled summary compares with the exact posterior; None where there is none.
+
+    Returns
+    -------
+    dict
+        agrees; worst (largest difference, in Monte Carlo standard errors), parameter (where), limit, count;
+        sentence.
+    """
+    try:
+        exact = solve(spec).summary(hdi=False)
+    except InputError:
+        return None
+    found = tables.agreement(table, exact)
+    worst = found[["z_mean", "z_sd", "z_median"]].abs().max(axis=1).dropna()
+    if worst.empty:
+        return None
+    return {
+        "agrees": bool(found["agrees"].all()),
+        "worst": float(worst.max()),
+        "parameter": str(worst.idxmax()),
+        "limit": float(found["limit"].iloc[0]),
+        "count": len(worst),
+        "sentence": tables.verdict(found),
+    }
+
+
+def finite(value: Any) -> Any:
+    """Plain numbers, lists and mappings; what JSON cannot say (NaN, infinities) becomes None."""
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def draws_table(tree: xr.DataTree) -> pd.DataFrame:
     """Draws as a table: chain, draw, then one column per flat name.
 
     `hbm_core.scenarios.tables.csv_text` makes it a download that a spreadsheet cannot run.
@@ -95,8 +120,4 @@ def draws_table(tree: xr.DataTree, units: int | None = None) -> pd.DataFrame:
     sizes = tree["posterior"].sizes
     chains, draws = np.meshgrid(np.arange(sizes["chain"]), np.arange(sizes["draw"]), indexing="ij")
     columns = {"chain": chains.ravel(), "draw": draws.ravel()}
-    return pd.DataFrame(columns | {name: values.ravel() for name, values in flat(tree, units)})
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return pd.DataFrame(columns | {name: values.ravel() for name, values in flat(tree)})

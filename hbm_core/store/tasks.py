@@ -173,15 +173,15 @@ def exact_draws(spec: ModelSpec, chains: int, draws: int, seed: int) -> xr.DataT
     return tree
 
 
-def result_of(tree: xr.DataTree) -> Result:
-    """A posterior with its summary and the timings that its engine noted."""
+def result_of(tree: xr.DataTree, spec: ModelSpec | None = None) -> Result:
+    """A posterior with its summary, compared with the exact one of `spec`, and its engine's timings."""
     timings = {
         str(name).removeprefix("timing_"): float(value)
         for name, value in tree.attrs.items()
         if str(name).startswith("timing_")
     }
     partial, stopped = bool(tree.attrs.get("partial", 0)), str(tree.attrs.get("stopped", ""))
-    summary = summarize(tree) | {"timings": timings, "partial": partial, "stopped": stopped}
+    summary = summarize(tree, spec) | {"timings": timings, "partial": partial, "stopped": stopped}
     return Result(tree, summary, timings, partial, stopped)
 
 

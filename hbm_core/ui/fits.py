@@ -87,16 +87,13 @@ def _words(id: str, status: Status) -> tuple[str, str]:
 
 def verdict(summary: dict[str, Any]) -> str:
     """One sentence from a result's summary: draws, divergences, agreement with exact."""
-    diagnostics = summary.get("diagnostics", {})
-    draws = int(diagnostics.get("draws", 0)) * int(diagnostics.get("chains", 0))
-    divergences = int(diagnostics.get("divergences", 0))
+    diagnostics, exact = summary["diagnostics"], summary["exact"]
+    draws, divergences = diagnostics["draws"] * diagnostics["chains"], diagnostics.get("divergences", 0)
     said = f"{draws:,} draws, {divergences or 'no'} divergence{'' if divergences == 1 else 's'}"
-    agreement = summary.get("agreement")
-    if not agreement:
-        return said + "."
-    worst = agreement["worst"]
-    verb = "agrees with exact" if agreement["agrees"] else "does NOT agree with exact"
-    return f"{said}; {verb}: at most {worst:.1f} MCSE apart."
+    if exact is None:
+        return f"{said}."
+    verb = "agrees with exact" if exact["agrees"] else "does NOT agree with exact"
+    return f"{said}; {verb}: at most {exact['worst']:.1f} MCSE apart."
 
 
 def start(study: Study) -> None:

@@ -17,9 +17,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import hbm_core
-from hbm_core.store.jobs import JobTable
+from hbm_core.errors import StoreError
 from hbm_core.store.settings import Settings
 from hbm_core.store.supervisor import Supervisor
+from hbm_core.ui import fits
 
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -78,10 +79,10 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
 async def health(request: Request) -> JSONResponse:
     """Say whether the job table answers and how many workers are ready."""
     try:
-        table = await asyncio.to_thread(lambda: JobTable(Settings.from_environment()).health())
-    except Exception as problem:
+        counts = await asyncio.to_thread(lambda: fits.engine().health())
+    except StoreError as problem:
         return JSONResponse({"ok": False, "reason": str(problem)}, status_code=503)
-    return JSONResponse({"ok": True, "version": hbm_core.__version__, **table})
+    return JSONResponse({"ok": True, "version": hbm_core.__version__, **counts})
 
 
 def build() -> st.App:

@@ -33,7 +33,6 @@ def test_flat_names_carry_labels_and_their_draws():
     found = dict(flat(made))
     assert list(found) == ["mu", "theta[A]", "theta[=cmd()]"]
     np.testing.assert_array_equal(found["theta[=cmd()]"], made.posterior["theta"].sel(unit="=cmd()"))
-    assert list(dict(flat(made, units=1))) == ["mu"]
 
 
 def test_matrices_are_named_by_both_labels():
@@ -64,21 +63,23 @@ def test_moments_of_a_known_law():
     diagnostics = summary["diagnostics"]
     assert (diagnostics["divergences"], diagnostics["chains"], diagnostics["draws"]) == (3, 4, 2000)
     # Independent energies: E(e' - e)² is twice their variance.
-    assert diagnostics["min_bfmi"] == pytest.approx(2, rel=0.1)
+    assert diagnostics["e_bfmi"] == pytest.approx([2] * 4, rel=0.15)
     json.dumps(summary, allow_nan=False)
 
 
 def test_chains_that_disagree_show():
     made = tree()
     made["posterior"]["mu"].values[0] += 10
-    assert summarize(made)["diagnostics"]["max_r_hat"] > 1.2
+    assert summarize(made)["diagnostics"]["r_hat_max"] > 1.2
 
 
 def test_numbers_that_do_not_exist_are_none():
-    made = xr.DataTree.from_dict({"posterior": xr.Dataset({"mu": (("chain", "draw"), np.ones((1, 2)))})})
+    made = xr.DataTree.from_dict(
+        {"posterior": xr.Dataset({"mu": (("chain", "draw"), np.array([[0.0, 1.0]]))})}
+    )
     row = summarize(made)["parameters"]["mu"]
-    assert (row["mean"], row["r_hat"], row["ess_bulk"]) == (1.0, None, None)
-    assert summarize(made)["diagnostics"]["max_r_hat"] is None
+    assert (row["mean"], row["r_hat"], row["ess_bulk"]) == (0.5, None, None)
+    assert summarize(made)["diagnostics"]["r_hat_max"] is None
 
 
 def test_many_units_are_left_to_the_draws():

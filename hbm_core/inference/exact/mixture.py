@@ -1,4 +1,4 @@
-"""Marginals that are finite mixtures of normals: moments, distribution functions, quantiles, shortest intervals."""
+"""Marginals that are finite mixtures of normals: moments, quantiles, shortest intervals."""
 
 from __future__ import annotations
 

@@ -119,7 +119,10 @@ class Coordinate:
                 value = -self.p * np.logaddexp(0, -logit) + self.q * np.logaddexp(0, logit)
                 share = 1 / (1 + np.exp(-logit))
                 step = (target - value) / (self.p * (1 - share) + self.q * share)
-                logit = np.where(np.isfinite(step), logit + step, logit)
+                step = np.where(np.isfinite(step), step, 0.0)
+                logit = logit + step
+                if np.abs(step).max(initial=0.0) < 1e-14:
+                    break
             v = 1 / (1 + np.exp(-logit))
         return np.where(r == 0, 0.0, np.where(np.isinf(r), 1.0, v))
 
@@ -139,6 +142,56 @@ class Line:
     def v(self, x: np.ndarray) -> np.ndarray:
         """Inverse of `x`."""
         return np.asarray(x, dtype=float)
+
+
+def interpolate(values: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Polynomials through nodal values (N, n + 2) at nodes and both ends, each at its place t (N,)."""
+    rule = gauss_legendre(values.shape[1] - 2)
+    gap = t[:, None] - rule.knots
+    gap[gap == 0] = 1e-300
+    factors = rule.barycentric / gap
+    return np.einsum("nk,nk->n", factors, values) / factors.sum(1)
+
+
+def invert_panel(values: np.ndarray, share: np.ndarray, guess: np.ndarray | None = None) -> np.ndarray:
+    """Where the integral of a series from -1 reaches a share of its integral over [-1, 1].
+
+    Safeguarded Newton steps.
+
+    Parameters
+    ----------
+    values : ndarray (N, n)
+        Non-negative function at the nodes.
+    share : ndarray (N,)
+        From 0 to 1.
+    guess : ndarray (N,), optional
+        Where to start.
+    """
+    rule = gauss_legendre(values.shape[1])
+    total = values @ rule.weights
+    inside = np.zeros((values.shape[0], rule.knots.size))
+    inside[:, 1:-1] = values @ rule.integral
+    inside[:, -1] = total
+    target = share * total
+    t = np.clip(2 * share - 1 if guess is None else guess, -1.0, 1.0)
+    low, high = np.full(t.shape, -1.0), np.full(t.shape, 1.0)
+    for _ in range(60):
+        gap = t[:, None] - rule.knots
+        gap[gap == 0] = 1e-300
+        factors = rule.barycentric / gap
+        excess = np.einsum("nk,nk->n", factors, inside) / factors.sum(1) - target
+        factors = rule.inner / gap[:, 1:-1]
+        slope = np.einsum("nk,nk->n", factors, values) / factors.sum(1)
+        above = excess > 0
+        high, low = np.where(above, t, high), np.where(above, low, t)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            proposal = t - excess / slope
+        proposal = np.where((proposal >= low) & (proposal <= high), proposal, 0.5 * (low + high))
+        moved = np.abs(proposal - t).max(initial=0.0)
+        t = proposal
+        if moved < 1e-7:
+            break
+    return t
 
 
 LogDensity = Callable[[np.ndarray], np.ndarray]
@@ -200,21 +253,27 @@ class PanelDensity:
         """Log of the integral of the unnormalised density."""
         return float(self.offset + np.log(self.masses.sum()))
 
+    @cached_property
     def half_rule(self) -> tuple[np.ndarray, np.ndarray]:
-        """Nodes (x, dx/dv times weight) of the rule with half the nodes in the same panels."""
+        """The variable and probabilities of the rule with half the nodes in the same panels."""
         rule = gauss_legendre(ORDER // 2)
         v = self.nodes(rule)
-        jacobian = self.coordinate.jacobian(v) * (0.5 * self.width[:, None] * rule.weights)
-        return self.coordinate.x(v.ravel()), jacobian.ravel()
+        x = self.coordinate.x(v.ravel())
+        measure = (self.coordinate.jacobian(v) * (self.width[:, None] * rule.weights)).ravel()
+        weights = np.exp(self.log_density(x) - self.offset) * measure
+        return x, weights / weights.sum()
 
     def moments(self) -> tuple[float, float]:
         """Mean and sd; infinite where they do not exist."""
-        if self.finite < 1:
-            return np.inf, np.inf
-        mean = float(self.weights @ self.x)
-        if self.finite < 2:
-            return mean, np.inf
-        return mean, float(np.sqrt(self.weights @ (self.x - mean) ** 2))
+        return self._moments(self.x, self.weights)
+
+    def half_moments(self) -> tuple[float, float]:
+        """The same by the rule with half the nodes."""
+        return self._moments(*self.half_rule)
+
+    def _moments(self, x: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+        mean = float(weights @ x) if self.finite >= 1 else np.inf
+        return mean, float(np.sqrt(weights @ (x - mean) ** 2)) if self.finite >= 2 else np.inf
 
     @cached_property
     def _antiderivative(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -226,18 +285,6 @@ class PanelDensity:
         start = np.concatenate([[0.0], np.cumsum(self.masses) / total])
         return start / start[-1], inside, total
 
-    def _interpolate(self, panel: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probability to the left within the panel, and density of v, at local places t in [-1, 1]."""
-        rule = gauss_legendre(ORDER)
-        _, inside, total = self._antiderivative
-        gap = t[:, None] - rule.knots
-        gap[gap == 0] = 1e-300
-        factors = rule.barycentric / gap
-        cumulated = (factors * inside[panel]).sum(1) / factors.sum(1)
-        factors = rule.inner / gap[:, 1:-1]
-        density = (factors * self.values[panel]).sum(1) / factors.sum(1) / total
-        return cumulated, density
-
     def cdf(self, x: np.ndarray) -> np.ndarray:
         """Distribution function at `x`."""
         x = np.asarray(x, dtype=float)
@@ -245,7 +292,7 @@ class PanelDensity:
         panel = np.clip(np.searchsorted(self.left, v, side="right") - 1, 0, self.left.size - 1)
         t = np.clip(2 * (v - self.left[panel]) / self.width[panel] - 1, -1.0, 1.0)
         start = self._antiderivative[0]
-        inside = self._interpolate(panel, t)[0]
+        inside = interpolate(self._antiderivative[1][panel], t)
         values = np.clip(start[panel] + inside, 0.0, 1.0)
         values = np.where(
             x.ravel() <= self.support[0], 0.0, np.where(x.ravel() >= self.support[1], 1.0, values)
@@ -272,23 +319,9 @@ class PanelDensity:
         v = np.interp(flat, cumulated, knots.ravel())
         panel = np.clip(np.searchsorted(start, flat, side="right") - 1, 0, self.left.size - 1)
         left, width = self.left[panel], self.width[panel]
-        t = np.clip(2 * (v - left) / width - 1, -1.0, 1.0)
-        low, high = np.full(t.shape, -1.0), np.full(t.shape, 1.0)
-        target = flat - start[panel]
-        for _ in range(60):
-            value, slope = self._interpolate(panel, t)
-            excess = value - target
-            high = np.where(excess > 0, t, high)
-            low = np.where(excess <= 0, t, low)
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                step = excess / (0.5 * width * slope)
-                proposal = t - step
-            outside = ~((proposal >= low) & (proposal <= high))
-            proposal = np.where(outside, 0.5 * (low + high), proposal)
-            moved = np.abs(proposal - t).max(initial=0.0)
-            t = proposal
-            if moved < 1e-8:
-                break
+        share = (flat - start[panel]) / (start[panel + 1] - start[panel])
+        guess = 2 * (v - left) / width - 1
+        t = invert_panel(self.values[panel], np.clip(share, 0.0, 1.0), guess)
         x = self.coordinate.x(left + width * (0.5 + 0.5 * t))
         x = np.where(flat <= 0, self.support[0], np.where(flat >= 1, self.support[1], x))
         return np.where((flat >= 0) & (flat <= 1), x, np.nan).reshape(p.shape)
@@ -410,9 +443,9 @@ def refine(
     for _ in range(_ROUNDS):
         offset = values.max()
         plain = np.exp(values - offset)
-        grown = plain * np.exp(growth) if moment else plain
-        rough = np.abs(grown @ rule.tail).max(1) * width
-        bad = rough > TOLERANCE * ((grown @ rule.weights) @ width)
+        bad = _rough(plain, width, rule)
+        if moment:
+            bad |= _rough(plain * np.exp(growth), width, rule)
         bad &= width > 1e-15 * np.maximum(np.abs(left), 1e-280)
         if not bad.any() or left.size > 600:
             break
@@ -430,3 +463,8 @@ def refine(
     return PanelDensity(
         coordinate, left[order], width[order], plain, float(offset), log_density, support, finite
     )
+
+
+def _rough(values: np.ndarray, width: np.ndarray, rule: Rule) -> np.ndarray:
+    """Panels whose last Legendre coefficients are not negligible beside the whole integral."""
+    return np.abs(values @ rule.tail).max(1) * width > TOLERANCE * ((values @ rule.weights) @ width)

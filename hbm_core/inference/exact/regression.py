@@ -72,7 +72,7 @@ class Regression:
         return float(0.5 * np.log(self.precision[proper]).sum() - 0.5 * (self.se.size - flat) * _LOG_2_PI)
 
     def solve(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """log p(y | t), mean (K, q) and covariance (K, q, q) of the coefficients, and 1/V (K, J)."""
+        """Log p(y | t), mean (K, q) and covariance (K, q, q) of the coefficients, and 1/V (K, J)."""
         inverse = 1.0 / (self.variance + (t * t)[:, None])
         if self.precision.size == 1:
             total = inverse.sum(1) + self.precision[0]
@@ -97,7 +97,7 @@ class Regression:
         return log_likelihood, mean, covariance, inverse
 
     def log_likelihood(self, t: np.ndarray) -> np.ndarray:
-        """log p(y | t), ndarray (K,), up to the constant of flat coefficients."""
+        """Log p(y | t), ndarray (K,), up to the constant of flat coefficients."""
         return self.solve(t)[0]
 
     def given(self, t: np.ndarray) -> Given:
@@ -118,6 +118,45 @@ class Regression:
         own = (t * t)[:, None] * given.inverse
         mean = given.pooling * center + own * self.effect
         return mean, self.variance * own + given.pooling**2 * spread
+
+    def components(self, t: np.ndarray, given: Given) -> tuple[np.ndarray, np.ndarray]:
+        """Means and sds of coefficients and θ given t, each ndarray (q + J, K)."""
+        mean, variance = self.effects(t, given)
+        q = self.precision.size
+        means, sds = np.empty((q + mean.shape[1], t.size)), np.empty((q + mean.shape[1], t.size))
+        means[:q], means[q:] = given.mean.T, mean.T
+        sds[:q], sds[q:] = np.diagonal(given.covariance, axis1=1, axis2=2).T, variance.T
+        return means, np.sqrt(sds, out=sds)
+
+    def draw(self, t: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """One draw of the coefficients (K, q) and of θ (K, J) at each scale."""
+        _, mean, covariance, inverse = self.solve(t)
+        noise = generator.standard_normal(mean.shape)
+        coefficients = mean + (np.linalg.cholesky(covariance) @ noise[:, :, None])[:, :, 0]
+        return coefficients, self._draw_effects(t, inverse, coefficients, generator)
+
+    def draw_given_location(
+        self, t: np.ndarray, mu: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One draw of the coefficients (K, q) and of θ (K, J) at each scale and μ."""
+        _, mean, covariance, inverse = self.solve(t)
+        coefficients = mu[:, None]
+        if self.precision.size > 1:
+            variance = covariance[:, :1, 0]
+            slope = covariance[:, 1:, 0] / variance
+            rest = covariance[:, 1:, 1:] - slope[:, :, None] * slope[:, None, :] * variance[:, :, None]
+            noise = generator.standard_normal(slope.shape)
+            beta = mean[:, 1:] + slope * (mu[:, None] - mean[:, :1])
+            beta = beta + (np.linalg.cholesky(rest) @ noise[:, :, None])[:, :, 0]
+            coefficients = np.concatenate([coefficients, beta], axis=1)
+        return coefficients, self._draw_effects(t, inverse, coefficients, generator)
+
+    def _draw_effects(
+        self, t: np.ndarray, inverse: np.ndarray, coefficients: np.ndarray, generator: np.random.Generator
+    ) -> np.ndarray:
+        own = (t * t)[:, None] * inverse
+        center = (self.variance * inverse) * (coefficients @ self.design.T) + own * self.effect
+        return center + np.sqrt(self.variance * own) * generator.standard_normal(center.shape)
 
     def weights(self, given: Given) -> Weights:
         """Linear weights of E[θ_i | t, y], arrays (K, J).

@@ -1,5 +1,8 @@
 """The app's launcher: ``hbm serve`` or ``streamlit run app.py``."""
 
-from hbm_core.ui.server import build
+import streamlit as st
 
-app = build()
+from hbm_core.ui.server import MIDDLEWARE, ROUTES, lifespan
+
+# Streamlit recognises the launcher by this very call, so it is written out here.
+app = st.App("hbm_core/ui/main.py", lifespan=lifespan, routes=ROUTES, middleware=MIDDLEWARE)

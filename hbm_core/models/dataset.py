@@ -24,12 +24,15 @@ class Words:
         What is measured, e.g. "Effect of coaching".
     unit : str
         The outcome's unit, plural, e.g. "SAT points"; empty for a pure number.
+    headline : str
+        The study in one sentence, with the places ``{unit}``, ``{raw}`` and ``{pooled}`` in this order.
     """
 
     one: str = "unit"
     many: str = "units"
     outcome: str = "Effect"
     unit: str = ""
+    headline: str = ""
 
     @property
     def axis(self) -> str:

@@ -120,15 +120,21 @@ def panel(study: Study) -> None:
 
 
 def watch(study: Study, draw: Callable[[Study, FitView], None]) -> None:
-    """Draw with the fit's state, again every moment while it changes, and rerun the app when it ends."""
-    active = view(study).status.active
+    """Draw with the fit's state, again every moment while it changes, and rerun the app when it ends.
 
-    @st.fragment(run_every=PERIOD if active else None)
-    def look() -> None:
-        found = view(study)
+    While nothing runs, what is drawn is an ordinary part of the page: its callbacks rerun the whole app.
+    """
+    found = view(study)
+    if not found.status.active:
         draw(study, found)
-        if found.status.active != active:
+        return
+
+    @st.fragment(run_every=PERIOD)
+    def look() -> None:
+        now = view(study)
+        if not now.status.active or session.study() is not study:
             st.rerun(scope="app")
+        draw(study, now)
 
     look()
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from hbm_core.ui import session, sidebar
+from hbm_core.ui import session, sidebar, theme
+from hbm_core.ui.brand import LOGO, wordmark
 from hbm_core.ui.style import FRAME_CSS
 
 ROOT = Path(__file__).parents[2]
@@ -28,14 +29,14 @@ def frame() -> None:
     """Draw the frame and the current page."""
     st.set_page_config(
         page_title="Partial Pooling Explorer",
-        page_icon=str(ROOT / "assets" / "logo.svg"),
+        page_icon=str(LOGO),
         layout="wide",
         initial_sidebar_state="auto",
     )
     st.html(f"<style>{FRAME_CSS}</style>")
-    st.logo(str(ROOT / "assets" / "wordmark.svg"), icon_image=str(ROOT / "assets" / "logo.svg"), size="large")
+    st.logo(wordmark(theme.mode()), icon_image=LOGO, size="large")
     page = st.navigation(
-        {group: [_page(*declared) for declared in pages] for group, pages in PAGES.items()},
+        {g: [_page(*d) for d in ps if (ROOT / "pages" / f"{d[0]}.py").exists()] for g, ps in PAGES.items()},
         position="sidebar",
     )
     study = session.study()

@@ -6,10 +6,8 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import streamlit as st
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -85,11 +83,5 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse({"ok": True, "version": hbm_core.__version__, **counts})
 
 
-def build() -> st.App:
-    """Return the application, ready for ``streamlit run`` or any ASGI server."""
-    return st.App(
-        Path(__file__).with_name("main.py"),
-        lifespan=lifespan,
-        routes=[Route("/api/health", health)],
-        middleware=[Middleware(SecurityHeaders)],
-    )
+ROUTES = [Route("/api/health", health)]
+MIDDLEWARE = [Middleware(SecurityHeaders)]

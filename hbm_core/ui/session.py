@@ -12,6 +12,7 @@ from hbm_core.errors import InputError
 from hbm_core.store.study import Study
 
 _STUDY, _WRITTEN, _NOTICE, _TOKEN = "study", "study_written_query", "study_notice", "session_token"
+_SOUND = "study_last_sound"
 
 
 def study() -> Study:
@@ -60,6 +61,16 @@ def change_sampler(**settings: Any) -> bool:
 def reset() -> None:
     """Return to the scenario's default study."""
     st.session_state[_STUDY] = Study.default(study().scenario)
+
+
+def sound(current: Study) -> None:
+    """Remember a study whose posterior exists: what to show while the next one's does not."""
+    st.session_state[_SOUND] = current
+
+
+def last_sound() -> Study | None:
+    """The last study that was `sound`."""
+    return st.session_state.get(_SOUND)
 
 
 def notify(text: str) -> None:

@@ -10,9 +10,28 @@ import pandas as pd
 
 from hbm_core.models.dataset import Dataset, Words
 
-SCHOOL_WORDS = Words("school", "schools", "Effect of coaching", "SAT points")
-TRIAL_WORDS = Words("trial", "trials", "Log risk ratio of tuberculosis")
-BLOCKER_WORDS = Words("trial", "trials", "Log odds ratio of death")
+SCHOOL_WORDS = Words(
+    "school",
+    "schools",
+    "Effect of coaching",
+    "SAT points",
+    "Of eight schools that tried SAT coaching, School {unit} gained {raw} points taken on its own, "
+    "and {pooled} in the company of the other seven.",
+)
+TRIAL_WORDS = Words(
+    "trial",
+    "trials",
+    "Log risk ratio of tuberculosis",
+    headline="Of 13 trials of the BCG vaccine, {unit} puts the log risk ratio at {raw} taken on its own, "
+    "and at {pooled} in the company of the other twelve.",
+)
+BLOCKER_WORDS = Words(
+    "trial",
+    "trials",
+    "Log odds ratio of death",
+    headline="Of 22 trials of beta-blockers after a heart attack, {unit} puts the log odds ratio of death "
+    "at {raw} taken on its own, and at {pooled} in the company of the others.",
+)
 
 #: Effect and standard error of the eight schools, A to H.
 EIGHT_EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)

@@ -1,0 +1,65 @@
+"""Pictures of the data before any model."""
+
+from __future__ import annotations
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from hbm_core.models.structure import TwoLevelNormal
+from hbm_core.plots.theme import themed
+from hbm_core.plots.tokens import Mode, colours
+
+_Z95 = 1.959963984540054
+
+
+def funnel_table(structure: TwoLevelNormal) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Effect against standard error, and where 95 % of effects would lie if all shared one mean.
+
+    Returns
+    -------
+    points : DataFrame
+        unit, effect, se, both in the outcome's units.
+    lines : DataFrame
+        se, low, mid, high: fixed-effect mean and mean ± 1.96 se.
+    """
+    weight = 1 / structure.se**2
+    mean = float(weight @ structure.effect / weight.sum())
+    top = float(structure.se.max()) * 1.08
+    se = np.array([0.0, top])
+    points = pd.DataFrame({"unit": structure.units, "effect": structure.effect, "se": structure.se})
+    return points, pd.DataFrame({"se": se, "low": mean - _Z95 * se, "mid": mean, "high": mean + _Z95 * se})
+
+
+def funnel(points: pd.DataFrame, lines: pd.DataFrame, axis: str, mode: Mode) -> alt.LayerChart:
+    """Draw `funnel_table`: the more precise a unit, the higher it stands."""
+    c = colours(mode)
+    y = alt.Y(
+        "se:Q", title="Standard error (precise on top)", scale=alt.Scale(reverse=True, zero=True, nice=False)
+    )
+    base = alt.Chart(lines).encode(y=y)
+    cone = base.mark_area(color=c["raw-line"], opacity=0.12, orient="horizontal").encode(
+        x=alt.X("low:Q", title=axis), x2="high:Q"
+    )
+    middle = base.mark_line(color=c["ink"], strokeDash=[4, 3], strokeWidth=1.25).encode(x="mid:Q")
+    marks = (
+        alt.Chart(points)
+        .mark_point(color=c["raw"], filled=False, size=44, strokeWidth=1.5, opacity=1)
+        .encode(
+            x=alt.X("effect:Q", title=axis),
+            y=y,
+            tooltip=[
+                alt.Tooltip("unit:N"),
+                alt.Tooltip("effect:Q"),
+                alt.Tooltip("se:Q", title="standard error"),
+            ],
+        )
+    )
+    layers = [cone, middle, marks]
+    if len(points) <= 30:
+        layers.append(
+            alt.Chart(points)
+            .mark_text(dx=8, align="left", color=c["ink-2"], fontSize=11.5, limit=90)
+            .encode(x="effect:Q", y=y, text="unit:N")
+        )
+    return themed(alt.layer(*layers).properties(height=250), mode)

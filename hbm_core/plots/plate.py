@@ -1,0 +1,115 @@
+"""Plate diagrams: which quantity depends on which, and what repeats per unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+from hbm_core.models.structure import TwoLevelNormal
+from hbm_core.plots.tokens import MATH, SANS, Mode, colours
+
+
+@dataclass(frozen=True)
+class Node:
+    """A quantity of the model. `kind`: "unknown" (circle), "data" (filled circle), "given" (small square)."""
+
+    name: str
+    symbol: str
+    kind: str
+    plate: bool
+
+
+@dataclass(frozen=True)
+class Plate:
+    """Nodes in rows from top to bottom, and arrows between them by name."""
+
+    rows: tuple[tuple[Node, ...], ...]
+    edges: tuple[tuple[str, str], ...]
+    repeats: str
+
+
+def plate_table(structure: TwoLevelNormal, one: str = "unit") -> Plate:
+    """Return the graph of a two-level model."""
+    theta, effect = Node("theta", "θᵢ", "unknown", True), Node("y", "yᵢ", "data", True)
+    error = Node("se", "sᵢ", "given", True)
+    top: list[Node] = []
+    edges = [("theta", "y"), ("se", "y")]
+    if structure.pooling != "none":
+        top.append(Node("mu", "μ", "unknown", False))
+        edges.append(("mu", "theta"))
+    if structure.pooling == "partial":
+        top.append(Node("tau", "τ", "unknown", False))
+        edges.append(("tau", "theta"))
+    if structure.columns:
+        top.append(Node("beta", "β", "unknown", False))
+        edges.append(("beta", "theta"))
+    if "student_t" in (structure.effects, structure.likelihood):
+        top.append(Node("nu", "ν", "unknown", False))
+        edges.append(("nu", "theta" if structure.effects == "student_t" else "y"))
+    middle = [theta]
+    if structure.columns:
+        middle.append(Node("x", "xᵢ", "given", True))
+        edges.append(("x", "theta"))
+    rows = tuple(tuple(row) for row in (top, middle, [effect, error]) if row)
+    return Plate(rows, tuple(edges), f"{one} i = 1 … {len(structure.units)}")
+
+
+def plate_svg(plate: Plate, mode: Mode) -> str:
+    """Draw a plate diagram as SVG text; scales with its container."""
+    c = colours(mode)
+    step, gap, radius = 78.0, 84.0, 19.0
+    widest = max(len(row) for row in plate.rows)
+    width, height = max(260.0, widest * gap + 70), len(plate.rows) * step + 12
+    place: dict[str, tuple[float, float, Node]] = {}
+    for depth, row in enumerate(plate.rows):
+        start = width / 2 - (len(row) - 1) * gap / 2
+        for k, node in enumerate(row):
+            place[node.name] = (start + k * gap, 30 + depth * step, node)
+    inside = [(x, y) for x, y, node in place.values() if node.plate]
+    left, right = min(x for x, _ in inside) - 46, max(x for x, _ in inside) + 46
+    top, bottom = min(y for _, y in inside) - 32, max(y for _, y in inside) + 34
+    height = max(height, bottom + 8)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'aria-label="Plate diagram of the model" style="max-width:{width:g}px;width:100%;height:auto">',
+        f'<rect x="{left:g}" y="{top:g}" width="{right - left:g}" height="{bottom - top:g}" rx="8" '
+        f'fill="none" stroke="{c["rule"]}"/>',
+        f'<text x="{right - 8:g}" y="{bottom - 7:g}" text-anchor="end" font-family=\'{SANS}\' '
+        f'font-size="11.5" fill="{c["ink-3"]}">{escape(plate.repeats)}</text>',
+    ]
+    for source, target in plate.edges:
+        (x0, y0, _), (x1, y1, _) = place[source], place[target]
+        length = max(1e-9, ((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5)
+        ux, uy = (x1 - x0) / length, (y1 - y0) / length
+        ax, ay, bx, by = (
+            x0 + ux * (radius + 2),
+            y0 + uy * (radius + 2),
+            x1 - ux * (radius + 3),
+            y1 - uy * (radius + 3),
+        )
+        head = (
+            f"{bx:.1f},{by:.1f} {bx - ux * 8 - uy * 3.5:.1f},{by - uy * 8 + ux * 3.5:.1f} "
+            f"{bx - ux * 8 + uy * 3.5:.1f},{by - uy * 8 - ux * 3.5:.1f}"
+        )
+        parts.append(
+            f'<path d="M{ax:.1f} {ay:.1f}L{bx - ux * 6:.1f} {by - uy * 6:.1f}" stroke="{c["ink-3"]}"/>'
+            f'<polygon points="{head}" fill="{c["ink-3"]}"/>'
+        )
+    for x, y, node in place.values():
+        if node.kind == "given":
+            parts.append(
+                f'<rect x="{x - 15:g}" y="{y - 15:g}" width="30" height="30" rx="4" fill="{c["panel"]}" '
+                f'stroke="{c["raw"]}"/>'
+            )
+        else:
+            fill = c["panel"] if node.kind == "data" else c["paper"]
+            stroke = c["raw"] if node.kind == "data" else c["accent"]
+            parts.append(
+                f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="{fill}" stroke="{stroke}" '
+                'stroke-width="1.5"/>'
+            )
+        parts.append(
+            f'<text x="{x:g}" y="{y + 6:g}" text-anchor="middle" font-family=\'{MATH}\' font-style="italic" '
+            f'font-size="18" fill="{c["ink"]}">{node.symbol}</text>'
+        )
+    return "".join(parts) + "</svg>"

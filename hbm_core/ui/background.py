@@ -1,0 +1,63 @@
+"""Below the explorer: what the study is about, its model, and the data before any model."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from hbm_core.plots.first_look import funnel, funnel_table
+from hbm_core.plots.plate import plate_svg, plate_table
+from hbm_core.scenarios import scenario as find_scenario
+from hbm_core.store.study import Study
+from hbm_core.ui import theme
+from hbm_core.ui.live import live
+
+
+def background(study: Study) -> None:
+    """Draw the story, the model and the first look."""
+    seen, scenario, mode = live(study), find_scenario(study.scenario), theme.mode()
+    structure, words = seen.spec.structure, seen.dataset.words
+    st.divider()
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        theme.title("What this is about")
+        st.markdown("\n".join(f"- {line}" for line in scenario.story))
+        theme.title(f"The model: {study.declared.label}")
+        st.markdown(study.declared.summary)
+        for line in study.declared.formula:
+            st.latex(line)
+        st.html(plate_svg(plate_table(structure, words.one), mode))
+        theme.caption(
+            "Circles are unknown, the filled one is measured, squares are known beforehand. "
+            "What stands in the frame repeats for every unit."
+        )
+    with right:
+        theme.title("The data before any model")
+        points, lines = funnel_table(structure)
+        theme.chart(funnel(points, lines, words.axis, mode), key="first_look_funnel")
+        theme.caption(
+            f"Each circle is a {words.one}. If all shared one true effect (dashed), 95 % of them would lie "
+            "in the grey cone: units far outside it speak for real differences."
+        )
+        st.dataframe(
+            first_look_rows(scenario.first_look(seen.dataset)),
+            hide_index=True,
+            width="stretch",
+            column_config={"Value": st.column_config.TextColumn(alignment="right")},
+        )
+        if seen.dataset.reference:
+            st.caption(f"Data: {seen.dataset.reference}")
+
+
+def first_look_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the first look as people read it: label, value with sensible digits, note."""
+    shown = [_digits(row.quantity, row.value) for row in table.itertuples()]
+    return pd.DataFrame({"Quantity": table["label"], "Value": shown, "What it says": table["note"]})
+
+
+def _digits(quantity: str, value: float) -> str:
+    if quantity in ("J", "df"):
+        return f"{value:.0f}"
+    if quantity == "I2":
+        return f"{100 * value:.0f} %"
+    return f"{value:.3g}".replace("-", "\u2212")

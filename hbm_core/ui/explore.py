@@ -1,0 +1,156 @@
+"""The home page: the study as the explorer shows it, and what the hand does to it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from hbm_core.errors import InputError
+from hbm_core.models.elicitation import elicit
+from hbm_core.models.prior import Prior
+from hbm_core.scenarios import scenario as find_scenario
+from hbm_core.store.study import Study
+from hbm_core.ui import fits, session
+from hbm_core.ui.explorer_component import (
+    Actions,
+    Elicitation,
+    ExplorerData,
+    FitEntry,
+    PresetEntry,
+    Segment,
+    explorer,
+    prior_entries,
+)
+from hbm_core.ui.explorer_component import Live as LiveNumber
+from hbm_core.ui.live import Live, live
+
+_PLACE = re.compile(r"\{(unit|raw|pooled)\}")
+_HEADLINE = (
+    "Taken on its own, {unit} shows {raw}; "
+    "pooled with the other {others} {many}, it is estimated at {pooled}."
+)
+
+
+def explore(study: Study) -> None:
+    """Draw the explorer for a study, live while its fit runs."""
+    seen = live(study)
+    message = seen.problem
+    if seen.posterior is not None:
+        session.sound(study)
+    elif (last := session.last_sound()) is not None and _comparable(last, study):
+        seen = Live(study, seen.dataset, seen.spec, live(last).posterior, message)
+
+    def draw(study: Study, found: fits.FitView) -> None:
+        explorer(explorer_data(seen, found, message), _actions(seen), key="explorer")
+
+    fits.watch(study, draw)
+
+
+def _comparable(last: Study, study: Study) -> bool:
+    """Whether the last picture may stay while the new priors have none: same data, same model."""
+    same = ("scenario", "dataset", "model", "data_seed", "knobs", "covariates")
+    return all(getattr(last, name) == getattr(study, name) for name in same)
+
+
+def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> ExplorerData:
+    """The component's data for a study and the state of its fit."""
+    scenario, dataset, spec = find_scenario(seen.study.scenario), seen.dataset, seen.spec
+    presets = tuple(
+        PresetEntry(preset.id, preset.label, preset.priors(dataset), preset.model)
+        for preset in scenario.presets
+        if set(preset.priors(dataset)) <= set(spec.priors)
+    )
+    truth = None
+    if dataset.truth is not None:
+        truth = np.array([dataset.truth[f"theta[{label}]"] for label in spec.structure.units])
+    focus = focus_of(seen)
+    return ExplorerData(
+        spec=spec,
+        posterior=seen.posterior,
+        words=dataset.words,
+        priors=prior_entries(spec, seen.study.declared.families, scenario.parameter_words),
+        model=f"{seen.study.model}:{dataset.digest[:16]}",
+        focus=focus,
+        presets=presets,
+        story=story(seen, focus),
+        fit=_fit_entry(found),
+        truth=truth,
+        message=message,
+    )
+
+
+def focus_of(seen: Live) -> str:
+    """The selected unit, or the one that pooling moves most."""
+    units = seen.spec.structure.units
+    if seen.study.unit in units:
+        return str(seen.study.unit)
+    if seen.posterior is None:
+        return units[0]
+    moved = np.abs(seen.posterior.mean[seen.posterior.theta] - seen.spec.structure.effect)
+    return units[int(np.argmax(moved))]
+
+
+def story(seen: Live, focus: str) -> tuple[Segment, ...]:
+    """The study in one sentence, with numbers that follow the posterior."""
+    words = seen.dataset.words
+    others = f"{len(seen.spec.structure.units) - 1:,}"
+    template = words.headline or _HEADLINE.replace("{others}", others).replace("{many}", words.many)
+    name = focus if words.headline else f"{words.one} {focus}"
+    segments: list[Segment] = []
+    for part in _PLACE.split(template):
+        match part:
+            case "unit":
+                segments.append(name)
+            case "raw":
+                segments.append(LiveNumber("raw", focus, "strong"))
+            case "pooled":
+                segments.append(LiveNumber("pooled", focus, "pooled"))
+            case "":
+                pass
+            case _:
+                segments.append(part)
+    return tuple(segments)
+
+
+def _fit_entry(found: fits.FitView) -> FitEntry:
+    verdict = {"done": "pass", "failed": "fail"}.get(found.status.state, "")
+    if found.status.state == "done" and "NOT" in found.detail:
+        verdict = "fail"
+    return FitEntry(found.status.state, found.fraction, found.detail, True, verdict)
+
+
+def _actions(seen: Live) -> Actions:
+    """What the hand's acts do to the study."""
+    study, dataset = seen.study, seen.dataset
+    defaults = study.declared.priors(dataset, study.covariates)
+
+    def set_priors(priors: dict[str, Prior]) -> None:
+        session.change(priors={name: prior for name, prior in priors.items() if prior != defaults.get(name)})
+
+    def set_preset(id: str) -> None:
+        preset = next((item for item in find_scenario(study.scenario).presets if item.id == id), None)
+        if preset is None:
+            return
+        if preset.model is not None and preset.model != study.model:
+            session.change(model=preset.model, priors={})
+        else:
+            set_priors({**seen.spec.priors, **preset.priors(dataset)})
+
+    def elicited(asked: Elicitation) -> None:
+        try:
+            prior = elicit(asked.family, asked.low, asked.high, asked.mass)
+        except InputError as problem:
+            session.notify(str(problem))
+            return
+        set_priors({**seen.spec.priors, asked.param: prior})
+
+    return Actions(
+        unit=lambda label: session.change(unit=label),
+        priors=set_priors,
+        refused=lambda problem: session.notify(str(problem)),
+        preset=set_preset,
+        elicit=elicited,
+        fit=lambda: fits.start(study),
+        cancel=lambda: fits.cancel(study),
+    )

@@ -63,8 +63,8 @@ class TauMixture:
         The data sets, in the outcome's units.
     tau, scale : ndarray (K,)
         τ and the sd of the effects (the same unless `adaptive`).
-    weight : ndarray (R, K)
-        Posterior masses of the nodes; rows sum to 1.
+    weight, log_weight : ndarray (R, K)
+        Posterior masses of the nodes, rows sum to 1, and their logs.
     coefficient : ndarray (R, K, p)
         E[γ | τ, y].
     covariance : ndarray (K, p, p)
@@ -82,6 +82,7 @@ class TauMixture:
     tau: np.ndarray
     scale: np.ndarray
     weight: np.ndarray
+    log_weight: np.ndarray
     coefficient: np.ndarray
     covariance: np.ndarray
     pooling: np.ndarray
@@ -199,7 +200,8 @@ class Normals:
         """Log density at `x`, both ndarray (R, T), safe in the far tails."""
         z = (x[:, :, None] - self.location) / self.spread
         terms = -0.5 * z**2 - np.log(self.spread) - 0.5 * _LOG_2_PI
-        return logsumexp(terms, b=self.weight[:, None, :], axis=2)
+        with np.errstate(divide="ignore"):
+            return logsumexp(terms + np.log(self.weight)[:, None, :], axis=2)
 
     def quantiles(self, probabilities: np.ndarray) -> np.ndarray:
         """Quantiles, ndarray (R, T, Q)."""
@@ -254,6 +256,59 @@ def tau_mixture(spec: ModelSpec, effect: np.ndarray | None = None) -> TauMixture
 def at_tau(spec: ModelSpec, tau: float) -> TauMixture:
     """The posterior given one value of τ, in the outcome's units."""
     return _conditioned(spec, spec.structure.effect[None], np.array([float(tau)]), np.zeros(1))
+
+
+def leave_one_out(spec: ModelSpec) -> Normals:
+    """Predictive distribution of every y_i given the others, rows (J, 1).
+
+    Given τ the others' posterior is a rank-one downdate of the full one, and
+    log p(y_−i | τ) = log p(y | τ) − log p(y_i | y_−i, τ): all units share one set of nodes.
+
+    Raises
+    ------
+    NotExactError, ImproperPosteriorError
+        As `tau_mixture`; also where the posterior without a unit is improper.
+    """
+    if not linear(spec) or spec.structure.pooling == "none":
+        raise NotExactError("leave-one-out by downdating", "a pooled normal model", spec.structure.pooling)
+    data = spec.structure.effect[None]
+    if spec.structure.pooling == "complete":
+        return _downdated(_conditioned(spec, data, np.zeros(1), np.zeros(1), prune=False))[0]
+    # without a unit the same priors must still bound τ
+    _panels(without(spec, 0), data[:, 1:])
+    left, length, c = _panels(spec, data)
+    lowest, before = left[0], None
+    for _ in range(12):
+        mixture, _ = _on_panels(spec, data, left, length, c, lowest, prune=False)
+        rest, evidence = _downdated(mixture)
+        if before is not None and np.abs(evidence - before).max() < _TOLERANCE:
+            break
+        before = evidence
+        # an outlier's own prediction hangs on scales that the others all but exclude
+        mass = np.maximum(rest.weight.max(axis=0), mixture.weight[0])
+        heavy = mass.reshape(-1, 16).max(axis=1) > _NEGLIGIBLE
+        left, length = _halved(left, length, np.flatnonzero(heavy))
+    return rest
+
+
+def _downdated(mixture: TauMixture) -> tuple[Normals, np.ndarray]:
+    """Leave-one-out predictions on the mixture's nodes, and log p(y_−i) up to a constant, (J,)."""
+    z, effect = mixture.predictor, mixture.effect[0]
+    variance = mixture.spec.structure.se**2 + mixture.scale[:, None] ** 2
+    reach = np.einsum("jp,kpq,jq->kj", z, mixture.covariance, z)
+    share = reach / variance
+    if (share > 1 - 1e-9).any():
+        raise ImproperPosteriorError(
+            "leave-one-out", "units enough to fit without each one", f"{len(effect)} units", "Add units."
+        )
+    location = (mixture.coefficient[0] @ z.T - share * effect) / (1 - share)
+    spread = np.sqrt(variance + reach / (1 - share))
+    log_own = -0.5 * ((effect - location) / spread) ** 2 - np.log(spread) - 0.5 * _LOG_2_PI
+    # in logs: an outlier puts the others' whole posterior below the smallest float
+    log_weight = mixture.log_weight[0][:, None] + mixture.log_evidence[0] - log_own
+    evidence = logsumexp(log_weight, axis=0)
+    weight = np.exp(log_weight - evidence)
+    return Normals(weight.T, location.T[:, None, :], spread.T[:, None, :]), evidence
 
 
 def fine_tau(spec: ModelSpec, cells: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -322,6 +377,7 @@ def _unpooled(spec: ModelSpec, effect: np.ndarray) -> TauMixture:
         tau=np.array([sd]),
         scale=np.array([sd]),
         weight=np.ones((len(effect), 1)),
+        log_weight=np.zeros((len(effect), 1)),
         coefficient=np.full((len(effect), 1, 1), mean),
         covariance=np.zeros((1, 1, 1)),
         pooling=(se**2 / total**2)[None],
@@ -337,12 +393,7 @@ def _integrated(spec: ModelSpec, effect: np.ndarray) -> TauMixture:
     lowest = left[0]
     coarse, panel = _on_panels(spec, effect, left, length, c, lowest)
     for _ in range(12):
-        used = np.unique(panel)
-        # a neighbour may hold the flank of a peak that a wide panel steps over
-        used = np.unique(np.clip(np.concatenate([used - 1, used, used + 1]), 0, len(left) - 1))
-        half = length[used] / 2
-        left = np.stack([left[used], left[used] + half], axis=1).ravel()
-        length = np.repeat(half, 2)
+        left, length = _halved(left, length, np.unique(panel))
         fine, panel = _on_panels(spec, effect, left, length, c, lowest)
         moved = np.abs(fine.log_evidence - coarse.log_evidence).max()
         scaled = [np.einsum("rk,k->r", m.weight, np.arcsinh(m.tau / c)) for m in (coarse, fine)]
@@ -350,6 +401,16 @@ def _integrated(spec: ModelSpec, effect: np.ndarray) -> TauMixture:
             return coarse
         coarse = fine
     return fine
+
+
+def _halved(left: np.ndarray, length: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The used panels and their neighbours, each cut in two.
+
+    A neighbour may hold the flank of a peak that a wide panel steps over.
+    """
+    used = np.unique(np.clip(np.concatenate([used - 1, used, used + 1]), 0, len(left) - 1))
+    half = length[used] / 2
+    return np.stack([left[used], left[used] + half], axis=1).ravel(), np.repeat(half, 2)
 
 
 def _panels(spec: ModelSpec, effect: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -389,7 +450,13 @@ def _panels(spec: ModelSpec, effect: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _on_panels(
-    spec: ModelSpec, effect: np.ndarray, left: np.ndarray, length: np.ndarray, c: float, lowest: float
+    spec: ModelSpec,
+    effect: np.ndarray,
+    left: np.ndarray,
+    length: np.ndarray,
+    c: float,
+    lowest: float,
+    prune: bool = True,
 ) -> tuple[TauMixture, np.ndarray]:
     """The mixture on 16 Gauss–Legendre nodes per panel, and the panel of each node that was kept."""
     prior = spec.priors["tau"]
@@ -403,11 +470,13 @@ def _on_panels(
     v = (left[:, None] + length[:, None] * place).ravel()
     tau = c * np.sinh(v)
     log_measure = np.log((length[:, None] * factor).ravel()) + np.log(c * np.cosh(v))
-    mixture = _conditioned(spec, effect, tau, log_measure + prior.log_density(tau))
+    mixture = _conditioned(spec, effect, tau, log_measure + prior.log_density(tau), prune)
     return mixture, np.searchsorted(tau, mixture.tau) // 16
 
 
-def _conditioned(spec: ModelSpec, effect: np.ndarray, tau: np.ndarray, log_prior: np.ndarray) -> TauMixture:
+def _conditioned(
+    spec: ModelSpec, effect: np.ndarray, tau: np.ndarray, log_prior: np.ndarray, prune: bool = True
+) -> TauMixture:
     se, z = spec.structure.se, predictor(spec)
     mean, precision = _coefficient_priors(spec)
     scale = effect_scale(spec, tau)
@@ -441,7 +510,7 @@ def _conditioned(spec: ModelSpec, effect: np.ndarray, tau: np.ndarray, log_prior
     log_weight = 0.5 * (constant - square) + log_prior
     evidence = logsumexp(log_weight, axis=1)
     weight = np.exp(log_weight - evidence[:, None])
-    keep = weight.max(axis=0) > _NEGLIGIBLE
+    keep = weight.max(axis=0) > _NEGLIGIBLE if prune else np.ones(len(tau), dtype=bool)
     weight = weight[:, keep] / weight[:, keep].sum(axis=1, keepdims=True)
     coefficient[:, :, 0] += shift[:, None]
     return TauMixture(
@@ -450,6 +519,7 @@ def _conditioned(spec: ModelSpec, effect: np.ndarray, tau: np.ndarray, log_prior
         tau=tau[keep],
         scale=scale[keep],
         weight=weight,
+        log_weight=log_weight[:, keep] - evidence[:, None],
         coefficient=coefficient[:, keep],
         covariance=covariance[keep],
         pooling=(se**2 * inverse)[keep],

@@ -1,0 +1,176 @@
+"""How parameters move together: exact covariances, pairs of draws, and the funnel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hbm_core.analysis.batched import tau_mixture
+from hbm_core.errors import InputError
+from hbm_core.models.structure import ModelSpec
+
+
+def exact_correlation(spec: ModelSpec, hyper: bool = True) -> pd.DataFrame:
+    """Posterior correlation matrix of μ, τ and the θ_i, by the law of total covariance over τ.
+
+    Given τ the covariance is closed: Cov[θ_i, θ_j | τ] = δ_ij s_i² (1 − B_i) + B_i B_j z_i Cov[γ | τ] z_j.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Normal structure with normal or flat priors on the coefficients.
+    hyper : bool
+        Whether μ and (where it has a finite variance) τ come first.
+
+    Returns
+    -------
+    DataFrame
+        Square, labelled by parameter name.
+
+    Raises
+    ------
+    NotExactError
+        The posterior is not Gaussian given τ.
+    """
+    covariance = exact_covariance(spec, hyper)
+    sd = np.sqrt(np.diag(covariance))
+    moving = np.where(sd > 0, sd, np.nan)
+    return covariance.div(moving, axis=0).div(moving, axis=1)
+
+
+def exact_covariance(spec: ModelSpec, hyper: bool = True) -> pd.DataFrame:
+    """Posterior covariance matrix behind `exact_correlation`, in squared units of the outcome."""
+    mixture = tau_mixture(spec)
+    structure = spec.structure
+    names = [f"theta[{label}]" for label in structure.units]
+    theta = mixture.theta_covariance()[0]
+    if not hyper or structure.pooling == "none":
+        return pd.DataFrame(theta, index=names, columns=names)
+    weight, means = mixture.weight[0], mixture.node_mean()[0]
+    lean = mixture.pooling[:, :, None] * mixture.predictor
+    mu = mixture.coefficient[0, :, 0]
+    rows = [mu - weight @ mu]
+    within = [np.einsum("k,kjp,kp->j", weight, lean, mixture.covariance[:, :, 0])]
+    own = [float(weight @ mixture.covariance[:, 0, 0])]
+    front = ["mu"]
+    tail = spec.priors["tau"].tail if structure.pooling == "partial" else 0.0
+    flat = int((mixture.prior_precision == 0).sum())
+    if structure.pooling == "partial" and len(structure.units) - flat + min(tail, 8.0) > 2:
+        rows.append(mixture.tau - weight @ mixture.tau)
+        within.append(np.zeros(len(names)))
+        own.append(0.0)
+        front.append("tau")
+    deviation = np.array(rows)
+    head = (deviation * weight) @ deviation.T + np.diag(own)
+    cross = (deviation * weight) @ (means - weight @ means) + np.array(within)
+    full = np.block([[head, cross], [cross.T, theta]])
+    return pd.DataFrame(full, index=[*front, *names], columns=[*front, *names])
+
+
+def draws_table(tree: Any, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Draws as a wide table: chain, draw, one column per flat parameter name, and divergent.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        With group ``posterior``; ``sample_stats/diverging`` if the sampler knows divergences.
+    names : sequence of str, optional
+        Flat names such as ``mu`` or ``theta[A]``; all by default.
+
+    Raises
+    ------
+    InputError
+        A name that the fit does not have.
+    """
+    posterior = tree["posterior"].to_dataset()
+    columns: dict[str, np.ndarray] = {}
+    for name, variable in posterior.data_vars.items():
+        values = variable.transpose("chain", "draw", ...)
+        flat = values.to_numpy().reshape(values.sizes["chain"] * values.sizes["draw"], -1)
+        extra = [dim for dim in values.dims if dim not in ("chain", "draw")]
+        if not extra:
+            labels = [str(name)]
+        else:
+            stacked = values.stack(label=extra)["label"].to_numpy()
+            keys = [key if isinstance(key, tuple) else (key,) for key in stacked]
+            labels = [f"{name}[{','.join(map(str, key))}]" for key in keys]
+        columns.update(zip(labels, flat.T, strict=True))
+    wanted = list(columns) if names is None else list(names)
+    for name in wanted:
+        if name not in columns:
+            raise InputError("parameter", "one of " + ", ".join(list(columns)[:12]), repr(name))
+    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    table = pd.DataFrame({name: columns[name] for name in wanted})
+    table.insert(0, "draw", np.tile(posterior["draw"].to_numpy(), chains))
+    table.insert(0, "chain", np.repeat(posterior["chain"].to_numpy(), draws))
+    table["divergent"] = divergent(tree)
+    return table
+
+
+def divergent(tree: Any) -> np.ndarray:
+    """Flags of divergent draws, ndarray (chains × draws,), all False where the sampler has no such thing."""
+    posterior = tree["posterior"]
+    count = posterior.sizes["chain"] * posterior.sizes["draw"]
+    if "sample_stats" not in tree.children or "diverging" not in tree["sample_stats"]:
+        return np.zeros(count, dtype=bool)
+    return tree["sample_stats"]["diverging"].transpose("chain", "draw").to_numpy().ravel().astype(bool)
+
+
+def pairs_table(tree: Any, names: Sequence[str], limit: int = 2000) -> pd.DataFrame:
+    """Draws for a pair plot: every divergent draw, and an even thinning of the others.
+
+    Returns
+    -------
+    DataFrame
+        As `draws_table`, at most `limit` undivergent rows.
+    """
+    table = draws_table(tree, names)
+    quiet = np.flatnonzero(~table["divergent"])
+    step = max(1, -(-len(quiet) // limit))
+    keep = np.sort(np.concatenate([quiet[::step], np.flatnonzero(table["divergent"])]))
+    return table.iloc[keep].reset_index(drop=True)
+
+
+def funnel_table(tree: Any, unit: str, limit: int = 2000) -> pd.DataFrame:
+    """Where centered sampling fails: log τ against one θ.
+
+    Returns
+    -------
+    DataFrame
+        chain, draw, log_tau (log of the outcome's units), theta (outcome's units), standardised
+        ((θ − μ)/τ, what the non-centered sampler sees), divergent.
+    """
+    table = pairs_table(tree, ["mu", "tau", f"theta[{unit}]"], limit)
+    tau = np.maximum(table["tau"].to_numpy(), np.finfo(float).tiny)
+    theta = table[f"theta[{unit}]"].to_numpy()
+    return pd.DataFrame(
+        {
+            "chain": table["chain"],
+            "draw": table["draw"],
+            "log_tau": np.log(tau),
+            "theta": theta,
+            "standardised": (theta - table["mu"].to_numpy()) / tau,
+            "divergent": table["divergent"],
+        }
+    )
+
+
+def draws_correlation(tree: Any, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Posterior correlation matrix from draws, square, labelled by parameter name; NaN where constant."""
+    table = draws_table(tree, names).drop(columns=["chain", "draw", "divergent"])
+    return table.corr()
+
+
+def long_matrix(matrix: pd.DataFrame, value: str = "correlation") -> pd.DataFrame:
+    """A labelled matrix as rows: columns row, column, and `value`."""
+    count = matrix.shape[1]
+    return pd.DataFrame(
+        {
+            "row": np.repeat(matrix.index.to_numpy(), count),
+            "column": np.tile(matrix.columns.to_numpy(), len(matrix)),
+            value: matrix.to_numpy().ravel(),
+        }
+    )

@@ -1,0 +1,635 @@
+"""What the page Shrinkage needs from Streamlit: kept tables, controls, selection, one section each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from hbm_core.analysis import shrinkage as tables
+from hbm_core.inference.exact import ExactPosterior
+from hbm_core.plots import shrinkage as plots
+from hbm_core.plots.shrinkage import SELECTION, View
+from hbm_core.plots.theme import MINUS, digits, legend, number
+from hbm_core.scenarios.tables import csv_text
+from hbm_core.ui import session, theme
+from hbm_core.ui.live import Live
+
+_TURN = "shrinkage_turn"
+#: More units than this are shown by displacement and search.
+MANY = 40
+#: The full matrix of weights is built up to this many units, and points are drawn up to this many.
+_MOST_WEIGHTS, _MOST_POINTS, _MOST_STYLED = 1000, 2000, 2000
+ORDERS = {"raw": "Raw estimate", "displacement": "Distance moved", "se": "Standard error"}
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """All that the sections read.
+
+    Parameters
+    ----------
+    live : Live
+        Study, data and posterior.
+    table : DataFrame
+        `shrinkage_table` with B, weights and the data set's grouping columns beside.
+    ledger : DataFrame
+        `pooling_ledger` with ``raw``, ``se`` and ``pooled`` beside.
+    view : View
+        Words, digits, theme and selection.
+    groups : tuple of str
+        Columns that can colour.
+    """
+
+    live: Live
+    table: pd.DataFrame
+    ledger: pd.DataFrame
+    view: View
+    groups: tuple[str, ...]
+
+    @property
+    def posterior(self) -> ExactPosterior:
+        """The exact posterior."""
+        assert self.live.posterior is not None
+        return self.live.posterior
+
+    @property
+    def many(self) -> bool:
+        """Whether the units are too many for one picture."""
+        return len(self.table) > MANY
+
+    @property
+    def one_mean(self) -> bool:
+        """Whether all units are pulled to the same mean."""
+        toward = self.table["toward"].to_numpy()
+        return bool(np.ptp(toward) <= 1e-9 * float(self.table["se"].median()))
+
+    @property
+    def selected(self) -> pd.Series:
+        """The selected unit's row."""
+        return self.table.loc[self.table["unit"] == self.view.selected].iloc[0]
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _tables(key: int, _live: Live) -> tuple[ExactPosterior, pd.DataFrame, pd.DataFrame]:
+    """Tables of one posterior; the posterior is kept with them, so that its address stays its name."""
+    spec, posterior = _live.spec, _live.posterior
+    assert posterior is not None
+    table = tables.shrinkage_table(spec, posterior)
+    if len(table) <= _MOST_WEIGHTS:
+        ledger = tables.pooling_ledger(spec, posterior)
+    else:
+        ledger = _long_ledger(table, posterior)
+    table["pooling"] = ledger["pooling"]
+    for name in ("raw", "se", "pooled"):
+        ledger[name] = table[name]
+    return posterior, table, ledger
+
+
+def _long_ledger(table: pd.DataFrame, posterior: ExactPosterior) -> pd.DataFrame:
+    """The ledger without intervals of B, from what the engine averaged: linear in the number of units."""
+    ledger = table[["unit"]].copy()
+    absent = np.full(len(table), np.nan)
+    ledger["pooling"] = absent if posterior.pooling is None else posterior.pooling
+    ledger["pooling_low95"], ledger["pooling_high95"] = absent, absent
+    found = posterior.weights
+    for name in ("own", "others", "prior"):
+        ledger[f"weight_{name}"] = absent if found is None else getattr(found, name)
+    return ledger.join(table[["displacement", "realised", "rank_change"]])
+
+
+def open_page(live: Live) -> Page | None:
+    """Tables and view of the study; None, with what to do next on screen, where there is no posterior."""
+    if live.posterior is None:
+        st.info(
+            f"There is no exact answer to draw for this model yet. {live.problem}\n\n"
+            "Choose another model or other priors in the sidebar, or press Fit there to sample it."
+        )
+        return None
+    _, table, ledger = _tables(id(live.posterior), live)
+    data = live.dataset.table
+    groups = tuple(
+        str(name)
+        for name in data.columns.difference(["unit", "effect", "se"])
+        if not pd.api.types.is_float_dtype(data[name]) and 2 <= data[name].nunique() <= 8
+    )
+    table = table.assign(**{name: data[name].to_numpy() for name in groups})
+    farthest = str(table["unit"].iloc[int(table["displacement"].abs().argmax())])
+    chosen = live.study.unit if live.study.unit in set(table["unit"]) else farthest
+    truth = live.dataset.truth or {}
+    view = View(
+        live.dataset.words,
+        digits(live.spec.structure.effect, live.spec.structure.se),
+        theme.mode(),
+        chosen,
+        st.session_state.get(_TURN, 0),
+        {unit: truth[f"theta[{unit}]"] for unit in table["unit"] if f"theta[{unit}]" in truth},
+    )
+    return Page(live, table, ledger, view, groups)
+
+
+# ------------------------------------------------------------------------------------------ selection
+
+
+def select(unit: str) -> None:
+    """Select a unit everywhere."""
+    st.session_state[_TURN] = st.session_state.get(_TURN, 0) + 1
+    session.change(unit=unit)
+
+
+def picture(figure: object, key: str) -> None:
+    """Draw a figure whose units can be clicked."""
+
+    def clicked() -> None:
+        points = st.session_state[key]["selection"].get(SELECTION) or []
+        if points and "unit" in points[-1]:
+            select(str(points[-1]["unit"]))
+
+    theme.chart(figure, key=key, on_select=clicked, selection_mode=SELECTION)
+
+
+def _words(page: Page) -> tuple[str, str]:
+    return page.view.words.one, page.view.words.many
+
+
+# -------------------------------------------------------------------------------------------- words
+
+
+def story(page: Page) -> None:
+    """The page's first sentence: what shrinkage did here."""
+    one = page.view.words.one
+    view, table = page.view, page.table
+    pooling = page.live.spec.structure.pooling
+    unit = f" {view.words.unit}" if view.words.unit else ""
+    if pooling == "none":
+        text = f"Without pooling nobody moves: every {one} keeps the estimate that its own data give."
+    elif pooling == "complete" and np.ptp(table["pooled"]) < 1e-9 * float(table["se"].median()):
+        value = number(float(table["pooled"].iloc[0]), view.digits.estimate)
+        text = f"Complete pooling gives every {one} the same estimate, {_accent(value, view)}{unit}."
+    else:
+        row = table.iloc[int(table["displacement"].abs().argmax())]
+        raw, pooled = number(row["raw"], view.digits.raw), number(row["pooled"], view.digits.estimate)
+        name = escape(_called(page, str(row["unit"])))
+        text = (
+            f"Pooling moves {name} farthest, from <b>{raw}</b> to {_accent(pooled, view)}{unit}"
+            f"{_order_words(page)}."
+        )
+    theme.story(text)
+
+
+def _accent(text: str, view: View) -> str:
+    return f'<b style="color:{view.colours["accent"]}">{text}</b>'
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _called(page: Page, unit: str) -> str:
+    """A unit's name with what it is before it, unless the name says that itself."""
+    one = page.view.words.one
+    name = _short(unit, 40)
+    return name if name.lower().startswith(one.lower()) else f"{one.capitalize()} {name}"
+
+
+def _order_words(page: Page) -> str:
+    many = page.view.words.many
+    changed = int((page.table["rank_change"] != 0).sum())
+    if np.ptp(page.table["pooled"]) < 1e-9 * float(page.table["se"].median()):
+        return ""
+    if changed == 0:
+        return f", and the {many} keep their order"
+    return f", and {changed:,} of {len(page.table):,} {many} change rank"
+
+
+def unit_words(page: Page) -> None:
+    """The selected unit in two sentences, and the box that selects another."""
+    one, many = _words(page)
+    view, row = page.view, page.selected
+    if len(page.table) <= 500:
+        st.session_state["shrinkage_unit"] = view.selected
+        st.selectbox(
+            f"Selected {one}",
+            list(page.table["unit"]),
+            key="shrinkage_unit",
+            on_change=lambda: select(st.session_state["shrinkage_unit"]),
+            help=f"Or click a {one} in any picture or table: it is selected everywhere.",
+        )
+    raw, pooled = number(row["raw"], view.digits.raw), number(row["pooled"], view.digits.estimate)
+    text = f"<b>{escape(_called(page, str(view.selected)))}: {raw} → {_accent(pooled, view)}</b>."
+    ledger = page.ledger.loc[page.ledger["unit"] == view.selected].iloc[0]
+    if np.isfinite(ledger["weight_own"]):
+        own, others, prior = (
+            f"{number(100 * ledger[f'weight_{name}'], 0)}&nbsp;%" for name in ("own", "others", "prior")
+        )
+        text += f" {own} its own data, {others} the other {escape(many)}, {prior} prior."
+    if np.isfinite(ledger["pooling"]):
+        text += f" Pooling factor {number(ledger['pooling'], 2)}."
+    if row["rank_change"]:
+        text += f" Rank {row['rank_raw']:,g} → {row['rank_pooled']:,g}."
+    st.html(f'<p style="font-size:14px;line-height:20px;margin:0;overflow-wrap:anywhere">{text}</p>')
+
+
+def key_line(*entries: tuple[str, str] | tuple[str, str, str], view: View) -> None:
+    """The legend over a picture; truth is explained where it is drawn."""
+    listed = [*entries, ("truth", "simulated truth")] if view.truth else list(entries)
+    st.html(legend(listed, view.mode))
+
+
+# ------------------------------------------------------------------------------------------- sections
+
+
+def _rows(page: Page, order: bool = True) -> pd.DataFrame:
+    """Draw the controls that choose and sort units, and return the rows."""
+    many = page.view.words.many
+    by = "raw"
+    if order:
+        by = st.selectbox(
+            "Sort by", list(ORDERS), format_func=lambda name: ORDERS[name], key="shrinkage_order"
+        )
+    most, search = None, ""
+    if page.many:
+        most = st.slider(
+            f"{many.capitalize()} shown: those that moved most", 5, MANY, 20, 5, key="shrinkage_most"
+        )
+        search = st.text_input(
+            f"Find {many}", key="shrinkage_search", placeholder="part of a name", max_chars=200
+        )
+        if search.strip():
+            hits = int(page.table["unit"].str.contains(search.strip(), case=False, regex=False).sum())
+            added = f", the first {most} are added" if hits > most else ""
+            st.caption(f"{hits:,} of {len(page.table):,} {many} match{added}.")
+    return plots.choose(page.table, by, most, search, page.view.selected)  # type: ignore[arg-type]
+
+
+def _group(page: Page) -> str | None:
+    if not page.groups:
+        return None
+    return st.selectbox(
+        "Colour by",
+        page.groups,
+        index=None,
+        placeholder="nothing",
+        key="shrinkage_group",
+        format_func=lambda name: name.replace("_", " "),
+    )
+
+
+def _group_keys(page: Page, group: str | None) -> list[tuple[str, str, str]]:
+    if group is None:
+        return [("pooled", "partially pooled, 50 % and 95 %", page.view.colours["accent"])]
+    palette = plots.group_palette(page.table[group], page.view.mode)
+    return [("pooled", str(name), colour) for name, colour in palette.items()]
+
+
+def _arrows(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    one = page.view.words.one
+    with right:
+        rows, group = _rows(page), _group(page)
+        sized = "n" in page.live.dataset.table and st.toggle("Size by n", key="shrinkage_size")
+        unit_words(page)
+    if sized:
+        rows = rows.merge(page.live.dataset.table[["unit", "n"]], on="unit")
+    with left:
+        theme.title(f"Each {one} on its own and pooled")
+        key_line(
+            ("raw", "on its own, 95 %"), *_group_keys(page, group), ("mean", "pooled mean"), view=page.view
+        )
+        figure = plots.forest(rows, page.view, plots.effect_domain(page.table), group, "n" if sized else None)
+        picture(figure, "shrinkage_forest")
+        theme.caption(
+            f"Each arrow runs from what a {one} measured to where it is pooled. The dashed line is the mean "
+            "that it is pulled to; <i>B</i> is how far, from 0 (not at all) to 1 (onto the mean). ↑ and "
+            "↓ count the "
+            f"ranks a {one} gained or lost. The axis is fixed by the raw 95 % intervals."
+        )
+
+
+def _scatter(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    one, many = _words(page)
+    rows = page.table
+    if len(rows) > _MOST_POINTS:
+        kept = rows.sort_values("raw").iloc[np.linspace(0, len(rows) - 1, _MOST_POINTS).astype(int)]
+        rows = pd.concat([kept, rows[rows["unit"] == page.view.selected]]).drop_duplicates("unit")
+    with right:
+        group = _group(page)
+        unit_words(page)
+        if len(rows) < len(page.table):
+            st.caption(f"{len(rows):,} of {len(page.table):,} {many}, evenly along their raw estimates.")
+    with left:
+        theme.title("Raw against pooled")
+        keys = (
+            [("point", *key[1:]) for key in _group_keys(page, group)]
+            if group
+            else [("point", "partially pooled")]
+        )
+        key_line(
+            ("raw point", "on its own"),
+            *keys,
+            ("identity", "y = x, no pooling"),
+            ("mean across", "pooled mean"),
+            view=page.view,
+        )
+        dashed = ", with complete pooling on the dashed one" if page.one_mean else ""
+        picture(plots.scatter(rows, page.view, group), "shrinkage_scatter")
+        theme.caption(
+            f"Without pooling every {one} would lie on the slanted line{dashed}. "
+            f"Neighbours along the axis that fall by different amounts have different standard errors."
+        )
+
+
+def _ranks(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    many = page.view.words.many
+    with right:
+        rows = _rows(page, order=False)
+        unit_words(page)
+    crossings = tables.rank_crossings(rows)
+    moderated = bool(page.live.spec.structure.columns)
+    why = (
+        "noise, or the means that they are pulled to, differ"
+        if moderated
+        else "the noisier of the two moves past the other"
+    )
+    with left:
+        count = len(crossings)
+        said = (
+            f"{count:,} pair{'s' if count != 1 else ''} of {many} change order"
+            if count
+            else "Nobody changes order"
+        )
+        theme.title(said + (" among those shown" if page.many else ""))
+        key_line(
+            ("line", "crosses another"),
+            ("thin", "keeps its place"),
+            ("crossing", "a pair changes order"),
+            view=View(page.view.words, page.view.digits, page.view.mode),
+        )
+        picture(plots.ranks(rows, crossings, page.view), "shrinkage_ranks")
+        theme.caption(
+            f"Left, {many} in the order of their own estimates, largest on top; right, after pooling. "
+            "Two lines "
+            f"cross where {why}."
+        )
+
+
+#: Column of the ledger → heading, what it says.
+COLUMNS = {
+    "unit": ("", "Name."),
+    "raw": ("Own", "What the unit measured, taken on its own."),
+    "se": ("s", "Standard error of that measurement."),
+    "pooled": ("Pooled", "Posterior mean of its effect."),
+    "pooling": ("E[B]", "Posterior mean of B = s²/(s² + τ²), the pull on it. It rises with s: a law."),
+    "pooling_interval": ("B, 95 %", "Central 95 % interval of B: how unsure the pull is, because τ is."),
+    "weight_own": ("Own data", "Weight of its own measurement in the estimate, its way through μ included."),
+    "weight_others": ("Others", "Weight of all other units' measurements together."),
+    "weight_prior": ("Prior", "Weight of the prior mean of μ. The three weights sum to 100 %."),
+    "displacement": ("Moved", "Pooled minus own. It depends on where the unit lies as well: no law in s."),
+    "realised": ("Fraction", "Moved, as a share of its way to the pooled mean; – where it lies on the mean."),
+    "rank_change": ("Rank", "Places gained (+) or lost (−) by pooling."),
+}
+
+
+def _ledger(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    one, many = _words(page)
+    has_weights = page.ledger["weight_own"].notna().any()
+    has_factor = page.ledger["pooling"].notna().any()
+    with right:
+        rows = _rows(page)
+        unit_words(page)
+        if not has_weights:
+            st.caption("This model's estimates are not weighted sums of the data, so no weights are shown.")
+    with left:
+        if has_weights:
+            theme.title("Whose data each estimate is made of")
+            key_line(
+                ("own", "its own data"),
+                ("others", f"the other {many}"),
+                ("prior", "the prior on μ"),
+                view=View(page.view.words, page.view.digits, page.view.mode),
+            )
+            shown = page.ledger.set_index("unit").loc[rows["unit"]].reset_index()
+            picture(plots.weights(shown, page.view), "shrinkage_weights")
+            more = (
+                f" 1 − E[<i>B</i>] is less than the first share, because a {one} also moves the mean "
+                "that it is "
+                "pulled to."
+                if page.live.spec.structure.pooling == "partial"
+                else ""
+            )
+            theme.caption(
+                f"A bar is one estimate: what share of it comes from the {one}'s own measurement, from "
+                "the others', "
+                f"and from the prior mean.{more}"
+            )
+    theme.title("Pooling ledger")
+    order = st.session_state.get("shrinkage_order", "raw")
+    _ledger_table(page, plots.choose(page.table, order)["unit"].tolist())
+    law, none = st.columns(2, gap="large")
+    points = page.ledger
+    if len(points) > _MOST_POINTS:
+        points = points.sort_values("se").iloc[np.linspace(0, len(points) - 1, _MOST_POINTS).astype(int)]
+    if has_factor:
+        with law:
+            theme.title("The pull rises with the standard error: a law")
+            picture(plots.against_se(points, page.view, "pooling"), "shrinkage_law")
+            theme.caption(f"The less precise a {one}, the more it is pulled, whatever it measured.")
+    with none if has_factor else law:
+        theme.title("The distance moved follows no such law")
+        picture(plots.against_se(points, page.view, "distance"), "shrinkage_distance")
+        theme.caption(f"A {one} that already lies on the mean stays there, however noisy it is.")
+
+
+def _ledger_table(page: Page, units: list[str]) -> None:
+    view, key = page.view, "shrinkage_ledger"
+    ledger = page.ledger.set_index("unit").loc[units].reset_index()
+    ledger["pooling_interval"] = [
+        f"{number(a, 2)} – {number(b, 2)}" if np.isfinite(a) else "–"
+        for a, b in zip(ledger["pooling_low95"], ledger["pooling_high95"], strict=True)
+    ]
+    ledger = ledger[[name for name in COLUMNS if name == "unit" or ledger[name].notna().any()]]
+    raw, estimate = view.digits.raw, view.digits.estimate
+
+    def write(decimals: int, factor: float = 1, end: str = "") -> Callable[[float], str]:
+        return lambda value: number(factor * value, decimals) + (end if np.isfinite(value) else "")
+
+    formats: dict[str, Any] = {
+        "raw": write(raw),
+        "se": write(raw),
+        "pooled": write(estimate),
+        "pooling": write(2),
+        **{f"weight_{name}": write(0, 100, " %") for name in ("own", "others", "prior")},
+        "displacement": write(estimate),
+        "realised": write(2),
+        "rank_change": lambda value: ("+" if value > 0 else "") + f"{value:g}".replace("-", MINUS),
+    }
+    formats = {name: how for name, how in formats.items() if name in ledger}
+    config = {
+        name: st.column_config.Column(
+            heading or view.words.one.capitalize(),
+            help=text.replace("unit", view.words.one),
+            pinned=name == "unit",
+            width=_column_width(name, page),
+        )
+        for name, (heading, text) in COLUMNS.items()
+    }
+    st.session_state[key] = {
+        "selection": {"rows": [units.index(str(view.selected))], "columns": [], "cells": []}
+    }
+
+    def clicked() -> None:
+        rows = st.session_state[key]["selection"]["rows"]
+        if rows:
+            select(units[rows[0]])
+
+    shown = ledger.style.format(formats) if len(ledger) <= _MOST_STYLED else ledger
+    st.dataframe(
+        shown,
+        key=key,
+        hide_index=True,
+        column_config=config,
+        selection_mode="single-row",
+        on_select=clicked,
+        height=min(35 * (len(ledger) + 1) + 3, 430),
+        row_height=35,
+        alt="Pooling ledger",
+    )
+    said = " ".join(
+        f"<b>{heading}</b> {text[0].lower()}{text[1:]}" for heading, text in list(COLUMNS.values())[4:]
+    )
+    theme.caption(said.replace("unit", view.words.one))
+    st.download_button(
+        "Download as CSV",
+        lambda: csv(page),
+        file_name=f"{slug(page)}.csv",
+        mime="text/csv",
+        on_click="ignore",
+    )
+
+
+def _column_width(name: str, page: Page) -> int:
+    if name == "unit":
+        return int(np.clip(8 * page.table["unit"].str.len().max() + 16, 72, 190))
+    return 92 if name == "pooling_interval" else 66
+
+
+def _lenders(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    one, many = _words(page)
+    if len(page.table) > _MOST_WEIGHTS:
+        left.info(
+            f"Who lends to whom is a table of {len(page.table):,} × {len(page.table):,}. "
+            f"Choose a data set of at most {_MOST_WEIGHTS:,} {many} to see it."
+        )
+        return
+    if page.ledger["weight_own"].isna().all():
+        left.info(
+            "This model's estimates are not weighted sums of the data, so nobody lends a fixed share to "
+            "anybody. "
+            "Choose a model with normal effects and a normal likelihood to see who lends to whom."
+        )
+        return
+    with right:
+        rows = _rows(page)
+        unit_words(page)
+    cells = plots.lenders(_matrix(id(page.posterior), page.live), rows["unit"].tolist())
+    with left:
+        theme.title("Who lends to whom")
+        key_line(
+            ("own", "its own data"),
+            ("others", f"another {one}"),
+            ("prior", "the prior on μ"),
+            view=View(page.view.words, page.view.digits, page.view.mode),
+        )
+        picture(plots.borrowing(cells, page.view), "shrinkage_lenders")
+        theme.caption(
+            f"Read along a row: the percentages of one {one}'s estimate that come from each column, "
+            "darker for more. "
+            f"A row sums to 100. Read down a column: a precise {one} lends to everybody."
+        )
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _matrix(key: int, _live: Live) -> pd.DataFrame:
+    # the cache of tables holds the posterior, so that `key` names it as long as it matters
+    return tables.borrowing_matrix(_live.spec)
+
+
+def _closeups(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    one, many = _words(page)
+    names = page.table["unit"].tolist()
+    farthest = page.table.loc[page.table["displacement"].abs().sort_values(ascending=False).index, "unit"]
+    start = list(dict.fromkeys([page.view.selected, *farthest[:8]]))[:8]
+    with right:
+        if len(names) <= 2000:
+            chosen = st.multiselect(f"{many.capitalize()} shown", names, default=start, max_selections=12)
+        else:
+            chosen = start
+        unit_words(page)
+    chosen = list(dict.fromkeys([page.view.selected, *chosen]))
+    long = tables.three_poolings(page.live.spec, page.posterior)
+    toward = page.table.set_index("unit")["toward"]
+    domain = plots.effect_domain(page.table)
+    with left:
+        theme.title("Three answers, one unit at a time".replace("unit", one))
+        key_line(
+            ("raw", "no pooling"),
+            ("pooled", "partial pooling"),
+            ("mean", "complete pooling, pooled mean"),
+            view=page.view,
+        )
+        with st.container(horizontal=True, gap="medium"):
+            for place, name in enumerate(chosen):
+                with st.container(width="stretch", gap=None):
+                    part = long[long["unit"] == name].reset_index(drop=True)
+                    bold = "700" if name == page.view.selected else "400"
+                    st.html(
+                        f'<div style="font-size:13px;line-height:18px;font-weight:{bold};white-space:nowrap;'
+                        f'overflow:hidden;text-overflow:ellipsis" title="{escape(str(name), quote=True)}">'
+                        f"{escape(str(name))}</div>"
+                    )
+                    figure = plots.closeup(part, page.view, domain, float(toward[name]))
+                    theme.chart(figure, key=f"shrinkage_closeup_{place}")
+        axis = escape(page.view.words.axis)
+        theme.caption(
+            f"All pictures share one axis: {axis[0].lower()}{axis[1:]}. From top to bottom: the {one} on "
+            "its own, partially "
+            f"pooled (50 % and 95 %), and one answer for all. Lines are 95 % intervals."
+        )
+
+
+SECTIONS: dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]] = {
+    "Arrows": _arrows,
+    "Scatter": _scatter,
+    "Ranks": _ranks,
+    "Ledger": _ledger,
+    "Lenders": _lenders,
+    "Close-ups": _closeups,
+}
+
+
+def section(page: Page, name: str) -> None:
+    """Draw one section: the picture left, its controls beside it."""
+    left, right = st.columns([2.75, 1], gap="large")
+    SECTIONS[name](page, left, right)
+
+
+# ------------------------------------------------------------------------------------------- download
+
+
+def csv(page: Page) -> str:
+    """Ledger and shrinkage table in one, full precision; no cell runs in a spreadsheet."""
+    extra = page.ledger.columns.difference(page.table.columns, sort=False)
+    return csv_text(page.table.join(page.ledger[extra]))
+
+
+def slug(page: Page) -> str:
+    """File name of the download, without ending."""
+    return re.sub(
+        r"[^a-z0-9]+", "-", f"shrinkage {page.live.study.dataset[:24]} {page.live.study.model}".lower()
+    )

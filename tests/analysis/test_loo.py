@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,6 +13,8 @@ from hbm_core.analysis.loo import (
     psis_loo_table,
 )
 from hbm_core.errors import ImproperPosteriorError, InputError
+from hbm_core.inference.exact import solve
+from hbm_core.models.prior import Prior
 from tests.analysis.worlds import EFFECT, SE, dense, pooled, schools, tree_of
 
 
@@ -81,6 +85,17 @@ def test_other_priors_on_mu_go_through_draws():
     assert (gap <= 4 * drawn["mcse"]).all()
     np.testing.assert_allclose(drawn["pit"], exact["pit"], atol=0.01)
     np.testing.assert_allclose(drawn["high95"], exact["high95"], atol=0.7)
+
+
+@pytest.mark.parametrize("where", ["effects", "likelihood"])
+def test_robust_models_through_draws(where):
+    spec = schools(effect=EFFECT[:2].copy(), se=SE[:2].copy())
+    structure = replace(spec.structure, **{where: "student_t"})
+    spec = replace(spec, structure=structure, priors={**spec.priors, "nu": Prior.parse("Gamma(2, 0.1)")})
+    row = loo_table(spec).iloc[0]
+    expected = solve(spec).log_evidence - solve(without(spec, 0)).log_evidence
+    assert abs(row["log_density"] - expected) < 4 * row["mcse"] + 1e-3
+    assert row["low95"] < row["predicted"] < row["high95"]
 
 
 def test_an_outlier_is_outside():

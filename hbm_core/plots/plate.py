@@ -71,7 +71,7 @@ def plate_svg(plate: Plate, mode: Mode) -> str:
     height = max(height, bottom + 8)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
-        f'aria-label="Plate diagram of the model" style="max-width:{width:g}px;width:100%;height:auto">',
+        f'aria-label="Plate diagram of the model" width="{width:g}" height="{height:g}">',
         f'<rect x="{left:g}" y="{top:g}" width="{right - left:g}" height="{bottom - top:g}" rx="8" '
         f'fill="none" stroke="{c["rule"]}"/>',
         f'<text x="{right - 8:g}" y="{bottom - 7:g}" text-anchor="end" font-family=\'{SANS}\' '

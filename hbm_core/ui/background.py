@@ -26,7 +26,9 @@ def background(study: Study) -> None:
         st.markdown(study.declared.summary)
         for line in study.declared.formula:
             st.latex(line)
-        st.html(plate_svg(plate_table(structure, words.one), mode))
+        st.image(
+            plate_svg(plate_table(structure, words.one), mode), width=320, alt="Plate diagram of the model"
+        )
         theme.caption(
             "Circles are unknown, the filled one is measured, squares are known beforehand. "
             "What stands in the frame repeats for every unit."
@@ -39,12 +41,7 @@ def background(study: Study) -> None:
             f"Each circle is a {words.one}. If all shared one true effect (dashed), 95 % of them would lie "
             "in the grey cone: units far outside it speak for real differences."
         )
-        st.dataframe(
-            first_look_rows(scenario.first_look(seen.dataset)),
-            hide_index=True,
-            width="stretch",
-            column_config={"Value": st.column_config.TextColumn(alignment="right")},
-        )
+        st.table(first_look_rows(scenario.first_look(seen.dataset)), border="horizontal", hide_index=True)
         if seen.dataset.reference:
             st.caption(f"Data: {seen.dataset.reference}")
 

@@ -129,10 +129,11 @@ def _actions(seen: Live) -> Actions:
         session.change(priors={name: prior for name, prior in priors.items() if prior != defaults.get(name)})
 
     def set_preset(id: str) -> None:
-        preset = next((item for item in find_scenario(study.scenario).presets if item.id == id), None)
-        if preset is None:
+        presets = {item.id: item for item in find_scenario(study.scenario).presets}
+        if (preset := presets.get(id)) is None:
             return
-        if preset.model is not None and preset.model != study.model:
+        # Models that differ in their priors alone are presets of each other; others keep their hierarchy.
+        if preset.model is not None and study.model in {item.model for item in presets.values()}:
             session.change(model=preset.model, priors={})
         else:
             set_priors({**seen.spec.priors, **preset.priors(dataset)})

@@ -57,7 +57,12 @@ def view(study: Study) -> FitView:
         status = engine().status(id)
     except (InputError, StoreError) as problem:
         return FitView("", Status("none"), "No fit", str(problem))
-    return FitView(id, status, *_words(id, status))
+    try:
+        return FitView(id, status, *_words(id, status))
+    except StoreError:
+        # The kept result is damaged: the engine has set it aside and noted why.
+        status = engine().status(id)
+        return FitView(id, status, *_words(id, status))
 
 
 def _words(id: str, status: Status) -> tuple[str, str]:
@@ -87,7 +92,7 @@ def _words(id: str, status: Status) -> tuple[str, str]:
 
 def verdict(summary: dict[str, Any]) -> str:
     """One sentence from a result's summary: draws, divergences, agreement with exact."""
-    diagnostics, exact = summary["diagnostics"], summary["exact"]
+    diagnostics, exact = summary["diagnostics"], summary.get("exact")
     draws, divergences = diagnostics["draws"] * diagnostics["chains"], diagnostics.get("divergences", 0)
     said = f"{draws:,} draws, {divergences or 'no'} divergence{'' if divergences == 1 else 's'}"
     if exact is None:

@@ -9,7 +9,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from hbm_core.ui import session, sidebar, theme
 from hbm_core.ui.brand import LOGO, wordmark
-from hbm_core.ui.style import FRAME_CSS
+from hbm_core.ui.style import frame_css
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def frame() -> None:
         layout="wide",
         initial_sidebar_state="auto",
     )
-    st.html(f"<style>{FRAME_CSS}</style>")
+    st.html(f"<style>{frame_css(theme.mode())}</style>")
     st.logo(wordmark(theme.mode()), icon_image=LOGO, size="large")
     page = st.navigation(
         {g: [_page(*d) for d in ps if (ROOT / "pages" / f"{d[0]}.py").exists()] for g, ps in PAGES.items()},

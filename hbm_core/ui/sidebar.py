@@ -20,8 +20,8 @@ def draw(study: Study) -> None:
     _choice("Data set", "dataset", datasets, study.dataset)
     if study.dataset == SIMULATED:
         _simulator(study)
-    models = {id: f"{id}: {model.label}" for id, model in found.models.items() if _applies(study, id)}
-    _choice("Model", "model", models, study.model)
+    models = {id: id.replace("_", " ") for id in found.models if _applies(study, id)}
+    _choice("Model", "model", models, study.model, help=study.declared.summary)
     with st.expander("Sampler settings"):
         geometries = {name: name for name in study.declared.parameterizations}
         _choice("Parameterization", "parameterization", geometries, study.parameterization)
@@ -46,7 +46,7 @@ def _applies(study: Study, model: str) -> bool:
     return True
 
 
-def _choice(label: str, field: str, options: dict[str, str], current: str) -> None:
+def _choice(label: str, field: str, options: dict[str, str], current: str, help: str | None = None) -> None:
     """Show a select box that always shows the study's value and changes the study when touched."""
     key = f"choose_{field}"
     st.session_state[key] = current
@@ -54,7 +54,9 @@ def _choice(label: str, field: str, options: dict[str, str], current: str) -> No
     def changed() -> None:
         session.change(**{field: st.session_state[key]})
 
-    st.selectbox(label, list(options), format_func=lambda id: options[id], key=key, on_change=changed)
+    st.selectbox(
+        label, list(options), format_func=lambda id: options[id], key=key, on_change=changed, help=help
+    )
 
 
 def _simulator(study: Study) -> None:

@@ -1,12 +1,27 @@
 """CSS of the frame: only what Streamlit's theme options cannot say."""
 
-FRAME_CSS = """
-[data-testid="stMainBlockContainer"] { padding: 1.75rem 2.5rem 2rem; max-width: 1180px; }
-[data-testid="stHeader"] { background: transparent; height: 2.5rem; }
-[data-testid="stSidebar"] [data-testid="stVerticalBlock"] { gap: .6rem; }
-[data-testid="stSidebarUserContent"] { padding-top: .5rem; padding-bottom: 1rem; }
-[data-testid="stMain"] { font-variant-numeric: tabular-nums; }
-@media (max-width: 640px) {
-  [data-testid="stMainBlockContainer"] { padding: 3rem 1rem 2rem; }
-}
+from __future__ import annotations
+
+from hbm_core.plots.tokens import TYPE, Mode, colours
+
+
+def frame_css(mode: Mode) -> str:
+    """Return the frame's rules in one mode."""
+    c = colours(mode)
+    size, line = TYPE["caption"]
+    return f"""
+[data-testid="stMainBlockContainer"] {{ padding: 1.75rem 2.5rem 2rem; max-width: 1180px; }}
+[data-testid="stHeader"] {{ background: transparent; height: 2.5rem; }}
+[data-testid="stMain"] {{ font-variant-numeric: tabular-nums; }}
+[data-testid="stSidebar"] [data-testid="stVerticalBlock"] {{ gap: .55rem; }}
+[data-testid="stSidebarUserContent"] {{ padding-top: .5rem; padding-bottom: 1rem; }}
+[data-testid="stSidebar"] [data-testid="stWidgetLabel"] p {{ font-size: 11.5px; color: {c["ink-3"]}; }}
+[data-testid="stSidebar"] [data-baseweb="select"] {{ font-size: 13px; }}
+[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {{ color: {c["ink-2"]}; }}
+[data-testid="stBaseButton-primary"], [data-testid="stBaseButton-primary"] p {{ color: {c["on-accent"]}; }}
+p.caption {{ font-size: {size}px; line-height: {line}px; color: {c["ink-2"]}; margin-top: -.4rem; }}
+p.caption b {{ color: {c["ink"]}; }}
+h5 {{ font-size: {TYPE["title"][0]}px !important; line-height: {TYPE["title"][1]}px; }}
+[data-testid="stTable"] {{ font-size: 13px; }}
+@media (max-width: 640px) {{ [data-testid="stMainBlockContainer"] {{ padding: 3.25rem 1rem 2rem; }} }}
 """

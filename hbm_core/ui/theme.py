@@ -26,3 +26,8 @@ def caption(text: str) -> None:
 def title(text: str) -> None:
     """A figure's title: says what is seen."""
     st.markdown(f"##### {text}")
+
+
+def story(text: str) -> None:
+    """The page's first sentence, as HTML: what people typed must have been escaped."""
+    st.html(f'<p style="font-size:20px;line-height:28px;margin:0 0 .25rem;text-wrap:pretty">{text}</p>')

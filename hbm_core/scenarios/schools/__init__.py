@@ -28,7 +28,7 @@ class Schools(Scenario):
     """Eight schools and every meta-analysis: effects with known standard errors."""
 
     id = "schools"
-    title = "Eight schools and other meta-analyses"
+    title = "Schools and meta-analyses"
     order = 10
     story = (
         "Several schools, trials or sites each measured the same effect, each with its own uncertainty.",

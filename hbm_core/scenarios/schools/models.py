@@ -358,8 +358,13 @@ def _preset(texts: Mapping[str, str], dataset: Dataset) -> dict[str, Prior]:
 
 
 PRESETS = (
-    Preset("weak", "Weak", partial(_preset, {"mu": "Normal(0, 20)", "tau": "HalfCauchy(10)"})),
-    Preset("skeptical", "Skeptical", partial(_preset, {"mu": "Normal(8, 5)", "tau": "HalfNormal(5)"})),
+    Preset("weak", "Weak", partial(_preset, {"mu": "Normal(0, 20)", "tau": "HalfCauchy(10)"}), "weak"),
+    Preset(
+        "skeptical",
+        "Skeptical",
+        partial(_preset, {"mu": "Normal(8, 5)", "tau": "HalfNormal(5)"}),
+        "skeptical",
+    ),
     Preset(
         "nearly_none",
         "Nearly no pooling",

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -97,7 +98,9 @@ class CompileCache:
 def warm(cache: CompileCache, specs: Iterable[ModelSpec]) -> None:
     """Compile what `specs` need, and run each for a few draws so that nothing is loaded later."""
     for spec in specs:
-        sample(spec, Sampler(draws=10, tune=10, chains=1), cache=cache)
+        # Twenty draws may all diverge; what counts is that everything has been called once.
+        with suppress(FitError):
+            sample(spec, Sampler(draws=10, tune=10, chains=1), cache=cache)
 
 
 def sample(
@@ -145,7 +148,7 @@ def sample(
     began = time.perf_counter()
     cache = CompileCache() if cache is None else cache
     report = on_progress or (lambda progress: None)
-    waiting = ChainProgress(0, sampler.tune + sampler.draws, 0, True, float("nan"))
+    waiting = ChainProgress(0, sampler.tune + sampler.draws, 0, True, 0.0)
     if spec not in cache:
         report(Progress("compiling", (waiting,) * sampler.chains))
     compiled = cache.get(spec)
@@ -278,7 +281,9 @@ def _columns(batch: Any, statistics: Any) -> Iterable[tuple[str, np.ndarray]]:
 
 def _progress(latest: list[Any], elapsed: float) -> Progress:
     chains = tuple(
-        ChainProgress(c.finished_draws, c.total_draws, c.divergences, c.tuning, float(c.step_size))
+        ChainProgress(
+            c.finished_draws, c.total_draws, c.divergences, c.tuning, float(np.nan_to_num(c.step_size))
+        )
         for c in latest
     )
     progress = Progress("sampling", chains)

@@ -23,11 +23,6 @@ LONG = Sampler(draws=2000, tune=1000)
 SHORT = Sampler(draws=200, tune=300)
 
 
-@pytest.fixture(scope="module")
-def cache():
-    return CompileCache()
-
-
 def with_data(spec, effect, se):
     """The same model for other units."""
     units = tuple(f"u{place}" for place in range(len(effect)))
@@ -73,10 +68,10 @@ def assert_agrees(tree, spec):
 
 
 @pytest.fixture(scope="module")
-def fits(cache):
+def fits(compile_cache):
     """Long fits of the eight schools, by parameterization."""
     return {
-        name: sample(eight_schools(name), LONG, cache=cache)
+        name: sample(eight_schools(name), LONG, cache=compile_cache)
         for name in ("noncentered", "partial", "collapsed")
     }
 
@@ -89,33 +84,33 @@ def test_same_posterior_whatever_the_geometry(fits, parameterization):
     assert int(tree["sample_stats"]["diverging"].sum()) <= 2
 
 
-def test_centered_where_the_data_determine_the_effects(cache):
+def test_centered_where_the_data_determine_the_effects(compile_cache):
     spec = with_data(eight_schools("centered"), EFFECT * 3, SE / 3)
-    tree = sample(spec, LONG, cache=cache)
+    tree = sample(spec, LONG, cache=compile_cache)
     assert_agrees(tree, spec)
 
 
-def test_adaptive_scale_and_its_effective_scale(cache):
+def test_adaptive_scale_and_its_effective_scale(compile_cache):
     spec = eight_schools("collapsed", scale="adaptive")
-    tree = sample(spec, LONG, cache=cache)
+    tree = sample(spec, LONG, cache=compile_cache)
     assert_agrees(tree, spec)
     tau = tree["posterior"]["tau"].values
     w = 1 / (1 + np.exp(-2 * (tau - 3)))
     assert tree["posterior"]["tau_star"].values == pytest.approx(w * tau + (1 - w) * 4 * tau / 3)
 
 
-def test_numbers_and_sizes_compile_nothing(cache, fits):
-    before = cache.compilations
+def test_numbers_and_sizes_compile_nothing(compile_cache, fits):
+    before = compile_cache.compilations
     for spec in (
         eight_schools("collapsed", {"tau": "HalfCauchy(2)", "mu": "Normal(-10, 3)"}),
         eight_schools("collapsed", copies=3),
         with_data(eight_schools("collapsed"), EFFECT[:3] * 2 - 100, SE[:3]),
         with_data(eight_schools("noncentered"), EFFECT * 2 + 30, SE / 2),
     ):
-        assert_agrees(sample(spec, LONG, cache=cache), spec)
-    assert cache.compilations == before
-    sample(eight_schools("collapsed", {"tau": "HalfNormal(5)"}), SHORT, cache=cache)
-    assert cache.compilations == before + 1
+        assert_agrees(sample(spec, LONG, cache=compile_cache), spec)
+    assert compile_cache.compilations == before
+    sample(eight_schools("collapsed", {"tau": "HalfNormal(5)"}), SHORT, cache=compile_cache)
+    assert compile_cache.compilations == before + 1
 
 
 def test_the_cache_is_bounded_and_drops_what_was_used_longest_ago():
@@ -145,9 +140,9 @@ def test_result_has_the_promised_groups_names_and_labels(fits, tmp_path):
         assert again["posterior"]["theta"].identical(posterior["theta"])
 
 
-def test_covariates_carry_their_columns(cache):
+def test_covariates_carry_their_columns(compile_cache):
     spec = eight_schools("collapsed", design=PRECISION[:, None], columns=("precision",))
-    posterior = sample(spec, SHORT, cache=cache)["posterior"]
+    posterior = sample(spec, SHORT, cache=compile_cache)["posterior"]
     assert posterior["beta"].dims == ("chain", "draw", "column")
     assert list(posterior["column"].values) == ["precision"]
     mean = posterior["mu"].values[..., None] + posterior["beta"].values * PRECISION
@@ -157,15 +152,15 @@ def test_covariates_carry_their_columns(cache):
     assert stats.kstest(z.ravel()[::7], "norm").pvalue > 1e-3
 
 
-def test_seed_decides_the_draws_whatever_was_compiled_before(cache, fits):
+def test_seed_decides_the_draws_whatever_was_compiled_before(compile_cache, fits):
     import pytensor
 
-    same = sample(eight_schools("noncentered"), LONG, cache=cache)
+    same = sample(eight_schools("noncentered"), LONG, cache=compile_cache)
     assert np.array_equal(same["posterior"]["mu"], fits["noncentered"]["posterior"]["mu"])
     with pytensor.config.change_flags(numba__cache=False):
         cold = sample(eight_schools("noncentered"), LONG, cache=CompileCache())
     assert np.array_equal(same["posterior"]["mu"], cold["posterior"]["mu"])
-    other = sample(eight_schools("noncentered"), Sampler(draws=2000, seed=43), cache=cache)
+    other = sample(eight_schools("noncentered"), Sampler(draws=2000, seed=43), cache=compile_cache)
     assert not np.isin(same["posterior"]["mu"], other["posterior"]["mu"]).any()
     chains = same["posterior"]["mu"].values
     assert not np.isin(chains[0], chains[1]).any()
@@ -235,13 +230,13 @@ def test_conditional_draws_of_the_effects():
     assert abs(off_diagonal).max() * np.sqrt(n) < 4.5
 
 
-def test_stopping_keeps_what_there_is(cache, monkeypatch):
+def test_stopping_keeps_what_there_is(compile_cache, monkeypatch):
     monkeypatch.setattr(nuts, "_PARTIAL_EVERY", 0.1)
     seen, partial = [], []
     tree = sample(
         eight_schools("collapsed"),
         Sampler(draws=200_000, tune=300),
-        cache=cache,
+        cache=compile_cache,
         on_progress=seen.append,
         on_partial=partial.append,
         should_stop=lambda: len(partial) > 1 and seen[-1].fraction > 0,
@@ -255,17 +250,17 @@ def test_stopping_keeps_what_there_is(cache, monkeypatch):
     assert seen[-1].chains[0].total == 200_300 and seen[-1].seconds_left > 0
 
 
-def test_time_limit_and_a_stop_during_warm_up(cache):
+def test_time_limit_and_a_stop_during_warm_up(compile_cache):
     spec = eight_schools("collapsed")
-    tree = sample(spec, Sampler(draws=200_000, tune=300), cache=cache, time_limit=0.2)
+    tree = sample(spec, Sampler(draws=200_000, tune=300), cache=compile_cache, time_limit=0.2)
     assert tree.attrs["partial"] and "0.2 s" in tree.attrs["stopped"]
     with pytest.raises(FitError, match="warming up"):
-        sample(spec, Sampler(draws=10, tune=100_000), cache=cache, should_stop=lambda: True)
+        sample(spec, Sampler(draws=10, tune=100_000), cache=compile_cache, should_stop=lambda: True)
 
 
-def test_progress_ends_complete(cache):
+def test_progress_ends_complete(compile_cache):
     seen = []
-    sample(eight_schools("collapsed"), SHORT, cache=cache, on_progress=seen.append)
+    sample(eight_schools("collapsed"), SHORT, cache=compile_cache, on_progress=seen.append)
     assert seen[-1].fraction == 1 and seen[-1].seconds_left == 0 and len(seen[-1].chains) == 4
     assert "compiling" not in {progress.stage for progress in seen}
 
@@ -278,10 +273,10 @@ def test_chains_of_unequal_length_keep_the_largest_rectangle():
     assert nuts._rectangle([chain(0, 1.0), chain(0, 2.0)]) == {}
 
 
-def test_a_posterior_without_a_finite_start_is_explained(cache):
+def test_a_posterior_without_a_finite_start_is_explained(compile_cache):
     spec = with_data(eight_schools("collapsed"), np.array([0.0, 1e200, 2.0]), np.ones(3))
     with pytest.raises(FitError, match="u1 lie too many standard errors"):
-        sample(spec, SHORT, cache=cache)
+        sample(spec, SHORT, cache=compile_cache)
 
 
 def test_nothing_but_divergences_is_no_fit():

@@ -925,8 +925,9 @@ def borrowing(cells: pd.DataFrame, view: View) -> Figure:
         c["paper"] if box else _blend(colour, c["paper"], 0.05 + 0.9 * shade)
         for box, colour, shade in zip(boxed, fill, cells["shade"], strict=True)
     ]
+    # on a middle grey only pure black or pure white reaches 4.5 : 1
     cells["pen"] = [
-        max((c["ink"], c["paper"]), key=lambda pen: _contrast(pen, colour)) for colour in cells["fill"]
+        max(("#000000", "#ffffff"), key=lambda pen: _contrast(pen, colour)) for colour in cells["fill"]
     ]
     last = max(cells["column"]) + 0.5
     left = float(min(_LONGEST_LABEL, 20 + 6.8 * max(map(len, units))))

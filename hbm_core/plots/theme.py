@@ -201,7 +201,8 @@ _KEYS = {
     "area": '<path d="M2 12Q9 12 12 5T18 5T28 12z" fill="{colour}" fill-opacity=".25" stroke="{colour}"/>',
     "dots": '<line x1="2" y1="7" x2="28" y2="7" stroke="{colour}" stroke-width="2" stroke-dasharray="2 3"/>',
     "rule": '<line x1="2" y1="7" x2="28" y2="7" stroke="{ink-3}" stroke-width="1"/>',
-    "regions": '<ellipse cx="15" cy="7" rx="13" ry="6.5" fill="{raw}" fill-opacity=".14" stroke="{raw-line}"/>'
+    "regions": '<ellipse cx="15" cy="7" rx="13" ry="6.5" fill="{raw}" fill-opacity=".14" '
+    'stroke="{raw-line}"/>'
     '<ellipse cx="15" cy="7" rx="7" ry="3.5" fill="{raw}" fill-opacity=".25" stroke="{raw-line}"/>',
 }
 

@@ -109,8 +109,8 @@ def open_page(live: Live) -> Page | None:
     """Tables and view of the study; None, with what to do next on screen, where there is no posterior."""
     if live.posterior is None:
         st.info(
-            f"There is no exact answer to draw for this model yet. {live.problem}\n\n"
-            "Choose another model or other priors in the sidebar, or press Fit there to sample it."
+            f"There is nothing to draw for this model yet. {live.problem}\n\n"
+            "Choose other priors or another model in the sidebar."
         )
         return None
     _, table, ledger = _tables(id(live.posterior), live)
@@ -144,7 +144,7 @@ def select(unit: str) -> None:
     session.change(unit=unit)
 
 
-def picture(figure: object, key: str) -> None:
+def picture(figure: plots.Figure, key: str) -> None:
     """Draw a figure whose units can be clicked."""
 
     def clicked() -> None:

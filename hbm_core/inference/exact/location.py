@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 
 import numpy as np
-from scipy.special import gammaln, log_ndtr, logsumexp
+from scipy.special import erfcx, gammaln, log_ndtr, logsumexp
 
 from hbm_core.inference.exact.adaptive import AdaptiveScale
 from hbm_core.inference.exact.mixture import NormalMixtures
@@ -40,9 +40,11 @@ from hbm_core.models.structure import ModelSpec
 
 Array = np.ndarray | float
 _LOG_2_PI = float(np.log(2 * np.pi))
-_INNER_ORDER = 12
+_INNER_ORDER = 14
 _NEGLIGIBLE = 1e-15
 _LOWER_TAIL = np.array([1e-12, 1e-8, 1e-5, 1e-3, 0.02, 0.15, 0.5])
+# Heavy tails need every decade.
+_UPPER_TAIL = np.array([0.15, 0.02, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12])
 _REACH = np.array([0.4, 1.0, 1.8, 2.8, 4.0, 6.0, 9.0, 14.0, 25.0])
 _CHUNK = 4096
 
@@ -102,8 +104,12 @@ class SmoothedPrior:
     def log_integral(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
         """Log ∫ prior(μ) Normal(μ; mean, √variance) dμ; the prior itself where the variance is zero."""
         mean, variance = np.broadcast_arrays(np.asarray(mean, float), np.asarray(variance, float))
-        if self.prior.family == "Uniform":
-            return self._uniform(mean, variance)
+        closed = _CLOSED.get(self.prior.family)
+        if closed is not None:
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                value = closed(mean, variance, *self.prior.numbers)
+            point = variance <= 0
+            return np.where(point, self.prior.log_density(mean), value) if point.any() else value
         flat_mean, flat_variance = mean.ravel(), variance.ravel()
         out = np.empty(flat_mean.shape)
         point = flat_variance <= 0
@@ -116,22 +122,10 @@ class SmoothedPrior:
             out[part] = logsumexp(log_terms.reshape(part.size, -1), axis=1)
         return out.reshape(mean.shape)
 
-    def _uniform(self, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        lower, upper = self.prior.support
-        sd = np.sqrt(variance)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            low, high = (lower - mean) / sd, (upper - mean) / sd
-            flip = low + high > 0
-            low, high = np.where(flip, -high, low), np.where(flip, -low, high)
-            top = log_ndtr(high)
-            value = top + np.log(-np.expm1(log_ndtr(low) - top)) - np.log(upper - lower)
-        point = variance <= 0
-        return np.where(point, self.prior.log_density(mean), value) if point.any() else value
-
     @cached_property
     def _edges(self) -> np.ndarray:
         distribution = self.prior.distribution
-        below, above = distribution.ppf(_LOWER_TAIL), distribution.ppf(1 - _LOWER_TAIL[2:])
+        below, above = distribution.ppf(_LOWER_TAIL), distribution.ppf(1 - _UPPER_TAIL)
         edges = np.concatenate([below, above])
         return edges[np.isfinite(edges)]
 
@@ -199,6 +193,38 @@ class SmoothedPrior:
             place = first + (last - first) * (t - rule.nodes[0]) / (rule.nodes[-1] - rule.nodes[0])
             out[part] = lower + np.maximum(place, 0.0) ** (1 / power)
         return out
+
+
+def _blur_uniform(mean: np.ndarray, variance: np.ndarray, lower: float, upper: float) -> np.ndarray:
+    """Log [Φ((u - m)/s) - Φ((l - m)/s)]/(u - l), both ends taken on the side where Φ is small."""
+    sd = np.sqrt(variance)
+    low, high = (lower - mean) / sd, (upper - mean) / sd
+    flip = low + high > 0
+    low, high = np.where(flip, -high, low), np.where(flip, -low, high)
+    top = log_ndtr(high)
+    return top + np.log(-np.expm1(log_ndtr(low) - top)) - np.log(upper - lower)
+
+
+def _blur_half_normal(mean: np.ndarray, variance: np.ndarray, sigma: float) -> np.ndarray:
+    """Log 2 Normal(m; 0, √(s² + σ²)) Φ(m σ/(s √(s² + σ²)))."""
+    total = variance + sigma**2
+    z = mean * sigma / np.sqrt(variance * total)
+    return np.log(2) + log_normal(mean, 0.0, total) + log_ndtr(z)
+
+
+def _blur_exponential(mean: np.ndarray, variance: np.ndarray, rate: float) -> np.ndarray:
+    """Log λ exp(λ² s²/2 - λ m) Φ(z), z = (m - λ s²)/s; its exponent cancels against Φ's for z < 0."""
+    z = (mean - rate * variance) / np.sqrt(variance)
+    near = 0.5 * rate**2 * variance - rate * mean + log_ndtr(z)
+    far = np.log(0.5 * erfcx(-np.minimum(z, 0.0) / np.sqrt(2))) - 0.5 * mean**2 / variance
+    return np.log(rate) + np.where(z < 0, far, near)
+
+
+_CLOSED: dict[str, Callable[..., np.ndarray]] = {
+    "Uniform": _blur_uniform,
+    "HalfNormal": _blur_half_normal,
+    "Exponential": _blur_exponential,
+}
 
 
 @lru_cache(maxsize=64)

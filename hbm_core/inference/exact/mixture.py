@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 _SQRT_2_PI = float(np.sqrt(2 * np.pi))
 #: Components below this share of the mass are left out of quantiles.
-_NEGLIGIBLE = 1e-14
+_NEGLIGIBLE = 1e-11
 _CHUNK = 1_000_000
 
 
@@ -106,7 +106,6 @@ class NormalMixtures:
         excess = np.clip(_average(d2 * (d2 + 6 * e) + 3 * e * e, self.weights) - 3, -0.5, 1.0)[:, None]
         z2 = z * z
         start = z + skew * (z2 - 1) / 6 + excess * z * (z2 - 3) / 24 - skew * skew * z * (2 * z2 - 5) / 36
-        # Standardised components: the iteration then has one tolerance for all rows.
         return center[:, None] + scale[:, None] * _halley(self.weights, d, np.sqrt(e), p, z, start)
 
     def hdi(self, level: float) -> np.ndarray:
@@ -118,20 +117,17 @@ class NormalMixtures:
         low, high = ends[:, :8], ends[:, 8:]
         best = (high - low).argmin(1)
         rows = np.arange(low.shape[0])
-        scale = self.moments()[1]
-        interval, converged = self._polish(low[rows, best], high[rows, best], scale, level)
+        interval, converged = self._polish(low[rows, best], high[rows, best], level)
         for row in np.flatnonzero(
-            ~converged | (interval[:, 1] - interval[:, 0] > (high - low).min(1) + 1e-9 * scale)
+            ~converged | (interval[:, 1] - interval[:, 0] > (high - low).min(1) * (1 + 1e-9))
         ):
             interval[row] = self._rows(np.array([row]))._zoom(level)
         return interval
 
-    def _polish(
-        self, low: np.ndarray, high: np.ndarray, scale: np.ndarray, level: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _polish(self, low: np.ndarray, high: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
         """Newton on: equal densities at both ends, and mass `level` between them."""
         x = np.stack([low, high], axis=1)
-        converged = np.zeros(low.size, dtype=bool)
+        scale, converged = high - low, np.zeros(low.size, dtype=bool)
         shares = self.weights if self.weights.ndim == 1 else self.weights[:, None, :]
         for _ in range(12):
             z = (x[:, :, None] - self.mean[:, None, :]) / self.sd[:, None, :]
@@ -171,30 +167,32 @@ def _halley(
 ) -> np.ndarray:
     own = mean[:, :, None] + sd[:, :, None] * z
     low, high = own.min(1), own.max(1)
-    x = np.clip(start, low, high)
+    x = np.minimum(np.maximum(start, low), high)
     inverse = (1 / sd)[:, None, :]
-    scaled = (mean / sd)[:, None, :]
+    scaled = mean[:, None, :] * inverse
     column = weights if weights.ndim == 1 else weights[:, :, None]
+
+    def average(values: np.ndarray) -> np.ndarray:
+        return values @ column if weights.ndim == 1 else (values @ column)[..., 0]
+
+    rarer = np.minimum(p, 1 - p)
     for _ in range(80):
         arg = x[:, :, None] * inverse - scaled
         bell = np.exp(-0.5 * arg * arg) * inverse
-        if weights.ndim == 1:
-            excess = ndtr(arg) @ column - p
-            density, slope = bell @ column / _SQRT_2_PI, (bell * arg * inverse) @ column / -_SQRT_2_PI
-        else:
-            excess = (ndtr(arg) @ column)[..., 0] - p
-            density = (bell @ column)[..., 0] / _SQRT_2_PI
-            slope = ((bell * arg * inverse) @ column)[..., 0] / -_SQRT_2_PI
+        excess = average(ndtr(arg)) - p
+        density = average(bell) / _SQRT_2_PI
+        slope = average(bell * arg * inverse) / -_SQRT_2_PI
         above = excess > 0
         high, low = np.where(above, x, high), np.where(above, low, x)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             newton = excess / density
-            proposal = x - newton / np.clip(1 - 0.5 * newton * slope / density, 0.5, 2.0)
+            proposal = x - newton / np.minimum(np.maximum(1 - 0.5 * newton * slope / density, 0.5), 2.0)
         inside = (proposal >= low) & (proposal <= high)
         proposal = np.where(inside, proposal, 0.5 * (low + high))
-        moved = np.abs(proposal - x).max(initial=0.0)
+        # In units of the local width: a mixture with very wide components has no other scale. Steps shrink
+        # cubically, so that the next one would be below 1e-9.
+        moved = (np.abs(proposal - x) * density / rarer).max(initial=0.0)
         x = proposal
-        # Steps shrink cubically: what a step below 1e-5 sd leaves is far below rounding.
-        if moved < 1e-5:
+        if moved < 5e-4:
             break
     return x

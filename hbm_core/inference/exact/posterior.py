@@ -247,10 +247,12 @@ def largest_gap(
     What rounding alone does to means far from zero (`location` is added to them later) is in it.
     """
     mean, sd = moments
-    with np.errstate(invalid="ignore"):
-        gaps = np.maximum(np.abs(mean - others[0]), np.abs(sd - others[1]))
-        gaps = np.where(np.isfinite(sd), gaps, np.abs(mean - others[0]))
-        gaps = gaps + np.spacing(abs(location) + np.abs(mean))
-        relative = gaps / sd
-    known = np.isfinite(gaps)
-    return float(relative[known].max(initial=0.0)), float(gaps[known].max(initial=0.0))
+    known = np.isfinite(mean)
+    gaps = np.abs(mean[known] - others[0][known]) + np.spacing(np.abs(mean[known]) + abs(location))
+    relative = gaps / sd[known]
+    known = np.isfinite(sd)
+    spread = np.abs(sd[known] - others[1][known])
+    return (
+        float(max(relative.max(initial=0.0), (spread / sd[known]).max(initial=0.0))),
+        float(max(gaps.max(initial=0.0), spread.max(initial=0.0))),
+    )

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.polynomial import legendre
 
 #: Nodes per panel: even, because the half rule of the error estimate has half of them.
-ORDER = 20
+ORDER = 32
 #: Depth in nats below the peak at which mass is negligible.
-DEPTH = 36.0
+DEPTH = 30
 #: Largest last coefficient of a panel, as a share of the whole integral.
 TOLERANCE = 1e-9
 _ROUNDS = 90
@@ -189,7 +189,7 @@ def invert_panel(values: np.ndarray, share: np.ndarray, guess: np.ndarray | None
         proposal = np.where((proposal >= low) & (proposal <= high), proposal, 0.5 * (low + high))
         moved = np.abs(proposal - t).max(initial=0.0)
         t = proposal
-        if moved < 1e-7:
+        if moved < 1e-5:
             break
     return t
 
@@ -254,24 +254,34 @@ class PanelDensity:
         return float(self.offset + np.log(self.masses.sum()))
 
     @cached_property
-    def half_rule(self) -> tuple[np.ndarray, np.ndarray]:
-        """The variable and probabilities of the rule with half the nodes in the same panels."""
+    def half_nodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The variable and dx of the rule with half the nodes in the same panels."""
         rule = gauss_legendre(ORDER // 2)
         v = self.nodes(rule)
-        x = self.coordinate.x(v.ravel())
-        measure = (self.coordinate.jacobian(v) * (self.width[:, None] * rule.weights)).ravel()
-        weights = np.exp(self.log_density(x) - self.offset) * measure
-        return x, weights / weights.sum()
+        measure = self.coordinate.jacobian(v) * (self.width[:, None] * rule.weights)
+        return self.coordinate.x(v.ravel()), measure.ravel()
+
+    def half_weights(self, log_values: np.ndarray) -> np.ndarray:
+        """Probabilities of the half rule's nodes from the unnormalised log density there."""
+        weights = np.exp(log_values - self.offset) * self.half_nodes[1]
+        return weights / weights.sum()
+
+    @cached_property
+    def half_rule(self) -> tuple[np.ndarray, np.ndarray]:
+        """The variable and probabilities of the half rule."""
+        x = self.half_nodes[0]
+        return x, self.half_weights(self.log_density(x))
 
     def moments(self) -> tuple[float, float]:
         """Mean and sd; infinite where they do not exist."""
-        return self._moments(self.x, self.weights)
+        return self.moments_by(self.x, self.weights)
 
     def half_moments(self) -> tuple[float, float]:
         """The same by the rule with half the nodes."""
-        return self._moments(*self.half_rule)
+        return self.moments_by(*self.half_rule)
 
-    def _moments(self, x: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    def moments_by(self, x: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+        """Mean and sd by nodes with probabilities; infinite where they do not exist."""
         mean = float(weights @ x) if self.finite >= 1 else np.inf
         return mean, float(np.sqrt(weights @ (x - mean) ** 2)) if self.finite >= 2 else np.inf
 
@@ -411,7 +421,8 @@ def panel_density(
         p = 2.0 if 2 * origin == round(2 * origin) else max(1.0, 1.0 / origin)
     spare = tail - finite
     q = 1.0 / spare if np.isinf(high) and spare < 1 else 1.0
-    coordinate = Coordinate(lower, peak - lower, p, q)
+    # Three times the peak: then most densities need no more than the two panels they start with.
+    coordinate = Coordinate(lower, 3 * (peak - lower), p, q)
     ends = coordinate.v(np.array([low, high]))
     return refine(log_density, coordinate, np.linspace(ends[0], ends[1], 3), support, finite)
 

@@ -85,8 +85,8 @@ def _regression(spec: ModelSpec) -> tuple[Regression, float]:
     A prior on μ that is neither normal nor flat is left out: flat.
     """
     structure = spec.structure
-    location = float(np.median(structure.effect))
     columns, units = len(structure.columns), structure.effect.size
+    location = float(np.partition(structure.effect, units // 2)[units // 2])
     mean, precision = np.zeros(1 + columns), np.zeros(1 + columns)
     for name, part in (("mu", slice(0, 1)), ("beta", slice(1, None))):
         prior = spec.priors.get(name)
@@ -157,7 +157,7 @@ def _density_of_tau(
         return log_prior(tau, *numbers) + log_likelihood(tau)
 
     lower, upper = prior.support
-    start = spec.structure.typical_se
+    start = float(spec.structure.se.sum()) / spec.structure.se.size
     return panel_density(log_density, (max(lower, 0.0), upper), start, prior.origin, tail)
 
 
@@ -198,16 +198,18 @@ def _gaussian(
         )
 
     tau = _density_of_tau(spec, lambda value: model.log_likelihood(at(value)), tail)
-    fine, (half, half_weights) = tau.weights, tau.half_rule
+    prior, fine, half = spec.priors["tau"], tau.weights, tau.half_nodes[0]
     t = at(np.concatenate([tau.x, half]))
     given = model.given(t)
     means, sds = model.components(t, given)
     split = fine.size
+    log_prior = prior.declared.log_density(half, *prior.numbers)
+    half_weights = tau.half_weights(log_prior + given.log_likelihood[split:])
     mixtures = NormalMixtures(fine, means[:, :split], sds[:, :split])
     coarse = NormalMixtures(half_weights, means[:, split:], sds[:, split:])
     places = np.concatenate([[0], np.arange(2, q + units + 1)])
     mean, sd = _with_tau(mixtures.moments(), tau.moments())
-    other = _with_tau(coarse.moments(), tau.half_moments())
+    other = _with_tau(coarse.moments(), tau.moments_by(half, half_weights))
     for place in np.flatnonzero(model.precision == 0):
         put_infinite(mean, sd, tail, int(places[place]))
     errors = largest_gap((mean, sd), other, location)

@@ -56,9 +56,10 @@ class TwoLevelNormal:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        effect = np.ascontiguousarray(self.effect, dtype=float)
-        se = np.ascontiguousarray(self.se, dtype=float)
-        design = np.ascontiguousarray(self.design, dtype=float).reshape(effect.size, len(self.columns))
+        # Copies: they are frozen below, and the caller's arrays are not ours to freeze.
+        effect = np.array(self.effect, dtype=float)
+        se = np.array(self.se, dtype=float)
+        design = np.array(self.design, dtype=float).reshape(effect.size, len(self.columns))
         if effect.ndim != 1 or effect.size == 0 or se.shape != effect.shape:
             raise InputError(
                 "effects and standard errors", "two equally long columns", (effect.shape, se.shape)

@@ -13,6 +13,7 @@ from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset, table_from_arrow
 from hbm_core.scenarios import scenario
 from hbm_core.store.request import FitRequest
+from hbm_core.store.results import _HDF5
 
 _REQUEST, _DATA, _LABEL = "hbm_request", "hbm_data", "hbm_label"
 
@@ -34,7 +35,8 @@ def write_fit(path: Path, fit: Fit) -> None:
         _DATA: base64.b64encode(fit.dataset.arrow).decode(),
         _LABEL: fit.dataset.label,
     }
-    tree.to_netcdf(path)
+    with _HDF5:
+        tree.to_netcdf(path)
 
 
 def read_fit(path: Path) -> Fit:

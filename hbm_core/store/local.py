@@ -185,6 +185,10 @@ class LocalEngine:
         """The data of a fit, verified. Raises StoreError where they are not kept."""
         return self.results.dataset(self.request(id).data)
 
+    def uploaded(self, digest: str) -> bytes | None:
+        """Arrow bytes of a kept data set by its digest; None where it is not kept."""
+        return self.results.arrow(digest)
+
     def jobs(self, session: str) -> list[Job]:
         """The session's jobs, newest first."""
         return self.table.jobs(session)

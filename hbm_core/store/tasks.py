@@ -84,16 +84,16 @@ def fit(job: Job, run: Run) -> Result:
             raise FitError("The fit was stopped.")
         return False
 
-    return result_of(
-        run_fit(
-            request,
-            run.results.dataset(request.data),
-            progress=run.progress,
-            should_stop=should_stop,
-            partial=run.partial,
-            time_limit=run.time_limit,
-        )
+    dataset = run.results.dataset(request.data)
+    tree = run_fit(
+        request,
+        dataset,
+        progress=run.progress,
+        should_stop=should_stop,
+        partial=run.partial,
+        time_limit=run.time_limit,
     )
+    return result_of(tree, request.spec(dataset))
 
 
 def run_fit(

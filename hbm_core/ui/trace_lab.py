@@ -1,8 +1,10 @@
-"""The parameterization lab: one study fitted in every geometry of its model, side by side, while others work."""
+"""The parameterization lab: one study fitted in every geometry of its model, side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from html import escape
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -72,7 +74,8 @@ def _draw(study: Study, geometries: dict[str, Study], found: dict[str, fits.FitV
     with left:
         theme.title("Same posterior, other geometry")
         st.html(
-            f'<p style="font-size:14px;line-height:20px;margin:0">{sentence(table, mode, len(geometries))}</p>'
+            f'<p style="font-size:14px;line-height:20px;margin:0">'
+            f"{sentence(table, mode, len(geometries))}</p>"
         )
         st.html(rows(found, read, table, mode, study.parameterization))
         if len(table):
@@ -86,10 +89,14 @@ def _draw(study: Study, geometries: dict[str, Study], found: dict[str, fits.FitV
                 plots.lab(table, gaps, names, mode), "trace_lab", "Speed and distance from exact by geometry"
             )
         theme.caption(
-            "Each row samples the same data, priors and seed; only the coordinates in which the sampler walks differ. "
-            "Effective size is the smallest over μ, τ and every θ alike. Time includes warm-up, not compilation, and "
-            "is longer while other fits share the machine. On the right, each mark is one parameter: all in the band is "
-            "the proof that the posterior is the same. A geometry with few effective draws has wide errors, so it can "
+            "Each row samples the same data, priors and seed; only the coordinates in which the sampler "
+            "walks differ. "
+            "Effective size is the smallest over μ, τ and every θ alike. Time includes warm-up, not "
+            "compilation, and "
+            "is longer while other fits share the machine. On the right, each mark is one parameter: all "
+            "in the band is "
+            "the proof that the posterior is the same. A geometry with few effective draws has wide "
+            "errors, so it can "
             "lie in the band and still be a bad one."
         )
 
@@ -136,19 +143,21 @@ def sentence(table: pd.DataFrame, mode: Mode, count: int) -> str:
     """What the finished runs show, in one or two sentences."""
     if not len(table):
         return (
-            "One way to write a model suits the sampler better than another, and which one depends on data and "
+            "One way to write a model suits the sampler better than another, and which one depends on "
+            "data and "
             "model. Run them all and see: effective draws per second, divergences, and distance from exact."
         )
     if len(table) == 1:
         name = GEOMETRIES[str(table["parameterization"].iloc[0])][0]
         return f"{name} is fitted already. Run the others to compare."
-    best = table.loc[table["ess_per_second"].idxmax()]
-    worst = table.loc[table["ess_per_second"].idxmin()]
+    order = table.sort_values("ess_per_second").to_dict("records")
+    worst, best = order[0], order[-1]
     ratio = best["ess_per_second"] / worst["ess_per_second"]
     accent = colours(mode)["accent"]
     first = (
         f"<b>{GEOMETRIES[best['parameterization']][0]}</b> gives "
-        f'<b style="color:{accent}">{number(ratio, 0 if ratio >= 10 else 1)} times</b> the effective draws per second of '
+        f'<b style="color:{accent}">{number(ratio, 0 if ratio >= 10 else 1)} times</b> the effective '
+        f"draws per second of "
         f"{GEOMETRIES[worst['parameterization']][0].lower()}"
     )
     if table["agrees"].isna().all():
@@ -170,12 +179,12 @@ def rows(
 ) -> str:
     """HTML of the lab's table: one row per geometry, its state or its figures."""
     c = colours(mode)
-    figures = table.set_index("parameterization") if len(table) else table
+    figures = {row["parameterization"]: row for row in table.to_dict("records")}
     body = []
     for name, look in found.items():
         title, words = GEOMETRIES[name]
-        if name in figures.index:
-            row = figures.loc[name]
+        if name in figures:
+            row = figures[name]
             bad = row["divergences"] > 0
             cells = [
                 number(row["min_ess"], 0) + f"<small> {escape(symbol(row['slowest']))}</small>",
@@ -189,8 +198,9 @@ def rows(
             ]
             text = "".join(f"<td>{cell}</td>" for cell in cells)
         else:
-            problem = read.get(name)
-            text = f'<td colspan="6" class="state">{_state(look, problem if isinstance(problem, str) else "", c)}</td>'
+            told = read.get(name)
+            problem = told if isinstance(told, str) else ""
+            text = f'<td colspan="6" class="state">{_state(look, problem, c)}</td>'
         mark = " ·&nbsp;in use" if name == current else ""
         body.append(f'<tr><th scope="row">{title}<small>{escape(words)}{mark}</small></th>{text}</tr>')
     head = ["", "Least ESS", "ESS per s", "Divergences", "R-hat", "Time", "From exact"]
@@ -198,17 +208,20 @@ def rows(
     return (
         f"<style>.lab{{border-collapse:collapse;width:100%;font-size:13px;line-height:18px;"
         f"font-variant-numeric:tabular-nums}}.lab td,.lab th{{text-align:right;padding:6px 0 6px 12px;"
-        f"vertical-align:top;white-space:nowrap}}.lab thead th{{font-weight:400;color:{c['ink-2']};padding-bottom:2px}}"
+        f"vertical-align:top;white-space:nowrap}}.lab thead th{{font-weight:400;color:{c['ink-2']};"
+        f"padding-bottom:2px}}"
         f".lab tbody td,.lab tbody th{{border-top:1px solid {c['grid']}}}.lab th[scope=row]{{text-align:left;"
-        f"padding-left:0;font-weight:600;color:{c['ink']}}}.lab small{{color:{c['ink-2']};font-size:12.5px;font-weight:400}}"
-        f".lab th small{{display:block;line-height:17px}}.lab .state{{text-align:left;color:{c['ink-2']};white-space:normal}}"
+        f"padding-left:0;font-weight:600;color:{c['ink']}}}.lab small{{color:{c['ink-2']};"
+        f"font-size:12.5px;font-weight:400}}"
+        f".lab th small{{display:block;line-height:17px}}.lab "
+        f".state{{text-align:left;color:{c['ink-2']};white-space:normal}}"
         f'.scroll{{overflow-x:auto}}</style><div class="scroll" tabindex="0" role="region" '
         f'aria-label="Table of parameterizations"><table class="lab"><thead><tr>{headings}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _distance(row: pd.Series, c: dict[str, str]) -> str:
+def _distance(row: Mapping[Hashable, Any], c: dict[str, str]) -> str:
     if row["agrees"] is None or pd.isna(row["largest"]):
         return "–"
     text = f"{number(row['largest'], 1)} MCSE"
@@ -222,8 +235,10 @@ def _state(look: fits.FitView, problem: str, c: dict[str, str]) -> str:
         case "running":
             percent = 100 * look.fraction
             bar = (
-                f'<div style="height:5px;max-width:260px;background:{c["grid"]};border-radius:3px;margin-top:4px">'
-                f'<div style="height:5px;width:{percent:.0f}%;background:{c["accent"]};border-radius:3px"></div></div>'
+                f'<div style="height:5px;max-width:260px;background:{c["grid"]};border-radius:3px;'
+                f'margin-top:4px">'
+                f'<div style="height:5px;width:{percent:.0f}%;background:{c["accent"]};border-radius:3px">'
+                f"</div></div>"
             )
             return escape(look.detail) + bar
         case "queued":

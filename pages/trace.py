@@ -1,0 +1,42 @@
+"""Trace: whether the draws can be believed, while they come and when they are done."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from hbm_core.errors import StoreError
+from hbm_core.ui import fits, session, theme
+from hbm_core.ui import trace_page as trace
+from hbm_core.ui.trace_lab import lab
+
+study = session.study()
+found = fits.view(study)
+try:
+    page = trace.open_page(study, found)
+except StoreError as problem:
+    theme.story("The kept fit of this study cannot be read.")
+    trace.damaged(study, problem)
+    st.stop()
+
+if page.read is not None:
+    theme.story(trace.story(page))
+elif found.status.active:
+    theme.story("Chains are walking the posterior; the exact answer waits beside them.")
+else:
+    theme.story(
+        "No draws yet: <b>fit</b> to see whether a sampler finds the exact posterior, and how we would know."
+    )
+    if found.status.state in ("failed", "cancelled"):
+        st.warning(f"{found.headline}. {found.detail}")
+
+chosen = st.segmented_control(
+    "View", [*trace.SECTIONS, trace.LAB], default="Traces", key="trace_section", label_visibility="collapsed"
+)
+if chosen == trace.LAB:
+    lab(study)
+elif page.read is not None:
+    trace.section(page, chosen or "Traces")
+elif found.status.active:
+    trace.running(study, page)
+else:
+    trace.waiting(page, found)

@@ -33,7 +33,13 @@ COLOURS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 #: Okabe–Ito in a fixed order; the last is the ink. One group alone takes the accent.
 GROUPS: tuple[tuple[str, str], ...] = (
-    *((colour, colour) for colour in ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")),
+    ("#0072b2", "#0072b2"),
+    ("#d55e00", "#d55e00"),
+    ("#009e73", "#009e73"),
+    ("#cc79a7", "#cc79a7"),
+    ("#e69f00", "#e69f00"),
+    ("#56b4e9", "#56b4e9"),
+    ("#f0e442", "#f0e442"),
     COLOURS["ink"],
 )
 
@@ -84,8 +90,10 @@ def group_colours(count: int, mode: Mode) -> list[str]:
 
 
 def css_variables(selector: str = ":host") -> str:
-    """Tokens as CSS custom properties ``--ppx-…`` of `selector`; ``[data-theme=dark]`` on it turns them dark."""
+    """Tokens as CSS custom properties ``--ppx-…`` of `selector`; its ``data-theme`` chooses the mode."""
     fonts = {"sans": SANS, "math": MATH}
     light = "".join(f"--ppx-{name}:{value};" for name, value in (colours("light") | fonts).items())
     dark = "".join(f"--ppx-{name}:{value};" for name, value in colours("dark").items())
-    return f"{selector}{{color-scheme:light;{light}}}\n{selector}[data-theme=dark]{{color-scheme:dark;{dark}}}\n"
+    return (
+        f"{selector}{{color-scheme:light;{light}}}\n{selector}[data-theme=dark]{{color-scheme:dark;{dark}}}\n"
+    )

@@ -87,7 +87,8 @@ def _family_entry(family: Family) -> str:
         for number in family.numbers
     ]
     return (
-        f"{{ label: {json.dumps(family.label)}, proper: {json.dumps(family.proper)}, numbers: {json.dumps(numbers)},\n"
+        f"{{ label: {json.dumps(family.label)}, proper: {json.dumps(family.proper)},\n"
+        f"    numbers: {json.dumps(numbers)},\n"
         f"    support: p => [{term(lower)}, {term(upper)}], tail: p => {term(family.tail(*probes))},\n"
         f"    log: (x, p) => {family.javascript} }}"
     )
@@ -276,6 +277,8 @@ class ExplorerData:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready mapping, the component's ``data``."""
         structure = self.spec.structure
+        posterior = None if self.posterior is None else posterior_value(self.posterior)
+        curves = posterior and posterior["curves"]
         return {
             "parts": list(self.parts),
             "units": {
@@ -296,12 +299,12 @@ class ExplorerData:
             "model": {
                 "id": self.model,
                 "engine": engine_of(self.spec),
-                "why_no_tau": why_no_tau(self.spec),
+                "why_no_tau": why_no_tau(self.spec, curves),
                 "complete": complete_value(self.spec),
             },
             "priors": [entry.as_dict() for entry in self.priors],
             "presets": [preset.as_dict() for preset in self.presets],
-            "posterior": None if self.posterior is None else posterior_value(self.posterior),
+            "posterior": posterior,
             "fit": asdict(self.fit),
             "message": self.message,
         }
@@ -323,20 +326,28 @@ def engine_of(spec: ModelSpec) -> Literal["browser", "server"]:
     )
 
 
-def why_no_tau(spec: ModelSpec) -> str:
-    """Why the τ panel has nothing to move under this model; empty where it has."""
-    structure = spec.structure
-    if structure.pooling == "complete":
-        return "This model holds that all true effects are equal: there is no spread τ to move."
-    if structure.pooling == "none":
-        return "This model pools nothing: there is no spread τ to move."
-    if "student_t" in (structure.effects, structure.likelihood):
-        return "Under heavy tails the estimates have no closed form given τ: see the forest, averaged over τ."
+def why_no_tau(spec: ModelSpec, curves: Mapping[str, Any] | None) -> str:
+    """Why the τ panel has nothing to move; empty where it has.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    curves : mapping or None
+        The posterior given τ, for models that the browser does not solve.
+    """
+    match spec.structure.pooling:
+        case "complete":
+            return "This model holds that all true effects are equal: there is no spread τ to move."
+        case "none":
+            return "This model pools nothing: there is no spread τ to move."
+    if engine_of(spec) == "server" and curves is None:
+        return "Given τ, these estimates have no closed form under this model and these priors."
     return ""
 
 
 def complete_value(spec: ModelSpec) -> float | None:
-    """Precision-weighted mean of the effects, where a model without τ still has a completely pooled answer."""
+    """Precision-weighted mean of the effects: complete pooling without a prior; None with covariates."""
     structure = spec.structure
     if structure.columns:
         return None
@@ -381,7 +392,7 @@ def posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
         "mu": moments("mu") if not spec.structure.columns else None,
         "tau": moments("tau"),
         "tau_density": _tau_density(posterior) if "tau" in posterior.names else None,
-        "curves": _curves(posterior) if engine_of(spec) == "server" and not why_no_tau(spec) else None,
+        "curves": _curves(posterior) if engine_of(spec) == "server" and "tau" in posterior.names else None,
         "error": _finite_or_none(posterior.error_absolute),
     }
 
@@ -399,11 +410,15 @@ def _tau_density(posterior: ExactPosterior) -> dict[str, Any]:
     }
 
 
-def _curves(posterior: ExactPosterior) -> dict[str, Any]:
+def _curves(posterior: ExactPosterior) -> dict[str, Any] | None:
     structure = posterior.spec.structure
     u = np.linspace(0, 1, 81 if len(structure.units) <= 100 else 41)
     with np.errstate(divide="ignore"):
-        given = posterior.given_tau(structure.typical_se * u / (1 - u))
+        tau = structure.typical_se * u / (1 - u)
+    try:
+        given = posterior.given_tau(tau)
+    except NotImplementedError:
+        return None
     return {
         "u": u.tolist(),
         "theta_mean": given.theta_mean.tolist(),
@@ -521,7 +536,7 @@ def _finite_list(values: np.ndarray) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Elicitation:
-    """ "`mass` of the prior on `param` between `low` and `high`", for a family."""
+    """What a person knows of a parameter: `mass` of its prior lies between `low` and `high`."""
 
     param: str
     family: str

@@ -5,21 +5,20 @@
  *   V_i = s_i² + τ²   P = p0 + Σ 1/V_i   m = (p0 m0 + Σ y_i/V_i)/P   B_i = s_i²/V_i
  *   θ_i | τ, y ~ Normal(B_i m + (1 − B_i) y_i,  B_i τ² + B_i²/P)
  *
- * What is left is one integral over τ. In x = log τ (or the logit of τ between finite edges) its integrand is
- * analytic in a strip and decays exponentially at both ends, so the trapezoid rule converges exponentially:
+ * What is left is one integral over τ. With τ = c exp(x − e^(−x)), or the logit of τ between finite edges, its
+ * integrand is analytic in a strip and vanishes at both ends, so the trapezoid rule converges exponentially:
  * a power τ^(a−1) at the origin is as harmless as an edge. Halving the step squares the error, which gives
  * the error estimate. The sums over units know no prior: they are kept with the data.
  *
- * Gelman et al. (2013), BDA3, section 5.4; Trefethen & Weideman (2014), SIAM Review 56, section 5.
+ * Gelman et al. (2013), BDA3, section 5.4; Takahasi & Mori (1974), Publ. RIMS 9, 721-741.
  */
 import { FAMILIES } from "./families.js";
 import { normalCdf, normalPdf } from "./special.js";
 
 export const Z50 = 0.6744897501960817, Z95 = 1.959963984540054;
-const STEP = 0.125;            // of the coarsest lattice, in x
-const LEFT = -28, RIGHT = 40;  // its ends, relative to log c
-const NATS = 42;               // what lies this far below the top is left out
-const CONVERGED = 1e-8;        // between two steps; the finer one is then as good as double precision
+const STEP = 0.125;               // of the coarsest lattice, in x
+const LEFT = -6.375, RIGHT = 40;  // its ends: τ/c from exp(−594) to exp(40)
+const NATS = 42;                  // what lies this far below the top is left out
 const FINEST = 14;
 const FIELDS = ["mean", "lo95", "lo50", "hi50", "hi95", "B"];
 
@@ -103,7 +102,11 @@ function logLikelihood(S, k, { m0, p0 }) {
 function changeOfVariable(data, [lower, upper]) {
   const a = Math.max(0, lower), { c } = data;
   if (upper === Infinity) {
-    return { left: LEFT, right: RIGHT, kept: a === 0, tau: x => a + c * Math.exp(x), logJacobian: x => x + Math.log(c) };
+    return {
+      left: LEFT, right: RIGHT, kept: a === 0,
+      tau: x => a + c * Math.exp(x - Math.exp(-x)),
+      logJacobian: x => x - Math.exp(-x) + Math.log1p(Math.exp(-x)) + Math.log(c),
+    };
   }
   const width = upper - a;
   return {
@@ -125,8 +128,8 @@ function level(data, map, l, from, to) {
   return made;
 }
 
-/** Nodes and weights of the posterior of τ, refined until two steps agree. */
-function quadrature(data, location, prior) {
+/** Nodes and weights of the posterior of τ, refined until the square of two steps' difference is below `tolerance`. */
+function quadrature(data, location, prior, tolerance) {
   const map = changeOfVariable(data, FAMILIES[prior.family].support(prior.numbers)), log = scaleLogDensity(prior);
   const last = Math.round((map.right - map.left) / STEP), base = level(data, map, 0, 0, last);
   const logWeight = (S, k) => logLikelihood(S, k, location) + log(S.tau[k]) + map.logJacobian(S.x[k]);
@@ -139,60 +142,62 @@ function quadrature(data, location, prior) {
   while (b > peak && !(lw[b] + 2 * Math.log1p(base.tau[b] / data.c) > top - NATS)) b--;
   a = Math.max(0, a - 2); b = Math.min(last, b + 2);
 
-  const nodes = { x: [], tau: [], log: [], weight: [], mean: [] };
+  const nodes = { tau: [], log: [], weight: [], mean: [] };
   const add = (S, k, value) => {
     if (!(value > -Infinity)) return;
-    nodes.x.push(S.x[k]); nodes.tau.push(S.tau[k]); nodes.log.push(value); nodes.weight.push(S.weight[k]); nodes.mean.push(S.mean[k]);
+    nodes.tau.push(S.tau[k]); nodes.log.push(value); nodes.weight.push(S.weight[k]); nodes.mean.push(S.mean[k]);
   };
   const { m0, p0 } = location;
-  // Below the lattice the likelihood is constant and the prior a power: the rest of the sum is geometric.
-  const slope = a === 0 ? (lw[1] - lw[0]) / STEP : 0;
   const summary = (h, count) => {
     let highest = -Infinity;
     for (let k = 0; k < count; k++) highest = Math.max(highest, nodes.log[k]);
     let Z = 0, u = 0, m = 0;
     for (let k = 0; k < count; k++) {
-      const rest = slope > 0 && nodes.x[k] === base.x[0] ? 1 / -Math.expm1(-slope * h) : 1;
-      const w = Math.exp(nodes.log[k] - highest) * rest;
+      const w = Math.exp(nodes.log[k] - highest);
       Z += w; u += w * nodes.tau[k] / (nodes.tau[k] + data.c); m += w * (p0 * m0 + nodes.weight[k] * nodes.mean[k]) / (p0 + nodes.weight[k]);
     }
     return { logZ: highest + Math.log(Z * h), u: u / Z, m: m / Z };
   };
   for (let k = a + (a % 2); k <= b; k += 2) add(base, k, lw[k]);
-  let before = summary(2 * STEP, nodes.x.length), h = STEP, error = Infinity;
+  let before = summary(2 * STEP, nodes.tau.length), h = STEP, error = Infinity;
   for (let k = a + 1 - (a % 2); k <= b; k += 2) add(base, k, lw[k]);
   for (let l = 0; ; ) {
-    const now = summary(h, nodes.x.length);
+    const now = summary(h, nodes.tau.length);
     error = Math.max(Math.abs(Math.expm1(now.logZ - before.logZ)), Math.abs(now.u - before.u), Math.abs(now.m - before.m) / data.c);
     before = now;
-    if (error < CONVERGED || l === FINEST) break;
+    if (error < 0.3 * Math.sqrt(tolerance) || l === FINEST) break;
     l += 1;
     const from = a * 2 ** (l - 1), to = b * 2 ** (l - 1) - 1, S = level(data, map, l, from, to), skip = from - S.from;
     for (let k = skip; k <= skip + to - from; k++) { const value = logWeight(S, k); if (value > top - 2 * NATS) { add(S, k, value); top = Math.max(top, value); } }
     h /= 2;
   }
-  const n = nodes.x.length, w = new Float64Array(n), P = new Float64Array(n), m = new Float64Array(n);
+  const n = nodes.tau.length, w = new Float64Array(n), P = new Float64Array(n), m = new Float64Array(n);
   for (let k = 0; k < n; k++) {
-    const rest = slope > 0 && nodes.x[k] === base.x[0] ? 1 / -Math.expm1(-slope * h) : 1;
-    w[k] = Math.exp(nodes.log[k] + Math.log(h) - before.logZ) * rest;
+    w[k] = Math.exp(nodes.log[k] + Math.log(h) - before.logZ);
     P[k] = p0 + nodes.weight[k];
     m[k] = (p0 * m0 + nodes.weight[k] * nodes.mean[k]) / P[k];
   }
-  return { tau: nodes.tau, w, P, m, logZ: before.logZ, error: error * error, map, base, lw };
+  return { tau: nodes.tau, w, P, m, error: error * error };
 }
 
 /** Quantile of a mixture of normals: Newton's steps inside a bracket, to `tolerance` in units of `scale`. */
 function mixtureQuantile(p, m, s, w, n, start, scale, tolerance) {
+  const near = 0.3 * Math.sqrt(tolerance) * scale;   // a step this small leaves its square as error
   let lo = -Infinity, hi = Infinity, x = start;
   for (let it = 0; it < 100; it++) {
     let F = 0, f = 0;
-    for (let k = 0; k < n; k++) { const z = (x - m[k]) / s[k]; F += w[k] * normalCdf(z); f += w[k] * normalPdf(z) / s[k]; }
+    for (let k = 0; k < n; k++) {
+      const z = (x - m[k]) / s[k], e = Math.exp(-0.5 * z * z);
+      F += w[k] * normalCdf(z, e);
+      f += w[k] * e / s[k];
+    }
+    f *= 0.3989422804014327;
     if (F > p) hi = x; else lo = x;
     let next = x - (F - p) / Math.max(f, 1e-3 / scale);
     if (!(next > lo && next < hi)) next = isFinite(lo) && isFinite(hi) ? (lo + hi) / 2 : x + Math.sign(p - F) * scale;
     const moved = Math.abs(next - x);
     x = next;
-    if (moved < tolerance * scale) break;
+    if (moved < near) break;
   }
   return x;
 }
@@ -200,7 +205,7 @@ function mixtureQuantile(p, m, s, w, n, start, scale, tolerance) {
 /**
  * The exact posterior.
  *
- * `tolerance` bounds the intervals' ends, in posterior sds; moments are always exact.
+ * `tolerance` bounds the error of the estimates and their intervals, in posterior sds.
  * Returns null where this engine does not apply, and { improper: true } where there is no posterior.
  */
 export function solve(data, priors, tolerance = 1e-11) {
@@ -208,14 +213,14 @@ export function solve(data, priors, tolerance = 1e-11) {
   if (!location) return null;
   const tail = posteriorTail(data, location, priors.tau);
   if (!(tail > 0)) return { improper: true };
-  const Q = quadrature(data, location, priors.tau), { J, y, s2, c } = data, { p0 } = location, n = Q.w.length;
+  const Q = quadrature(data, location, priors.tau, tolerance), { J, y, s2, c } = data, { p0 } = location, n = Q.w.length;
 
   let mu = 0, tau = 0, mu2 = 0, tau2 = 0;
   for (let k = 0; k < n; k++) { mu += Q.w[k] * Q.m[k]; tau += Q.w[k] * Q.tau[k]; }
   for (let k = 0; k < n; k++) { mu2 += Q.w[k] * (1 / Q.P[k] + (Q.m[k] - mu) ** 2); tau2 += Q.w[k] * (Q.tau[k] - tau) ** 2; }
 
-  const keep = [];
-  for (let k = 0; k < n; k++) if (Q.w[k] > 1e-15) keep.push(k);
+  const keep = [], least = Math.max(1e-13, 1e-3 * tolerance);
+  for (let k = 0; k < n; k++) if (Q.w[k] > least) keep.push(k);
   const K = keep.length, t2 = new Float64Array(K), w = new Float64Array(K), P = new Float64Array(K), m = new Float64Array(K);
   keep.forEach((k, j) => { t2[j] = Q.tau[k] ** 2; w[j] = Q.w[k]; P[j] = Q.P[k]; m[j] = Q.m[k]; });
   const view = emptyView(J), sd = new Float64Array(J), own = new Float64Array(J), others = new Float64Array(J), fromPrior = new Float64Array(J);
@@ -256,12 +261,19 @@ export function locationDensity({ w, m, P }, x) {
   return f;
 }
 
-/** log p(y | τ) anywhere, interpolated in log τ between kept sums (six-point Lagrange): for drawing. */
+/** x where x − e^(−x) = v. */
+function inverseMap(v) {
+  let x = v > 0 ? v : -Math.log(1 - v);
+  for (let it = 0; it < 8; it++) { const e = Math.exp(-x); x -= (x - e - v) / (1 + e); }
+  return x;
+}
+
+/** log p(y | τ) anywhere, interpolated between kept sums (six-point Lagrange): for drawing. */
 function smoothLikelihood(data, location) {
   const map = changeOfVariable(data, [0, Infinity]), last = Math.round((RIGHT - LEFT) / STEP), S = level(data, map, 0, 0, last);
   const L = Float64Array.from({ length: last + 1 }, (_, k) => logLikelihood(S, k, location));
   return tau => {
-    const t = Math.max(0, Math.min(last, (Math.log(tau / data.c) - LEFT) / STEP)), first = Math.max(0, Math.min(last - 5, Math.floor(t) - 2));
+    const t = Math.max(0, Math.min(last, (inverseMap(Math.log(tau / data.c)) - LEFT) / STEP)), first = Math.max(0, Math.min(last - 5, Math.floor(t) - 2));
     let value = 0;
     for (let i = 0; i < 6; i++) {
       let basis = 1;
@@ -273,12 +285,12 @@ function smoothLikelihood(data, location) {
 }
 
 const GAUSS3 = [[0.1127016653792583, 5 / 18], [0.5, 8 / 18], [0.8872983346207417, 5 / 18]];
-const CELLS = 240;
+const CELLS = 240, LOWEST = -28, HIGHEST = 40;   // in log of value over scale
 
 /** Distribution of a positive quantity from its log density: density, cdf and quantile, to drawing accuracy. */
 export function distribution(logDensity, [lower, upper], scale) {
-  const clip = v => Math.max(lower > 0 ? Math.log(lower / scale) : LEFT, Math.min(upper < Infinity ? Math.log(upper / scale) : RIGHT, v));
-  const x0 = clip(LEFT), x1 = clip(RIGHT), n = Math.max(8, Math.ceil((x1 - x0) / STEP)), f = x => logDensity(scale * Math.exp(x)) + x + Math.log(scale);
+  const clip = v => Math.max(lower > 0 ? Math.log(lower / scale) : LOWEST, Math.min(upper < Infinity ? Math.log(upper / scale) : HIGHEST, v));
+  const x0 = clip(LOWEST), x1 = clip(HIGHEST), n = Math.max(8, Math.ceil((x1 - x0) / STEP)), f = x => logDensity(scale * Math.exp(x)) + x + Math.log(scale);
   let top = -Infinity, at = 0;
   const values = Float64Array.from({ length: n + 1 }, (_, k) => f(x0 + (x1 - x0) * Math.min(1 - 1e-12, Math.max(1e-12, k / n))));
   values.forEach((v, k) => { if (v > top) { top = v; at = k; } });

@@ -60,7 +60,7 @@ export class ForestPart {
     const own = Math.max(narrow ? 36 : 44, widest([...units.y].slice(0, 60).map(v => fixed(v, this.decimals))) + 14);
     const pooled = Math.max(narrow ? 40 : 48, widest([...units.y].slice(0, 60).map(v => fixed(v, this.estimates))) + 14), pooling = narrow ? 0 : 40;
     this.columns = { own: W - pooling - pooled, pooled: W - pooling, pooling: pooling ? W : 0 };
-    this.x1 = dense ? W - (narrow ? 40 : 104) : W - pooling - pooled - own;
+    this.x1 = dense ? W - (narrow ? 76 : 104) : W - pooling - pooled - own;
     this.pitch = dense ? 400 / J : J > 12 ? (narrow ? 24 : 20) : narrow ? 28 : 24;
     this.offset = dense ? 0 : Math.min(4.75, this.pitch * 0.19);
     this.y1 = TOP + J * this.pitch + 4;

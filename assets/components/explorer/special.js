@@ -19,12 +19,11 @@ export function normalPdf(z) {
   return 0.3989422804014327 * Math.exp(-0.5 * z * z);
 }
 
-/** Standard normal distribution function (Hart 1968, as in West 2005). */
-export function normalCdf(z) {
+/** Standard normal distribution function (Hart 1968, as in West 2005); `e` is exp(−z²/2) where it is at hand. */
+export function normalCdf(z, e = Math.exp(-0.5 * z * z)) {
   const a = Math.abs(z);
   let tail = 0;
   if (a < 37) {
-    const e = Math.exp(-0.5 * a * a);
     if (a < 7.07106781186547) {
       let p = 3.52624965998911e-2 * a + 0.700383064443688;
       p = p * a + 6.37396220353165;

@@ -403,8 +403,6 @@ def _ledger(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     with right:
         rows = _rows(page)
         unit_words(page)
-        if not has_weights:
-            st.caption("This model's estimates are not weighted sums of the data, so no weights are shown.")
     with left:
         if has_weights:
             theme.title("Whose data each estimate is made of")
@@ -428,6 +426,8 @@ def _ledger(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
                 "the others', "
                 f"and from the prior mean.{more}"
             )
+        else:
+            st.info("This model's estimates are not weighted sums of the data, so no weights are shown.")
     theme.title("Pooling ledger")
     order = st.session_state.get("shrinkage_order", "raw")
     _ledger_table(page, plots.choose(page.table, order)["unit"].tolist())
@@ -437,11 +437,18 @@ def _ledger(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         points = points.sort_values("se").iloc[np.linspace(0, len(points) - 1, _MOST_POINTS).astype(int)]
     if has_factor:
         with law:
-            theme.title("The pull rises with the standard error: a law")
+            same = page.live.spec.structure.pooling != "partial"
+            theme.title(
+                "The pull is the same for all" if same else "The pull rises with the standard error: a law"
+            )
             picture(plots.against_se(points, page.view, "pooling"), "shrinkage_law")
-            theme.caption(f"The less precise a {one}, the more it is pulled, whatever it measured.")
+            theme.caption(
+                "Pooling nothing or everything pulls all alike, however precise they are."
+                if same
+                else f"The less precise a {one}, the more it is pulled, whatever it measured."
+            )
     with none if has_factor else law:
-        theme.title("The distance moved follows no such law")
+        theme.title("The distance moved follows no law in the standard error")
         picture(plots.against_se(points, page.view, "distance"), "shrinkage_distance")
         theme.caption(f"A {one} that already lies on the mean stays there, however noisy it is.")
 
@@ -450,7 +457,7 @@ def _ledger_table(page: Page, units: list[str]) -> None:
     view, key = page.view, "shrinkage_ledger"
     ledger = page.ledger.set_index("unit").loc[units].reset_index()
     ledger["pooling_interval"] = [
-        f"{number(a, 2)} – {number(b, 2)}" if np.isfinite(a) else "–"
+        f"{number(a, 2)} – {number(b, 2)}" if np.isfinite(a) else None
         for a, b in zip(ledger["pooling_low95"], ledger["pooling_high95"], strict=True)
     ]
     ledger = ledger[[name for name in COLUMNS if name == "unit" or ledger[name].notna().any()]]
@@ -500,9 +507,8 @@ def _ledger_table(page: Page, units: list[str]) -> None:
         row_height=35,
         alt="Pooling ledger",
     )
-    said = " ".join(
-        f"<b>{heading}</b> {text[0].lower()}{text[1:]}" for heading, text in list(COLUMNS.values())[4:]
-    )
+    explained = [COLUMNS[str(name)] for name in ledger if name not in ("unit", "raw", "se", "pooled")]
+    said = " ".join(f"<b>{heading}</b> {text[0].lower()}{text[1:]}" for heading, text in explained)
     theme.caption(said.replace("unit", view.words.one))
     st.download_button(
         "Download as CSV",

@@ -17,7 +17,7 @@ def frame_css(mode: Mode) -> str:
 [data-testid="stSidebarUserContent"] {{ padding-top: .5rem; padding-bottom: 1rem; }}
 [data-testid="stSidebar"] [data-testid="stWidgetLabel"] p {{ font-size: 11.5px; color: {c["ink-3"]}; }}
 [data-testid="stSidebar"] [data-baseweb="select"] {{ font-size: 13px; }}
-[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {{ color: {c["ink-2"]}; }}
+[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {{ color: {c["ink-2"]}; opacity: 1; }}
 [data-testid="stBaseButton-primary"], [data-testid="stBaseButton-primary"] p {{ color: {c["on-accent"]}; }}
 p.caption {{ font-size: {size}px; line-height: {line}px; color: {c["ink-2"]}; margin-top: -.4rem; }}
 p.caption b {{ color: {c["ink"]}; }}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from tests.browser.server import Server, browse, chromium, serve
 
@@ -46,7 +46,14 @@ def page(context: BrowserContext) -> Iterator[Page]:
     opened = context.new_page()
     opened.set_default_timeout(20_000)
     errors = Errors()
-    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+
+    def listen(message: ConsoleMessage) -> None:
+        # Opened at /page, Streamlit's client first asks for /page/_stcore/… to learn where it is mounted.
+        probing = "404" in message.text and "/_stcore/" in str(message.location.get("url", ""))
+        if message.type == "error" and not probing:
+            errors.append(message.text)
+
+    opened.on("console", listen)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     yield opened
     assert not errors, f"the console says: {errors}"

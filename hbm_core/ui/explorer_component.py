@@ -133,6 +133,11 @@ class Offer:
     numbers: tuple[float, ...]
     controls: tuple[Control, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain mapping for the browser."""
+        controls = [asdict(control) for control in self.controls]
+        return {"family": self.family, "numbers": list(self.numbers), "controls": controls}
+
 
 @dataclass(frozen=True)
 class PriorEntry:
@@ -148,6 +153,8 @@ class PriorEntry:
         As the study has it.
     offers : tuple of Offer
         Families to choose from.
+    unitless : bool
+        Whether the parameter carries no unit.
     """
 
     param: str
@@ -155,6 +162,7 @@ class PriorEntry:
     words: str
     prior: Prior
     offers: tuple[Offer, ...]
+    unitless: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain mapping for the browser."""
@@ -163,7 +171,8 @@ class PriorEntry:
             "symbol": self.symbol,
             "words": self.words,
             **_prior_value(self.prior),
-            "families": [asdict(offer) for offer in self.offers],
+            "unitless": self.unitless,
+            "families": [offer.as_dict() for offer in self.offers],
         }
 
 
@@ -347,9 +356,12 @@ def why_no_tau(spec: ModelSpec, curves: Mapping[str, Any] | None) -> str:
 
 
 def complete_value(spec: ModelSpec) -> float | None:
-    """Precision-weighted mean of the effects: complete pooling without a prior; None with covariates."""
+    """Precision-weighted mean of the effects: complete pooling under a flat prior.
+
+    None with covariates, and where the model itself is that answer.
+    """
     structure = spec.structure
-    if structure.columns:
+    if structure.columns or structure.pooling == "complete":
         return None
     weight = 1 / structure.se**2
     return float(weight @ structure.effect / weight.sum())
@@ -460,8 +472,10 @@ def prior_entries(
         around = (0.0, 0.0) if name in unitless or name == "beta" else (low, high)
         offered = tuple(dict.fromkeys((*families.get(name, ()), prior.family)))
         symbol, said = words.get(name, (name, name))
-        offers = tuple(offer(family, unit, around) for family in offered)
-        entries.append(PriorEntry(name, _SYMBOLS.get(symbol.lstrip("\\"), symbol), said, prior, offers))
+        offers = tuple(offer(family, unit, around, name in structure.positive) for family in offered)
+        entries.append(
+            PriorEntry(name, _SYMBOLS.get(symbol.lstrip("\\"), symbol), said, prior, offers, name in unitless)
+        )
     return tuple(entries)
 
 
@@ -472,14 +486,21 @@ def data_spread(spec: ModelSpec) -> float:
     return nice(max(structure.typical_se, float(quartiles)) * 0.95)
 
 
-def offer(family: str, spread: float, around: tuple[float, float] = (0.0, 0.0)) -> Offer:
-    """A family with its defaults and sliders for an outcome of this spread; locations reach past `around`."""
+def offer(
+    family: str, spread: float, around: tuple[float, float] = (0.0, 0.0), positive: bool = False
+) -> Offer:
+    """A family with its defaults and sliders for an outcome of this spread.
+
+    Locations reach past `around`; on a positive parameter they start at zero.
+    """
     declared = FAMILIES[family].numbers
     numbers = tuple(float(f"{number.scaled(number.default, spread):.4g}") for number in declared)
-    return Offer(family, numbers, tuple(control(number, spread, around) for number in declared))
+    return Offer(family, numbers, tuple(control(number, spread, around, positive) for number in declared))
 
 
-def control(number: Number, spread: float, around: tuple[float, float] = (0.0, 0.0)) -> Control:
+def control(
+    number: Number, spread: float, around: tuple[float, float] = (0.0, 0.0), positive: bool = False
+) -> Control:
     """A slider's range for one number of a family."""
     start = number.scaled(number.default, spread)
     if number.scaling == "inverse":
@@ -487,16 +508,12 @@ def control(number: Number, spread: float, around: tuple[float, float] = (0.0, 0
     if number.lower == 0:
         top = 5 * (nice(start) if number.scaling == "none" else start)
         return Control(top / 100, top, top / 100)
-    if number.scaling == "log":
-        step = 0.05
-        return Control(step * np.floor((start - 3) / step), step * np.ceil((start + 3) / step), step)
-    step = nice(spread / 10)
-    reach = 3 * spread
-    return Control(
-        step * float(np.floor((around[0] - reach) / step)),
-        step * float(np.ceil((around[1] + reach) / step)),
-        step,
+    step, reach = (
+        (0.05, 3.0) if number.scaling == "log" else (nice(spread / 10), max(3 * spread, 2 * abs(start)))
     )
+    low, high = (start, start) if number.scaling == "log" else around
+    least = 0.0 if positive and number.scaling != "log" else step * float(np.floor((low - reach) / step))
+    return Control(least, step * float(np.ceil((high + reach) / step)), step)
 
 
 def nice(value: float) -> float:

@@ -352,21 +352,24 @@ export function locationAt(data, { m0, p0 }, tau) {
   return { m: r / P, P };
 }
 
-/** Mean and sd of θ_i given τ, from μ's mean and precision at that τ. */
-export function effectAt(data, tau, { m, P }, i) {
-  const s2 = data.s2[i];
-  if (tau === Infinity) return { B: 0, mean: data.y[i], sd: data.s[i] };
-  const B = s2 / (s2 + tau * tau);
-  return { B, mean: B * m + (1 - B) * data.y[i], sd: Math.sqrt((1 - B) * s2 + B * B / P) };
+/** E and sd of θ_i given each of several τ, from μ's mean and precision there. */
+export function effectAlong(data, taus, at, i) {
+  const n = taus.length, mean = new Float64Array(n), sd = new Float64Array(n), s2 = data.s2[i], y = data.y[i];
+  for (let k = 0; k < n; k++) {
+    const B = s2 / (s2 + taus[k] * taus[k]), rest = B === 0 ? 0 : B * B / at[k].P;   // P may vanish where B does
+    mean[k] = B * at[k].m + (1 - B) * y;
+    sd[k] = Math.sqrt((1 - B) * s2 + rest);
+  }
+  return { mean, sd };
 }
 
 /** θ given τ, into `out`: closed form, run on every movement of the hand. */
 export function conditional(data, location, tau, out) {
-  const at = locationAt(data, location, tau);
-  out.m = at.m;
-  for (let i = 0; i < data.J; i++) {
-    const { B, mean, sd } = effectAt(data, tau, at, i);
-    setRow(out, i, B, mean, sd);
+  const { m, P } = locationAt(data, location, tau), { y, s2, J } = data;
+  out.m = m;
+  for (let i = 0; i < J; i++) {
+    const B = s2[i] / (s2[i] + tau * tau), rest = B === 0 ? 0 : B * B / P;
+    setRow(out, i, B, B * m + (1 - B) * y[i], Math.sqrt((1 - B) * s2[i] + rest));
   }
   return out;
 }

@@ -1,7 +1,7 @@
 /** The explorer: one study held in the browser, its parts, and what passes between them and Python. */
 import { el, isDark } from "./dom.js";
 import {
-  blendViews, conditional, copyView, emptyView, locationAt, locationPrior, prepare, scalePosterior, scalePrior, setRow, solve, weightsAt, effectAt,
+  blendViews, conditional, copyView, emptyView, locationAt, locationPrior, effectAlong, prepare, scalePosterior, scalePrior, setRow, solve, weightsAt,
 } from "./engine.js";
 import { StoryPart } from "./story.js";
 import { ForestPart } from "./forest.js";
@@ -135,7 +135,7 @@ class Explorer {
         if (result && !result.improper) found = this.solved = { ...result, key, units: this.units, hasPooling: true, source: "browser" };
       }
     }
-    this.updating = !found;
+    this.updating = !found && !this.data.message;
     if (found) this.posterior = found;
     else if (!this.posterior) this.posterior = this.server;
     if (!found) return;
@@ -192,13 +192,7 @@ class Explorer {
   along(u) {
     if (this.curves) return { mu: u.map(v => this.curveAt(v, (c, k) => (c.mu_mean ? c.mu_mean[k] : NaN))), row: i => ({ mean: u.map(v => this.curveAt(v, (c, k) => c.theta_mean[k][i])), sd: u.map(v => this.curveAt(v, (c, k) => c.theta_sd[k][i])) }) };
     const taus = u.map(v => this.spreadOf(v)), at = taus.map(t => locationAt(this.units, this.location, t));
-    return {
-      mu: at.map(a => a.m),
-      row: i => {
-        const effects = taus.map((t, k) => effectAt(this.units, t, at[k], i));
-        return { mean: effects.map(e => e.mean), sd: effects.map(e => e.sd) };
-      },
-    };
+    return { mu: at.map(a => a.m), row: i => effectAlong(this.units, taus, at, i) };
   }
 
   curveAt(v, value) {

@@ -37,14 +37,12 @@ export class ForestPart {
     const mean = svg("svg", { width: 2, height: 16 }, svg("path", { d: "M1 0v16", class: "mean-line" }));
     const items = [el("li", {}, raw, `on its own, 95${NBSP}%`), el("li", {}, pooled, `partially pooled, 50${NBSP}% and 95${NBSP}%`)];
     this.meanKey = el("li", {}, mean, "pooled mean");
-    this.ghostKey = el("li", { hidden: true }, svg("svg", { width: 24, height: 10 }, svg("path", { d: "M0 5h24", class: "ghost-line" }), svg("circle", { cx: 12, cy: 5, r: 3.5, class: "ghost-mark" })), "pinned");
     if (groups && groups.length > 1) {
       items.push(el("li", { class: "groups" }, ...groups.slice(0, 8).map((name, g) => el("span", { title: name }, svg("svg", { width: 10, height: 10 }, svg("circle", { cx: 5, cy: 5, r: RADIUS, style: `fill: var(--ppx-g${g + 1})` })), groups.length <= 4 ? name : "")),
         groups.length > 4 ? `${groups.length} groups` : ""));
     }
     items.push(this.meanKey);
     if (truth) items.push(el("li", {}, svg("svg", { width: 10, height: 10 }, svg("path", { d: diamond(5, 5), class: "truth" })), "truth"));
-    items.push(this.ghostKey);
     return items;
   }
 
@@ -108,7 +106,9 @@ export class ForestPart {
       }
     }
     parts.push(this.raws);
-    if (this.truth && !dense) parts.push(svg("path", { d: this.truth.map((v, i) => (Number.isFinite(v) ? diamond(this.X(v), this.rowY(i)) : "")).join(""), class: "truth" }));
+    const known = (this.truth || []).map((v, i) => [v, i]).filter(([v]) => Number.isFinite(v));
+    if (dense) parts.push(svg("path", { d: known.map(([v, i]) => `M${(this.X(v) - 0.8).toFixed(1)} ${this.rowY(i).toFixed(2)}h1.6`).join(""), class: "truth-dense" }));
+    else parts.push(svg("path", { d: known.map(([v, i]) => diamond(this.X(v), this.rowY(i))).join(""), class: "truth" }));
     this.labels = [];
     const head = { y: TOP - 8, class: "col" }, moving = [this.meanText = svg("text", { class: "col", y: TOP - 8, "text-anchor": "middle" })];
     this.cells = [];
@@ -146,7 +146,6 @@ export class ForestPart {
     for (const input of this.modes.querySelectorAll("input")) input.disabled = !held && input.value === "held";
     this.modes.hidden = Boolean(app.data.model.why_no_tau);
     this.sort.value = app.sorting;
-    this.ghostKey.hidden = !app.ghost;
     setText(this.title.lastChild, app.updating ? " updating…" : "");
     this.meanKey.hidden = !app.posterior || !Number.isFinite(app.posterior.view.m);
   }

@@ -29,7 +29,7 @@ export class PoolingsPart {
   render() {
     const { app } = this, { data, units, focus, posterior } = app, digits = Math.max(1, data.units.digits + 1);
     setText(this.title, `Three answers for ${data.words.one} ${data.units.label[focus]}`);
-    const partial = app.averaged ? ["Partial pooling"] : ["Partial, at ", ["τ", "maths"], ` = ${spread(app.tau, units.c)}`];
+    const partial = data.model.why_no_tau && !app.canHold ? ["This model"] : app.averaged ? ["Partial pooling"] : ["Partial, at ", ["τ", "maths"], ` = ${spread(app.tau, units.c)}`];
     this.show(this.rows[0], ["No pooling"], fixed(units.y[focus], digits), { own: 1, others: 0, prior: 0 });
     this.show(this.rows[1], partial, fixed(app.target().mean[focus], digits), app.weights(focus));
     const complete = this.complete(focus);

@@ -10,7 +10,9 @@ export class PriorsPart {
   constructor(app) {
     this.app = app;
     const { data } = app;
-    this.pin = el("button", { type: "button", class: "link", onclick: () => app.pin(!app.ghost) }, "Pin");
+    this.pinWords = el("span", {});
+    this.pinMark = svg("svg", { width: 24, height: 8, "aria-hidden": "true" }, svg("path", { d: "M0 4h24", class: "ghost-line" }), svg("circle", { cx: 12, cy: 4, r: 3.5, class: "ghost-mark" }));
+    this.pin = el("button", { type: "button", class: "link pin", onclick: () => app.pin(!app.ghost) }, this.pinMark, this.pinWords);
     const name = `preset-${app.serial++}`;
     this.presets = data.presets.map(preset => {
       const input = el("input", { type: "radio", name, value: preset.id, onchange: () => app.usePreset(app.data.presets.find(p => p.id === preset.id)) });
@@ -30,7 +32,8 @@ export class PriorsPart {
   refresh() {
     const { app } = this, chosen = app.data.presets.find(preset => sameAs(app, preset));
     for (const { preset, input } of this.presets) input.checked = Boolean(chosen) && preset.id === chosen.id;
-    setText(this.pin, app.ghost ? "Unpin" : "Pin picture");
+    setText(this.pinWords, app.ghost ? "Unpin" : "Pin picture");
+    this.pinMark.style.display = app.ghost ? "" : "none";
     setAttribute(this.pin, "aria-pressed", Boolean(app.ghost));
     setText(this.message, app.data.message || "");
     this.message.hidden = !app.data.message;
@@ -129,7 +132,7 @@ class PriorBlock {
     else this.drawOther();
   }
 
-  unit() { const { unit } = this.app.data.words; return unit ? ` ${unit}` : ""; }
+  unit() { const { unit } = this.app.data.words; return unit && !this.given.unitless ? ` ${unit}` : ""; }
 
   /** On the forest's own scale. */
   drawLocation() {
@@ -157,11 +160,11 @@ class PriorBlock {
     if (lower >= 0) {
       const prior = positive(this.prior, 1), hi = Math.min(upper, prior.quantile(0.98)), step = niceStep(hi / 4);
       drawSketch(this.sketch, this.width, [0, hi], multiples(0, hi, step), t => prior.density(Math.max(t, 1e-6 * hi)), null);
-      return setText(this.words, `Half below ${rough(prior.quantile(0.5))}, 90${NBSP}% below ${rough(prior.quantile(0.9))}.`);
+      return setText(this.words, `Half below ${rough(prior.quantile(0.5))}, 90${NBSP}% below ${rough(prior.quantile(0.9))}${this.unit()}.`);
     }
     const [a, b] = lineQuantiles(family, numbers, [0.05, 0.95]), lo = 1.5 * a - 0.5 * b, hi = 1.5 * b - 0.5 * a;
     drawSketch(this.sketch, this.width, [lo, hi], multiples(lo, hi, niceStep((hi - lo) / 5)), x => Math.exp(log(x, numbers)), null);
-    setText(this.words, `90${NBSP}% between ${rough(a)} and ${rough(b)}.`);
+    setText(this.words, `90${NBSP}% between ${rough(a)} and ${rough(b)}${this.unit()}.`);
   }
 }
 
@@ -191,7 +194,7 @@ class PoolingBlock {
       svg("path", { d: `M0 ${HEIGHT + 0.5}H${W}M.5 ${HEIGHT}v4M${W / 2} ${HEIGHT}v4M${W - 0.5} ${HEIGHT}v4`, class: "axis-line" }),
       ...[[0, "start", "0, own value"], [W / 2, "middle", "½"], [W, "end", "pooled mean, 1"]].map(([at, anchor, text]) => svg("text", { x: at, y: HEIGHT + 16, "text-anchor": anchor }, text)));
     const after = percent(both.post(c));
-    setText(this.words, both.prior ? `Over half pooled: ${percent(both.prior(c))} before the data, ${after} after.` : `Over half pooled: ${after} after the data.`);
+    setText(this.words, both.prior ? `Over half pooled: ${percent(both.prior(c))} before data, ${after} after.` : `Over half pooled: ${after} after data.`);
   }
 
   cdfs() {

@@ -4,6 +4,7 @@ import { Z50 } from "./engine.js";
 import { dodged, multiples, niceStep, short, spread } from "./format.js";
 
 const SAMPLES = 120, BAND_SAMPLES = 80, DENSITY = 320, PANEL_TOP = 8;
+const BUNDLE_REST = 120;   // ms between drawings of many lines while a prior moves
 
 export class TauPart {
   constructor(app) {
@@ -129,13 +130,14 @@ export class TauPart {
     setRuns(this.caption, [["How to read this.", "strong"], ` Each arrow runs from what a ${words.one} measured to what it is pooled to. Below, each line follows one ${words.one} from one value for all (left) to each on its own (right), darkest where the data put `,
       ["τ", "maths"], "; drag ", ["τ", "maths"], ` and the forest follows. Areas are probabilities.${exact}`]);
     this.caption.hidden = Boolean(why);
-    for (const c of [this.cBundle, this.cFocus, this.cFront]) c.clearRect(0, 0, this.W, this.height);
+    for (const c of [this.cFocus, this.cFront]) c.clearRect(0, 0, this.W, this.height);
+    if (!app.canHold) this.cBundle.clearRect(0, 0, this.W, this.height);
     if (!app.canHold) { for (const path of Object.values(this.density)) path.setAttribute("d", ""); return; }
     const u = Array.from({ length: SAMPLES + 1 }, (_, k) => k / SAMPLES), along = app.along(u);
     this.lines = { u, mu: along.mu, row: new Array(app.J) };
     for (let i = 0; i < app.J; i++) this.lines.row[i] = along.row(i).mean;
     this.drawDensities();
-    this.drawBundle();
+    this.bundleWhenDue();
     this.marked = -1;
   }
 
@@ -161,8 +163,18 @@ export class TauPart {
     return gradient;
   }
 
+  /** Hundreds of lines cost more than a frame: while a prior moves they follow a few times a second. */
+  bundleWhenDue() {
+    clearTimeout(this.bundleTimer);
+    const wait = this.app.dense && this.app.posterior.source === "browser" ? (this.bundleAt || 0) + BUNDLE_REST - performance.now() : 0;
+    if (wait > 0) this.bundleTimer = setTimeout(() => this.drawBundle(), wait);
+    else this.drawBundle();
+  }
+
   drawBundle() {
-    const { app, cBundle: c } = this, { J, dense, colours } = app, { u, mu, row } = this.lines, every = dense ? 2 : 1, byColour = new Map();
+    this.bundleAt = performance.now();
+    this.cBundle.clearRect(0, 0, this.W, this.height);
+    const { app, cBundle: c } = this, { J, dense, colours } = app, { u, mu, row } = this.lines, every = dense ? 4 : 1, byColour = new Map();
     for (let i = 0; i < J; i++) { const name = app.colourName(i); if (!byColour.has(name)) byColour.set(name, []); byColour.get(name).push(i); }
     c.save();
     this.clip(c);

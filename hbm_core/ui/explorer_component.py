@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import streamlit as st
@@ -377,8 +378,21 @@ def decimals(effect: np.ndarray, typical_se: float) -> int:
     return min(exact, most)
 
 
+#: Quantiles of many units take longer than a rerun should: told once per posterior.
+_TOLD: WeakKeyDictionary[ExactPosterior, dict[str, Any]] = WeakKeyDictionary()
+
+
 def posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
-    """An exact posterior as the browser needs it: moments, intervals, weights, and the density of τ."""
+    """An exact posterior as the browser needs it: moments, intervals, weights, and the density of τ.
+
+    The mapping is shared between calls: read-only.
+    """
+    if posterior not in _TOLD:
+        _TOLD[posterior] = _posterior_value(posterior)
+    return _TOLD[posterior]
+
+
+def _posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
     spec, units = posterior.spec, posterior.theta
     lo95, lo50, hi50, hi95 = posterior.quantiles((0.025, 0.25, 0.75, 0.975))[units].T
 

@@ -57,7 +57,9 @@ def config(mode: Mode) -> dict[str, Any]:
             "offset": 8,
         },
         "text": {"color": c["ink-2"], "fontSize": plot, "font": SANS},
+        # A reader hears the figure's title and axes; marks one by one, unnamed, would only be noise.
         "aria": True,
+        "mark": {"aria": False},
     }
 
 

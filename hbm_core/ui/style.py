@@ -8,7 +8,7 @@ from hbm_core.plots.tokens import TYPE, Mode, colours
 def frame_css(mode: Mode) -> str:
     """Return the frame's rules in one mode."""
     c = colours(mode)
-    size, line = TYPE["caption"]
+    (size, line), title = TYPE["caption"], TYPE["title"]
     return f"""
 [data-testid="stMainBlockContainer"] {{ padding: 1.75rem 2.5rem 2rem; max-width: 1180px; }}
 [data-testid="stHeader"] {{ background: transparent; height: 2.5rem; }}
@@ -17,11 +17,12 @@ def frame_css(mode: Mode) -> str:
 [data-testid="stSidebarUserContent"] {{ padding-top: .5rem; padding-bottom: 1rem; }}
 [data-testid="stSidebar"] [data-testid="stWidgetLabel"] p {{ font-size: 11.5px; color: {c["ink-3"]}; }}
 [data-testid="stSidebar"] [data-baseweb="select"] {{ font-size: 13px; }}
-[data-testid="stCaptionContainer"], [data-testid="stCaptionContainer"] p {{ color: {c["ink-2"]}; opacity: 1; }}
+[data-testid="stCaptionContainer"] p {{ color: {c["ink-2"]}; }}
+[data-testid="stCaptionContainer"] {{ color: {c["ink-2"]}; opacity: 1; }}
 [data-testid="stBaseButton-primary"], [data-testid="stBaseButton-primary"] p {{ color: {c["on-accent"]}; }}
 p.caption {{ font-size: {size}px; line-height: {line}px; color: {c["ink-2"]}; margin-top: -.4rem; }}
 p.caption b {{ color: {c["ink"]}; }}
-h5 {{ font-size: {TYPE["title"][0]}px !important; line-height: {TYPE["title"][1]}px; }}
+[data-testid="stMain"] h2 {{ font-size: {title[0]}px; line-height: {title[1]}px; padding: .3rem 0; }}
 [data-testid="stTable"] {{ font-size: 13px; }}
 @media (max-width: 640px) {{ [data-testid="stMainBlockContainer"] {{ padding: 3.25rem 1rem 2rem; }} }}
 """

@@ -25,7 +25,7 @@ def caption(text: str) -> None:
 
 def title(text: str) -> None:
     """A figure's title: says what is seen."""
-    st.markdown(f"##### {text}")
+    st.markdown(f"## {text}")
 
 
 def story(text: str) -> None:

@@ -13,7 +13,7 @@ from tests.browser.server import ROOT, Server, settled
 
 pytestmark = pytest.mark.browser
 PAGES = [path.stem for path in sorted((ROOT / "pages").glob("*.py"))]
-#: Streamlit's own: rule → why it is not ours to mend.
+#: Streamlit's own: rule → what its markup has in it. (Its navigation nests group headings in a list.)
 BASELINE: dict[str, str] = json.loads((Path(__file__).parent / "axe_baseline.json").read_text())
 
 
@@ -59,11 +59,12 @@ def test_no_accessibility_violation_beyond_streamlits_own(
         page.goto(server.url + path_of(name))
         settled(page)
         page.wait_for_timeout(800)
-        found = {
-            violation["id"]: [node["html"][:200] for node in violation["nodes"]]
+        found = [
+            (violation["id"], node["html"][:200], node["failureSummary"][:300])
             for violation in Axe().run(page).response["violations"]
-            if violation["id"] not in BASELINE
-        }
-        assert not found, json.dumps(found, indent=1)
+            for node in violation["nodes"]
+            if not (violation["id"] in BASELINE and BASELINE[violation["id"]] in node["html"])
+        ]
+        assert not found, "\n".join(map(str, found))
     finally:
         page.close()

@@ -23,6 +23,7 @@ from hbm_core.models.dataset import Words
 from hbm_core.models.families import FAMILIES, Family, Number
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
+from hbm_core.plots.theme import digits
 from hbm_core.plots.tokens import css_variables
 
 ASSETS = Path(__file__).parents[2] / "assets" / "components" / "explorer"
@@ -298,7 +299,8 @@ class ExplorerData:
                 "group": None if self.group is None else np.asarray(self.group, dtype=int).tolist(),
                 "groups": list(self.groups),
                 "truth": None if self.truth is None else _finite_list(self.truth),
-                "digits": decimals(structure.effect, structure.typical_se),
+                "digits": said.raw,
+                "estimateDigits": said.estimate,
             },
             "words": asdict(self.words),
             "focus": self.focus or structure.units[0],
@@ -366,16 +368,6 @@ def complete_value(spec: ModelSpec) -> float | None:
         return None
     weight = 1 / structure.se**2
     return float(weight @ structure.effect / weight.sum())
-
-
-def decimals(effect: np.ndarray, typical_se: float) -> int:
-    """Decimals in which raw values are said: the data's own, but none far below their standard error."""
-    most = max(0, int(np.ceil(-np.log10(typical_se / 50))))
-    exact = next(
-        (d for d in range(7) if np.allclose(effect, np.round(effect, d), rtol=1e-12, atol=1e-9 * typical_se)),
-        7,
-    )
-    return min(exact, most)
 
 
 #: Quantiles of many units take longer than a rerun should: told once per posterior.

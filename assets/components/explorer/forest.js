@@ -51,7 +51,7 @@ export class ForestPart {
   layout() {
     const { app } = this, { data, units, narrow, dense, J } = app, W = this.W = app.leftWidth, labels = data.units.label;
     this.decimals = data.units.digits;
-    this.estimates = Math.max(1, this.decimals + 1);
+    this.estimates = data.units.estimateDigits;
     const widest = texts => texts.reduce((most, text) => Math.max(most, textWidth(text, LABEL_BOLD)), 0);
     const most = narrow ? 84 : 168;
     this.x0 = dense ? (narrow ? 40 : 64) : Math.min(most, Math.max(narrow ? 30 : 58, widest([...labels.slice(0, 60), ...(narrow ? [] : [capital(data.words.one)])]) + 16));

@@ -27,7 +27,7 @@ export class PoolingsPart {
   refresh() {}
 
   render() {
-    const { app } = this, { data, units, focus, posterior } = app, digits = Math.max(1, data.units.digits + 1);
+    const { app } = this, { data, units, focus, posterior } = app, digits = data.units.estimateDigits;
     setText(this.title, `Three answers for ${data.words.one} ${data.units.label[focus]}`);
     const partial = data.model.why_no_tau && !app.canHold ? ["This model"] : app.averaged ? ["Partial pooling"] : ["Partial, at ", ["τ", "maths"], ` = ${spread(app.tau, units.c)}`];
     this.show(this.rows[0], ["No pooling"], fixed(units.y[focus], digits), { own: 1, others: 0, prior: 0 });

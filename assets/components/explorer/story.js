@@ -11,11 +11,11 @@ export class StoryPart {
   layout() {}
 
   refresh() {
-    const { data, posterior, units } = this.app, { label, digits } = data.units;
+    const { data, posterior, units } = this.app, { label, digits, estimateDigits } = data.units;
     setRuns(this.node, data.story.map(segment => {
       if (Array.isArray(segment)) return segment[1] && segment[1] !== "plain" ? [segment[0], segment[1]] : segment[0];
       const i = label.indexOf(segment.unit), style = segment.style || "plain";
-      const value = i < 0 || !posterior ? "–" : segment.value === "raw" ? fixed(units.y[i], digits) : fixed(posterior.view.mean[i], Math.max(1, digits + 1));
+      const value = i < 0 || !posterior ? "–" : segment.value === "raw" ? fixed(units.y[i], digits) : fixed(posterior.view.mean[i], estimateDigits);
       return [value + (segment.after || ""), style];
     }));
   }

@@ -354,6 +354,106 @@ def check(fit: FitId, json: JsonFlag = False) -> None:
 
 
 @command
+def coverage(
+    scenario: ScenarioName,
+    dataset: DatasetName = None,
+    data: DataFile = None,
+    model: ModelId = None,
+    prior: Priors = None,
+    replications: Annotated[int, typer.Option("--replications", help="Simulated data sets.")] = 1000,
+    tau: Annotated[
+        list[float] | None,
+        typer.Option("--tau", help="A fixed true spread; may be repeated. Drawn from the prior by default."),
+    ] = None,
+    effects: Annotated[str, typer.Option("--effects", help="normal, student_t or clusters.")] = "normal",
+    nu: Annotated[float, typer.Option("--nu", help="Degrees of freedom of student_t effects.")] = 4.0,
+    se_factor: Annotated[float, typer.Option("--se-factor", help="True noise over reported se.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 42,
+    json: JsonFlag = False,
+) -> None:
+    """Simulate worlds with these standard errors and see what each estimator's intervals cover."""
+    from hbm_core.analysis.coverage import Truth, coverage_study
+    from hbm_core.analysis.promise import infinite, lab_priors
+
+    if not 2 <= replications <= 1_000_000:
+        raise InputError("--replications", "a whole number from 2 to 1,000,000", replications)
+    study = _study(scenario, dataset, model, prior)
+    spec = study.spec(_data(study, data, dataset))
+    priors = lab_priors(spec)
+    center = float(priors["mu"].distribution.mean()) if priors["mu"].proper else 0.0
+    begun, parts = time.perf_counter(), []
+    worlds: list[float | None] = [*tau] if tau else [None]
+    for value in worlds:
+        truth = Truth(
+            se=tuple(spec.structure.se),
+            mu=priors["mu"] if value is None else center,
+            tau=priors["tau"] if value is None else value,
+            effects=effects,  # type: ignore[arg-type]
+            nu=nu,
+            se_factor=se_factor,
+        )
+        part = coverage_study(truth, {"partial": priors}, replications=replications, seed=seed)
+        part = infinite(part, priors["tau"].tail if value is None else float("inf"))
+        part.insert(1, "tau", value)
+        parts.append(part)
+    table = pd.concat([part.astype({"tau": float}) for part in parts], ignore_index=True)
+    found = {
+        "scenario": scenario,
+        "model": study.model,
+        "priors": {name: item.text for name, item in priors.items()},
+        "replications": replications,
+        "seed": seed,
+        "rows": table.to_dict(orient="records"),
+        "timings": {"total": time.perf_counter() - begun},
+    }
+    columns = ["estimator", "tau", "bin", "level", "coverage", "coverage_se", "width", "rmse", "bias"]
+    shown = table[table["level"] == 0.95][columns]
+    _answer(json, found, lambda: shown.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+
+
+@command
+def sbc(
+    scenario: ScenarioName,
+    dataset: DatasetName = None,
+    data: DataFile = None,
+    model: ModelId = None,
+    prior: Priors = None,
+    constant: Constants = None,
+    covariate: Covariates = None,
+    replications: Annotated[int, typer.Option("--replications", help="Simulated data sets.")] = 200,
+    engine: Annotated[str, typer.Option("--engine", help="exact.")] = "exact",
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 42,
+    json: JsonFlag = False,
+) -> None:
+    """Simulation-based calibration: whether posteriors rank the truth evenly."""
+    from hbm_core.analysis.coverage import sbc_pit, uniformity
+
+    if engine != "exact":
+        raise InputError("--engine", "exact", repr(engine))
+    if not 10 <= replications <= 100_000:
+        raise InputError("--replications", "a whole number from 10 to 100,000", replications)
+    study = _study(scenario, dataset, model, prior, constant, covariate, engine="exact")
+    spec = study.spec(_data(study, data, dataset))
+    begun = time.perf_counter()
+    verdict = uniformity(sbc_pit(spec, replications, seed))
+    seconds = time.perf_counter() - begun
+    found = {
+        "scenario": scenario,
+        "model": study.model,
+        "engine": engine,
+        **verdict,
+        "seed": seed,
+        "timings": {"total": seconds},
+    }
+    said = "Calibrated" if verdict["passed"] else "Not calibrated"
+    text = (
+        f"{said}: largest departure {verdict['statistic']:.2f} ({verdict['worst']}), "
+        f"{verdict['threshold']:.2f} allowed, {replications} data sets, {seconds:.1f} s"
+    )
+    _answer(json, found, lambda: text)
+
+
+@command
 def code(fit: FitId, json: JsonFlag = False) -> None:
     """Print a stand-alone PyMC script that reproduces a fit."""
     from hbm_core.report.code import script

@@ -1,0 +1,16 @@
+"""Coverage: what intervals promise, and whether they keep it, in worlds whose truth is known."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from hbm_core.ui import session
+from hbm_core.ui.coverage_page import SECTIONS, open_page, section, story
+from hbm_core.ui.live import live
+
+page = open_page(live(session.study()))
+story(page)
+chosen = st.segmented_control(
+    "View", list(SECTIONS), default="Coverage", key="coverage_section", label_visibility="collapsed"
+)
+section(page, chosen or "Coverage")

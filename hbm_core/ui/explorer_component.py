@@ -288,6 +288,7 @@ class ExplorerData:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready mapping, the component's ``data``."""
         structure = self.spec.structure
+        said = digits(structure.effect, structure.se)
         posterior = None if self.posterior is None else posterior_value(self.posterior)
         curves = posterior and posterior["curves"]
         return {

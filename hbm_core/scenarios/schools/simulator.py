@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from string import ascii_uppercase
 from typing import Any
 
@@ -68,7 +69,8 @@ def simulate(seed: int, knobs: Mapping[str, Any]) -> Dataset:
     units = list(ascii_uppercase[:count]) if count <= 26 else [f"S{i:0{width}d}" for i in range(1, count + 1)]
     truth |= {f"theta[{unit}]": float(value) for unit, value in zip(units, theta, strict=True)}
     table = pd.DataFrame({"unit": units, "effect": effect, "se": se, **covariate})
-    return Dataset("simulated", f"{count} simulated schools, seed {seed}", table, SCHOOL_WORDS, "", truth)
+    words = replace(SCHOOL_WORDS, headline="")
+    return Dataset("simulated", f"{count} simulated schools, seed {seed}", table, words, "", truth)
 
 
 def _standard_errors(rng: np.random.Generator, count: int, kind: str, low: float, high: float) -> np.ndarray:

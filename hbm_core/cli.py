@@ -122,7 +122,7 @@ def _units_shown(names: list[str], units: str) -> list[str]:
 def parameters_json(summary: pd.DataFrame, units: str = "auto") -> dict[str, Any]:
     """One entry per parameter, in the shape that `hbm exact` and `hbm fit` promise."""
     shown = _units_shown(list(summary.index), units)
-    return {name: parameter_entry(summary.loc[name]) for name in shown}
+    return {str(name): parameter_entry(row) for name, row in summary.loc[shown].iterrows()}
 
 
 def _summary_text(summary: pd.DataFrame, units: str) -> str:

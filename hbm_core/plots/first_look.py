@@ -31,7 +31,9 @@ def funnel_table(structure: TwoLevelNormal) -> tuple[pd.DataFrame, pd.DataFrame]
     return points, pd.DataFrame({"se": se, "low": mean - _Z95 * se, "mid": mean, "high": mean + _Z95 * se})
 
 
-def funnel(points: pd.DataFrame, lines: pd.DataFrame, axis: str, mode: Mode) -> alt.LayerChart:
+def funnel(
+    points: pd.DataFrame, lines: pd.DataFrame, axis: str, mode: Mode
+) -> alt.LayerChart | alt.FacetChart:
     """Draw `funnel_table`: the more precise a unit, the higher it stands."""
     c = colours(mode)
     y = alt.Y(

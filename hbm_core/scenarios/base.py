@@ -80,6 +80,10 @@ class Model:
         Those that apply; the first is the default.
     families : mapping of str to tuple of str
         Prior families offered per parameter.
+    exact : bool
+        Whether an exact engine covers it.
+    covariates : bool
+        Whether it takes columns of the data as moderators.
     """
 
     id: str
@@ -92,6 +96,7 @@ class Model:
     parameterizations: tuple[str, ...]
     families: Mapping[str, tuple[str, ...]]
     exact: bool = True
+    covariates: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,14 @@ class Scenario(ABC):
     @abstractmethod
     def estimate(self, dataset: Dataset) -> pd.DataFrame:
         """Classical estimators side by side, one row per unit and estimator."""
+
+    @abstractmethod
+    def plausible(self, dataset: Dataset) -> tuple[float, float]:
+        """Range in which nobody would be surprised to see an effect, in the outcome's units."""
+
+    @abstractmethod
+    def scale_note(self, dataset: Dataset) -> str:
+        """Where the default priors' numbers come from; empty where they are as the models declare them."""
 
     def checked_knobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults overlaid with `given`, each checked."""

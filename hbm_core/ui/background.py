@@ -5,12 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from hbm_core.inference.exact.two_level import TwoLevelPosterior
 from hbm_core.plots.first_look import funnel, funnel_table
+from hbm_core.plots.induced import induced, induced_table
 from hbm_core.plots.plate import plate_svg, plate_table
+from hbm_core.plots.tokens import Mode
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
 from hbm_core.ui import theme
-from hbm_core.ui.live import live
+from hbm_core.ui.live import Live, live
 
 
 def background(study: Study) -> None:
@@ -33,6 +36,7 @@ def background(study: Study) -> None:
             "Circles are unknown, the filled one is measured, squares are known beforehand. "
             "What stands in the frame repeats for every unit."
         )
+        _adaptive(seen, mode)
     with right:
         theme.title("The data before any model")
         points, lines = funnel_table(structure)
@@ -46,9 +50,22 @@ def background(study: Study) -> None:
             st.caption(f"Data: {seen.dataset.reference}")
 
 
+def _adaptive(seen: Live, mode: Mode) -> None:
+    """Show what the adaptive scale does to the prior: it is another model, not another geometry."""
+    if seen.spec.structure.scale != "adaptive" or not isinstance(seen.posterior, TwoLevelPosterior):
+        return
+    theme.title("What the adaptive scale does to the prior")
+    theme.chart(induced(induced_table(seen.posterior), seen.dataset.words, mode), key="induced")
+    theme.caption(
+        "The effects spread with <i>τ</i>*, a bent copy of <i>τ</i>: the same prior on <i>τ</i> (solid) is "
+        "another prior on the spread (dashed). So this is a different model, not a reparameterization; "
+        "filled is what the data make of it."
+    )
+
+
 def first_look_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the first look as people read it: label, value with sensible digits, note."""
-    shown = [_digits(row.quantity, row.value) for row in table.itertuples()]
+    shown = [_digits(*pair) for pair in zip(table["quantity"], table["value"], strict=True)]
     return pd.DataFrame({"Quantity": table["label"], "Value": shown, "What it says": table["note"]})
 
 

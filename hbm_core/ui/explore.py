@@ -77,6 +77,7 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         fit=_fit_entry(found),
         truth=truth,
         message=message,
+        note=scenario.scale_note(dataset),
     )
 
 

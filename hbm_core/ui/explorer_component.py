@@ -262,6 +262,8 @@ class ExplorerData:
         True effects of simulated data.
     message : str
         Why the priors were refused, shown in the prior panel.
+    note : str
+        Where the default priors' numbers come from, shown at its end.
     """
 
     spec: ModelSpec
@@ -278,6 +280,7 @@ class ExplorerData:
     groups: tuple[str, ...] = ()
     truth: np.ndarray | None = None
     message: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if unknown := set(self.parts) - set(PARTS):
@@ -320,6 +323,7 @@ class ExplorerData:
             "posterior": posterior,
             "fit": asdict(self.fit),
             "message": self.message,
+            "note": self.note,
         }
 
 

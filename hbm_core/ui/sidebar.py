@@ -22,6 +22,7 @@ def draw(study: Study) -> None:
         _simulator(study)
     models = {id: id.replace("_", " ") for id in found.models if _applies(study, id)}
     _choice("Model", "model", models, study.model, help=study.declared.summary)
+    _options(study)
     with st.expander("Sampler settings"):
         geometries = {name: name for name in study.declared.parameterizations}
         _choice("Parameterization", "parameterization", geometries, study.parameterization)
@@ -84,8 +85,37 @@ def _simulator(study: Study) -> None:
             2**32 - 1,
             step=1,
             key="knob_seed",
-            on_change=lambda: session.change(data_seed=st.session_state["knob_seed"], unit=None),
+            on_change=_reseed,
         )
+
+
+def _options(study: Study) -> None:
+    """Show what else the model asks for: moderators, and constants that are not priors."""
+    dataset, found = study.data(session.uploads), find_scenario(study.scenario)
+    spec = study.spec(dataset)
+    if study.declared.covariates:
+        names = list(found.covariates(dataset))
+        st.session_state["choose_covariates"] = list(spec.structure.columns)
+
+        def chosen() -> None:
+            session.change(covariates=tuple(st.session_state["choose_covariates"]))
+
+        st.multiselect("Covariates", names, key="choose_covariates", on_change=chosen)
+    for name, value in spec.constants.items():
+        key = f"constant_{name}"
+        st.session_state[key] = float(value)
+
+        def changed(name: str = name, key: str = key) -> None:
+            session.change(constants={**session.study().constants, name: st.session_state[key]})
+
+        lower, step = 1e-9 * value, float(f"{value / 10:.1g}")
+        st.number_input(
+            name.capitalize(), min_value=lower, step=step, key=key, on_change=changed, format="%g"
+        )
+
+
+def _reseed() -> None:
+    session.change(data_seed=st.session_state["knob_seed"], unit=None)
 
 
 def _sampler(study: Study) -> None:

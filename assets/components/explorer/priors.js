@@ -19,12 +19,13 @@ export class PriorsPart {
       return { preset, input, node: el("label", {}, input, el("span", {}, preset.label)) };
     });
     this.message = el("p", { class: "message", role: "status" });
+    this.note = el("p", { class: "words note" });
     this.blocks = data.priors.map(prior => new PriorBlock(app, prior.param));
     this.pooling = new PoolingBlock(app);
     this.node = el("section", { class: "priors-part", "aria-label": "Priors" },
       el("div", { class: "head" }, el("h2", { class: "fig-title" }, "Priors, before any data"), this.pin),
       ...(this.presets.length ? [el("div", { class: "seg presets", role: "radiogroup", "aria-label": "Presets" }, ...this.presets.map(p => p.node))] : []),
-      this.message, ...this.blocks.map(b => b.node), this.pooling.node);
+      this.message, ...this.blocks.map(b => b.node), this.pooling.node, this.note);
   }
 
   layout() { for (const block of [...this.blocks, this.pooling]) block.layout(this.app.rightWidth); }
@@ -37,6 +38,8 @@ export class PriorsPart {
     setAttribute(this.pin, "aria-pressed", Boolean(app.ghost));
     setText(this.message, app.data.message || "");
     this.message.hidden = !app.data.message;
+    setText(this.note, app.data.note);
+    this.note.hidden = !app.data.note;
     for (const block of [...this.blocks, this.pooling]) block.refresh();
   }
 }

@@ -139,11 +139,11 @@ class Schools(Scenario):
         return rows
 
     def scale_note(self, dataset: Dataset) -> str:
-        """Where the default priors' numbers come from, one sentence for the prior panel."""
+        """Where the default priors' numbers come from; empty where they are as the models declare them."""
         factor = prior_scale(dataset)
         unit = f" {dataset.words.unit}" if dataset.words.unit else ""
         if factor == 1:
-            return f"Default priors are those of the eight schools, in{unit or ' their units'}."
+            return ""
         return (
             f"Default priors are those of the eight schools times {factor:g}: "
             f"the spread of these data{unit and f' in{unit}'}, relative to the eight schools' "

@@ -253,6 +253,7 @@ def _declared(
         parameterizations=default_parameterizations(shape),
         families=MappingProxyType({name: FAMILIES_OFFERED[name] for name in shape.parameters}),
         exact=exact,
+        covariates=declaration.moderators == "covariates",
     )
 
 

@@ -1,17 +1,15 @@
-"""Time of the exact two-level engine beside a plain evaluation on 40,001 nodes, in one run.
-
-Run with ``python benchmarks/exact_two_level.py``; prints medians of many repetitions.
-"""
+"""The exact two-level engine, beside a plain evaluation on 40,001 nodes."""
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from scipy.special import ndtr
 
+from benchmarks.row import Row, median_ms, show
 from hbm_core.inference.exact.two_level import solve_two_level
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
@@ -57,49 +55,54 @@ def plain(effect: np.ndarray, se: np.ndarray, tau_prior: str, nodes: int = 40_00
     return np.column_stack([mean, sd, quantiles])
 
 
-def median_ms(run: Callable[[], object], repeat: int) -> float:
-    run()
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
+def table(one: ModelSpec) -> np.ndarray:
+    """Mean, sd and seven quantiles of every parameter."""
+    posterior = solve_two_level(one)
+    return np.column_stack([posterior.mean, posterior.sd, posterior.quantiles(PROBABILITIES)])
 
 
-def main() -> None:
+#: Priors on μ and τ, repetitions, target in ms for moments and 7 quantiles of every parameter.
+CASES = (
+    ("Normal(0, 20)", "HalfCauchy(10)", 300, 0.5),
+    ("Normal(0, 20)", "HalfNormal(5)", 300, 0.5),
+    ("Normal(0, 20)", "Uniform(0, 10)", 100, None),
+    ("Normal(0, 20)", "Gamma(0.5, 0.1)", 100, None),
+    ("Normal(0, 20)", "InverseGamma(1, 1)", 100, None),
+    ("StudentT(3, 0, 10)", "HalfCauchy(10)", 20, None),
+    ("Uniform(-50, 50)", "HalfCauchy(10)", 20, None),
+)
+
+
+def rows() -> list[Row]:
+    """Solving and seven quantiles under smooth, sharp and singular priors, then the plain evaluation."""
+    found = []
+    for mu, tau, repeat, target in CASES:
+        one = spec(EFFECT, SE, mu, tau)
+        solving = median_ms(partial(solve_two_level, one), repeat)
+        both = median_ms(partial(table, one), repeat)
+        note = f"{solving:.2f} ms without quantiles; own error estimate {solve_two_level(one).error:.0e} sd"
+        found.append(Row(f"8 schools, μ ~ {mu}, τ ~ {tau}", both, "ms", target, note=note))
     rng = np.random.default_rng(0)
     se = rng.uniform(5, 20, 500)
     effect = 5 + 8 * rng.standard_normal(500) + se * rng.standard_normal(500)
-    print(f"{'case':44s} {'solve, ms':>10s} {'+ 7 quantiles, ms':>18s} {'error, sd':>10s}")
-    cases = [("8 units", EFFECT, SE, "Normal(0, 20)", tau) for tau in ("HalfCauchy(10)", "HalfNormal(5)")]
-    cases += [("8 units", EFFECT, SE, "Normal(0, 20)", tau) for tau in ("Uniform(0, 10)", "Gamma(0.5, 0.1)")]
-    cases += [("8 units", EFFECT, SE, "Normal(0, 20)", "InverseGamma(1, 1)")]
-    cases += [
-        ("8 units", EFFECT, SE, mu, "HalfCauchy(10)") for mu in ("StudentT(3, 0, 10)", "Uniform(-50, 50)")
-    ]
-    cases += [("500 units", effect, se, "Normal(0, 20)", "HalfCauchy(10)")]
-    for label, y, s, mu, tau in cases:
-        one = spec(y, s, mu, tau)
-        repeat = 300 if (y.size < 100 and mu.startswith("Normal")) else 20
-        solve = median_ms(lambda one=one: solve_two_level(one), repeat)
-        error = solve_two_level(one).error
-        both = median_ms(lambda one=one: solve_two_level(one).quantiles(PROBABILITIES), repeat)
-        print(f"{label + ', ' + mu + ', ' + tau:44s} {solve:10.3f} {both:18.3f} {error:10.1e}")
+    many = spec(effect, se, "Normal(0, 20)", "HalfCauchy(10)")
+    both = median_ms(partial(table, many), 30)
+    found.append(Row("500 units, μ ~ Normal(0, 20), τ ~ HalfCauchy(10)", both, "ms"))
+
     one = spec(EFFECT, SE, "Normal(0, 20)", "HalfCauchy(10)")
-    ours = median_ms(lambda: solve_two_level(one).quantiles(PROBABILITIES), 300)
     start = time.perf_counter()
     naive = plain(EFFECT, SE, "HalfCauchy(10)")
-    seconds = time.perf_counter() - start
+    milliseconds = 1e3 * (time.perf_counter() - start)
     posterior = solve_two_level(one)
-    rows = [0, *range(2, 10)]
-    table = np.column_stack([posterior.mean, posterior.sd, posterior.quantiles(PROBABILITIES)])[rows]
-    gap = (np.abs(table - naive) / posterior.sd[rows, None]).max()
-    print(
-        f"40,001 nodes and bisection: {1e3 * seconds:.0f} ms, {1e3 * seconds / ours:.0f} times ours;", end=" "
+    parameters = [0, *range(2, 10)]
+    gap = float((np.abs(table(one)[parameters] - naive) / posterior.sd[parameters, None]).max())
+    beside = "as long for 40,001 nodes and bisection"
+    found[0] = replace(found[0], against=beside, ratio=milliseconds / found[0].figure)
+    found.append(
+        Row("largest difference from 40,001 nodes, μ and θ, mean, sd and quantiles", gap, "sd", 1e-6)
     )
-    print(f"largest difference {gap:.1e} sd")
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    show(rows())

@@ -1,7 +1,4 @@
-"""Time from asking for the default schools fit to having its result, through a real worker.
-
-``python benchmarks/service.py``
-"""
+"""From asking for the default schools fit to having its result, through a real worker."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.row import Row, median_ms, show
 from hbm_core.inference.sampler import Sampler
 from hbm_core.scenarios import scenario
 from hbm_core.store.local import LocalEngine
@@ -21,7 +19,8 @@ from hbm_core.store.supervisor import Supervisor
 REPEATS = 20
 
 
-def main() -> None:
+def rows() -> list[Row]:
+    """Clocks of `REPEATS` fits, each with a seed of its own so that none is served from the store."""
     found = scenario("schools")
     dataset = found.dataset(found.default_dataset)
     model = found.model(found.default_model)
@@ -38,7 +37,7 @@ def main() -> None:
             began = time.perf_counter()
             while not engine.health()["workers"]:
                 time.sleep(0.05)
-            print(f"worker warm after                 {time.perf_counter() - began:8.2f} s")
+            warm = time.perf_counter() - began
             total, inner, read = [], [], []
             for seed in range(REPEATS):
                 began = time.perf_counter()
@@ -49,21 +48,20 @@ def main() -> None:
                 engine.result(id)
                 read.append(time.perf_counter() - began)
                 inner.append(engine.summary(id)["timings"]["total"])
-            for words, values in (
-                ("ask to done", total),
-                ("of it sampling", inner),
-                ("verify and load", read),
-            ):
-                print(f"{words:<33} {statistics.median(values):8.3f} s (worst {max(values):.3f})")
-            job = engine.jobs("bench")[0]
-            print(f"bytes per fit                     {job.bytes:8d}")
+            size = engine.jobs("bench")[0].bytes
             while engine.health()["running"]:
                 time.sleep(0.01)
-            began = time.perf_counter()
-            for _ in range(200):
-                engine.status(id)
-            print(f"status                            {(time.perf_counter() - began) / 200:8.5f} s")
+            status = median_ms(lambda: engine.status(id), 200)
+    worst = f"worst of {REPEATS}: {max(total):.2f} s"
+    return [
+        Row("first worker ready, its default models compiled", warm, "s"),
+        Row("fit 4 × (1,000 + 1,000): asked for to done", statistics.median(total), "s", note=worst),
+        Row("of it in the sampler's call", statistics.median(inner), "s"),
+        Row("result verified and loaded", 1e3 * statistics.median(read), "ms"),
+        Row("state of a fit looked up", status, "ms"),
+        Row("kept on disk per fit", size / 1e6, "MB"),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    show(rows())

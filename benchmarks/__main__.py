@@ -1,0 +1,92 @@
+"""``make bench``: every module's figures in one run, as one table.
+
+``python -m benchmarks [MODULE …] [--write]``: only those modules; ``--write`` renews docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import benchmarks
+from benchmarks.row import NotMeasured, Row, show
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+PACKAGES = ("numpy", "scipy", "pymc", "nutpie", "numba", "streamlit")
+COLUMNS = ("what", "figure", "target", "", "beside", "note")
+#: Measured first to last: what is fastest, and most easily disturbed, comes first.
+FIRST = ("exact_two_level", "exact_robust", "browser", "service")
+
+
+def modules() -> list[str]:
+    """Names of the modules here that declare rows, fastest first."""
+    names = [info.name for info in pkgutil.iter_modules(benchmarks.__path__) if info.name not in _OTHERS]
+    return sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+
+
+_OTHERS = {"__main__", "row", "validate"}
+
+
+def environment() -> str:
+    """Versions and cores: what a figure depends on, without date or place."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"{cores} cores, Python {sys.version.split()[0]}, {packages}"
+
+
+def document(sections: dict[str, list[Row]]) -> str:
+    """The page of figures, in Markdown."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench WRITE=1`. Medians of repeated measurements in one run; figures in a browser "
+        "are taken in Chromium without a graphics card, from an event to a frame.",
+        "",
+        f"Measured on {environment()}.",
+    ]
+    for name, rows in sections.items():
+        title = (importlib.import_module(f"benchmarks.{name}").__doc__ or name).splitlines()[0]
+        lines += [
+            "",
+            f"## {title.rstrip('.')}",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|" + " --- |" * len(COLUMNS),
+        ]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row.cells) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, write if asked; 1 where a target is missed."""
+    write = "--write" in arguments
+    chosen = [name for name in arguments if not name.startswith("-")] or modules()
+    print(environment())
+    if os.getloadavg()[0] > 1:
+        print(f"This machine is busy (load {os.getloadavg()[0]:.1f}): timings will be worse than they are.")
+    sections: dict[str, list[Row]] = {}
+    for name in chosen:
+        module = importlib.import_module(f"benchmarks.{name}")
+        print(f"\n{name}")
+        try:
+            sections[name] = module.rows()
+        except NotMeasured as reason:
+            print(f"not measured: {reason}")
+            continue
+        show(sections[name])
+    missed = [row for rows in sections.values() for row in rows if row.met is False]
+    print(f"\n{len(missed)} targets missed" + "".join(f"\n  {row.what}" for row in missed))
+    if write:
+        DOCUMENT.parent.mkdir(exist_ok=True)
+        DOCUMENT.write_text(document(sections), "utf-8")
+        print(f"written: {DOCUMENT.relative_to(ROOT)}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

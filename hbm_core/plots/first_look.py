@@ -58,7 +58,7 @@ def funnel(
         )
     )
     layers = [cone, middle, marks]
-    if len(points) <= 30:
+    if len(points) <= 10:
         layers.append(
             alt.Chart(points)
             .mark_text(dx=8, align="left", color=c["ink-2"], fontSize=11.5, limit=90)

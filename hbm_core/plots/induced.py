@@ -56,7 +56,7 @@ def induced(table: pd.DataFrame, words: Words, mode: Mode) -> alt.LayerChart | a
             strokeDash=alt.StrokeDash(
                 "curve:N",
                 scale=alt.Scale(domain=list(_CURVES[:2]), range=[[1, 0], [4, 3]]),
-                legend=alt.Legend(title=None, orient="top"),
+                legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=1.5),
             ),
         )
     )

@@ -26,7 +26,7 @@ else:
     theme.story(
         "No draws yet: <b>fit</b> to see whether a sampler finds the exact posterior, and how we would know."
     )
-    if found.status.state in ("failed", "cancelled"):
+    if found.status.state == "failed":
         st.warning(f"{found.headline}. {found.detail}")
 
 chosen = st.segmented_control(

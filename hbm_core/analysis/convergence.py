@@ -60,7 +60,7 @@ def chain_diagnostics(tree: Any) -> pd.DataFrame:
             if dataset.sizes["chain"] > 1
             else dataset.mean(("chain", "draw")) * np.nan,
             "ess_bulk": ess(dataset, method="bulk"),
-            "ess_tail": ess(dataset, method="tail"),
+            "ess_tail": ess(dataset, method="tail", prob=(0.05, 0.95)),
         }
     return pd.DataFrame({name: _flat(values) for name, values in found.items()}).rename_axis("parameter")
 

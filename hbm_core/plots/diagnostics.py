@@ -19,7 +19,7 @@ from hbm_core.plots.theme import number, plotly_template
 from hbm_core.plots.tokens import TYPE, Mode, colours, group_colours
 
 #: Draws per chain that a trace shows, the rest thinned evenly; undivergent draws in a cloud.
-_MOST_STEPS, _MOST_POINTS = 1_000, 2_000
+_MOST_STEPS, _MOST_POINTS, _MOST_CROSSES = 1_000, 2_000, 250
 #: Heights in pixels: of a row of panels, and of what surrounds them.
 _ROW, _TOP, _BOTTOM = 118, 26, 46
 #: Options of every figure: it stays where it is and has no buttons.
@@ -48,26 +48,28 @@ def _panels(
 ) -> go.Figure:
     """Stacked rows of panels, each row with its title on the left above it."""
     count = len(titles)
-    height = count * row + (count - 1) * _TOP + _TOP + _BOTTOM
+    top = _TOP if titles[0] else 6
+    height = count * row + (count - 1) * _TOP + top + _BOTTOM
     figure = make_subplots(
         rows=count,
         cols=columns,
         column_widths=list(widths) if widths else None,
-        shared_xaxes=True,
         shared_yaxes=columns > 1,
-        vertical_spacing=_TOP / (height - _TOP - _BOTTOM) if count > 1 else 0,
+        vertical_spacing=_TOP / (height - top - _BOTTOM) if count > 1 else 0,
         horizontal_spacing=0.02,
     )
     figure.update_layout(
         template=plotly_template(mode),
         height=height,
-        margin={"l": 4, "r": 4, "t": _TOP, "b": _BOTTOM},
+        margin={"l": 4, "r": 4, "t": top, "b": _BOTTOM},
         showlegend=False,
         hovermode=False,
         dragmode=False,
     )
     figure.update_xaxes(fixedrange=True)
     figure.update_yaxes(fixedrange=True, nticks=4)
+    for place in range(1, count):
+        figure.update_xaxes(showticklabels=False, row=place)
     for place, text in enumerate(titles, start=1):
         top = figure.get_subplot(place, 1).yaxis.domain[1]
         figure.add_annotation(
@@ -120,11 +122,15 @@ def traces(
     """
     c = colours(mode)
     names = list(ranges)
-    palette = chain_colours(sorted(draws["chain"].unique()), mode)
+    chains = [int(chain) for chain in sorted(draws["chain"].unique())]
+    palette = chain_colours(chains, mode)
     figure = _panels([_title(titles, name) for name in names], mode, 2, (0.7, 0.3))
     last = total if total is not None else int(draws["draw"].max()) + 1 if len(draws) else 1
     for row, name in enumerate(names, start=1):
-        for chain, part in draws.groupby("chain"):
+        # An axis without anything on it is not drawn; before the first draw it already stands.
+        figure.add_scatter(x=[None], y=[None], hoverinfo="skip", row=row, col=1)
+        for chain in chains:
+            part = draws[draws["chain"] == chain]
             step = -(-len(part) // _MOST_STEPS)
             line = {"color": palette[chain], "width": 0.7}
             figure.add_scatter(
@@ -137,18 +143,17 @@ def traces(
                 row=row,
                 col=1,
             )
-        _crosses(figure, draws[draws["divergent"]], "draw", name, mode, row, 1)
+        loud = draws[draws["divergent"]]
+        _crosses(figure, loud.iloc[:: max(1, -(-len(loud) // _MOST_CROSSES))], "draw", name, mode, row, 1)
         own = densities[densities["parameter"] == name]
-        for chain, part in own.groupby("chain", sort=True):
-            if chain == "exact":
-                continue
-            colour = palette[int(chain)]
+        for chain in chains:
+            part = own[own["chain"] == str(chain)]
             figure.add_scatter(
                 x=part["density"].to_numpy(dtype=np.float32),
                 y=part["value"].to_numpy(dtype=np.float32),
                 mode="lines",
-                line={"color": colour, "width": 1.1},
-                name=f"chain {int(chain) + 1}",
+                line={"color": palette[chain], "width": 1.1},
+                name=f"chain {chain + 1}",
                 row=row,
                 col=2,
             )
@@ -228,13 +233,14 @@ def ranks(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> go.Figu
             x=[0, 1], y=[first["expected"]] * 2, mode="lines", line={"color": c["ink-3"], "width": 1},
             name="expected", row=row, col=1,
         )  # fmt: skip
-        for chain, part in own.groupby("chain"):
+        for chain, colour in palette.items():
+            part = own[own["chain"] == chain]
             counts = part.sort_values("bin")["count"].to_numpy()
             figure.add_scatter(
                 x=edges,
                 y=np.append(counts, counts[-1]),
                 mode="lines",
-                line={"color": palette[chain], "width": 1.4, "shape": "hv"},
+                line={"color": colour, "width": 1.4, "shape": "hv"},
                 name=f"chain {chain + 1}",
                 row=row,
                 col=1,
@@ -243,7 +249,9 @@ def ranks(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> go.Figu
         figure.update_yaxes(range=[0, top], row=row)
     figure.update_xaxes(range=[0, 1], showgrid=False, tickvals=[0, 0.25, 0.5, 0.75, 1])
     figure.update_xaxes(
-        ticktext=["lowest", "¼", "½", "¾", "highest"], title_text="Rank among all draws", row=len(names)
+        ticktext=["0", "¼", "½", "¾", "1"],
+        title_text="Rank among all draws, lowest to highest",
+        row=len(names),
     )
     return figure
 
@@ -318,12 +326,13 @@ def autocorrelations(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode)
             x=[0, last], y=[0, 0], mode="lines", line={"color": c["ink-3"], "width": 1}, name="none",
             row=row, col=1,
         )  # fmt: skip
-        for chain, part in own.groupby("chain"):
+        for chain, colour in palette.items():
+            part = own[own["chain"] == chain]
             figure.add_scatter(
                 x=part["lag"],
                 y=part["autocorrelation"],
                 mode="lines",
-                line={"color": palette[chain], "width": 1.4},
+                line={"color": colour, "width": 1.4},
                 name=f"chain {chain + 1}",
                 row=row,
                 col=1,
@@ -408,8 +417,8 @@ def funnel(
         ground = backgrounds.get(name)
         ends = [float(value) for value in table[name].quantile([0.002, 0.998])]
         if ground is not None:
-            low, high = min(low, float(ground["log_tau"][0])), max(high, float(ground["log_tau"][-1]))
-            ends = [min(ends[0], float(ground["x"][0])), max(ends[1], float(ground["x"][-1]))]
+            low, high = float(ground["log_tau"][0]), float(ground["log_tau"][-1])
+            ends = [float(ground["x"][0]), float(ground["x"][-1])]
             figure.add_contour(
                 x=ground["x"],
                 y=ground["log_tau"],
@@ -443,7 +452,7 @@ def funnel(
             col=col,
         )
         _crosses(figure, table[table["divergent"]], name, "log_tau", mode, 1, col)
-        pad = 0.03 * (ends[1] - ends[0])
+        pad = 0.0 if ground is not None else 0.03 * (ends[1] - ends[0])
         figure.update_xaxes(range=[ends[0] - pad, ends[1] + pad], title_text=axes[name], nticks=6, col=col)
     low = max(low, high - 12)
     values = [
@@ -453,10 +462,9 @@ def funnel(
         values = [v for v in values if np.isclose(np.log10(v) % 1, 0)] if len(values) <= 24 else values[::3]
         if len(values) <= 24:
             break
-    figure.update_yaxes(
-        range=[low - 0.15, high + 0.15], tickvals=np.log(values), ticktext=[f"{v:g}" for v in values]
-    )
+    figure.update_yaxes(range=[low, high], tickvals=np.log(values), ticktext=[f"{v:g}" for v in values])
     figure.update_yaxes(title_text=tau_axis, col=1)
+    figure.update_yaxes(ticks="", col=2)
     return figure
 
 
@@ -538,11 +546,11 @@ def lab(table: pd.DataFrame, differences: pd.DataFrame, words: Mapping[str, str]
     figure = make_subplots(
         rows=1, cols=2, shared_yaxes=True, column_widths=[0.5, 0.5], horizontal_spacing=0.05
     )
-    height = 44 * len(names) + 84
+    height = 40 * len(names) + 62
     figure.update_layout(
         template=plotly_template(mode),
         height=height,
-        margin={"l": 4, "r": 8, "t": 26, "b": 50},
+        margin={"l": 4, "r": 8, "t": 6, "b": 50},
         showlegend=False,
         hovermode="closest",
         dragmode=False,
@@ -556,7 +564,7 @@ def lab(table: pd.DataFrame, differences: pd.DataFrame, words: Mapping[str, str]
             y=[row],
             mode="markers+text",
             marker={"size": 11, "color": colour, "symbol": "x" if bad else "circle"},
-            text=[f"  {_rounded(value)}"],
+            text=[f"  {rounded(value)}"],
             textposition="middle right",
             textfont={"color": c["ink"], "size": TYPE["plot"][0]},
             hoverinfo="skip",
@@ -576,10 +584,6 @@ def lab(table: pd.DataFrame, differences: pd.DataFrame, words: Mapping[str, str]
     )
     if len(differences):
         limit = float(differences["limit"].iloc[0])
-        figure.add_vrect(
-            x0=-limit, x1=limit, fillcolor=faded(c["raw"], 0.14), line_width=0, layer="below", row=1, col=2
-        )
-        figure.add_vline(x=0, line={"color": c["ink-3"], "width": 1}, row=1, col=2)
         z = differences["z"].clip(-2.4 * limit, 2.4 * limit)
         off = differences["z"].abs() > limit
         for chosen, symbol, colour in ((~off, "circle-open", c["accent"]), (off, "x-thin", c["warn"])):
@@ -604,6 +608,10 @@ def lab(table: pd.DataFrame, differences: pd.DataFrame, words: Mapping[str, str]
                 row=1,
                 col=2,
             )
+        figure.add_vrect(
+            x0=-limit, x1=limit, fillcolor=faded(c["raw"], 0.14), line_width=0, layer="below", row=1, col=2
+        )
+        figure.add_vline(x=0, line={"color": c["ink-3"], "width": 1}, row=1, col=2)
         reach = 1.25 * max(limit, float(z.abs().max()))
         figure.update_xaxes(range=[-reach, reach], title_text="Mean minus exact, MCSE", nticks=7, col=2)
     figure.update_xaxes(fixedrange=True)
@@ -619,10 +627,13 @@ def lab(table: pd.DataFrame, differences: pd.DataFrame, words: Mapping[str, str]
     return figure
 
 
-def _rounded(value: float) -> str:
-    """Three significant digits at most, thousands apart."""
+def rounded(value: float) -> str:
+    """Three significant digits, thousands apart; – where there is nothing to write.
+
+    >>> rounded(8527.3), rounded(65.81), rounded(1.004)
+    ('8,530', '65.8', '1.00')
+    """
     if not np.isfinite(value) or value <= 0:
         return "–"
-    decimals = max(0, 2 - int(np.floor(np.log10(value))))
-    step = 10.0 ** max(0, int(np.floor(np.log10(value))) - 2)
-    return number(round(value / step) * step, decimals if value < 100 else 0)
+    place = int(np.floor(np.log10(value))) - 2
+    return number(round(value / 10.0**place) * 10.0**place, max(0, -place))

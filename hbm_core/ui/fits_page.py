@@ -145,9 +145,9 @@ def words(entry: Entry) -> str:
     found = find_scenario(request.scenario)
     priors = ", ".join(f"{symbol(name)} ~ {prior.text}" for name, prior in request.priors.items())
     geometry = GEOMETRIES.get(request.parameterization, (request.parameterization, ""))[0].lower()
-    how = "exact draws" if request.engine == "exact" else geometry
+    how = "exact draws" if request.engine == "exact" else f"{geometry} geometry"
     shape = f"{request.sampler.chains} × {request.sampler.draws:,} draws, seed {request.sampler.seed}"
-    return f"{found.title} · {found.model(request.model).label} · {priors} · {how} · {shape}"
+    return f"{how.capitalize()} · {found.model(request.model).label} · {priors} · {found.title} · {shape}"
 
 
 def slug(entry: Entry) -> str:
@@ -534,12 +534,17 @@ def ask_delete(id: str, label: str) -> None:
     )
     st.text(label)
     left, right = st.columns(2)
-    if left.button("Delete", key="fits_delete_yes", type="primary", width="stretch"):
-        fits.engine().delete(id, session.token())
-        st.session_state.pop(_CHOSEN, None)
+    if left.button(
+        "Delete", key="fits_delete_yes", on_click=_delete, args=(id,), type="primary", width="stretch"
+    ):
         st.rerun()
     if right.button("Keep", key="fits_delete_no", width="stretch"):
         st.rerun()
+
+
+def _delete(id: str) -> None:
+    fits.engine().delete(id, session.token())
+    st.session_state.pop(_CHOSEN, None)
 
 
 def again(entry: Entry) -> None:

@@ -82,7 +82,7 @@ def _draw(study: Study, geometries: dict[str, Study], found: dict[str, fits.FitV
             entries = [("point", "no divergence, agrees with exact"), ("cross", "divergences")]
             if exact is not None:
                 entries.append(("band", "where means of draws belong"))
-            st.html(legend(entries, mode))  # type: ignore[arg-type]
+            st.html(legend(entries, mode))
             gaps = differences(runs, exact) if exact is not None else pd.DataFrame()
             names = {name: words[0] for name, words in GEOMETRIES.items()}
             picture(
@@ -129,14 +129,19 @@ def _controls(
         st.caption("All runs are kept; a change of data, priors or sampler settings makes new ones.")
     sound = table[(table["divergences"] == 0) & (table["agrees"] != False)] if len(table) else table  # noqa: E712
     if len(sound) and not active:
-        best = str(sound.loc[sound["ess_per_second"].idxmax(), "parameterization"])
+        best = str(sound.sort_values("ess_per_second")["parameterization"].iloc[-1])
         if best != study.parameterization:
             st.button(
                 f"Use {GEOMETRIES[best][0].lower()} for this study",
                 key="lab_use",
-                on_click=lambda: session.change(parameterization=best),
+                on_click=_use,
+                args=(best,),
                 width="stretch",
             )
+
+
+def _use(name: str) -> None:
+    session.change(parameterization=name)
 
 
 def sentence(table: pd.DataFrame, mode: Mode, count: int) -> str:
@@ -188,7 +193,7 @@ def rows(
             bad = row["divergences"] > 0
             cells = [
                 number(row["min_ess"], 0) + f"<small> {escape(symbol(row['slowest']))}</small>",
-                number(row["ess_per_second"], 0),
+                plots.rounded(row["ess_per_second"]),
                 f'<b style="color:{c["warn"]}">✕ {row["divergences"]:,}</b>' if bad else "0",
                 number(row["r_hat"], 3)
                 if row["r_hat"] <= 1.01

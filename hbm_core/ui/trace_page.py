@@ -254,7 +254,7 @@ def controls(page: Page) -> Page:
     options = [name for name in names if name != own]
     kept = [name for name in st.session_state.get("trace_parameters", hyper[:4]) if name in options]
     st.session_state["trace_parameters"] = kept
-    chosen = st.multiselect(
+    chosen: list[str] = st.multiselect(
         "Parameters shown",
         options,
         format_func=symbol,
@@ -269,11 +269,15 @@ def controls(page: Page) -> Page:
             f"Selected {one}",
             units,
             key="trace_unit",
-            on_change=lambda: session.change(unit=st.session_state["trace_unit"]),
+            on_change=_choose_unit,
             help=f"The {one} is selected on every page.",
         )
     shown = tuple([*chosen, own])
     return Page(page.live, page.unit, page.mode, page.id, page.read, shown, titled(page.live, shown))
+
+
+def _choose_unit() -> None:
+    session.change(unit=st.session_state["trace_unit"])
 
 
 def chains_legend(chains: Sequence[int], mode: Mode, *others: tuple[str, ...]) -> None:
@@ -352,19 +356,18 @@ def running(study: Study, page: Page) -> None:
         with right:
             _chain_progress(found, page.mode)
             st.button("Cancel", key="trace_cancel", on_click=fits.cancel, args=(study,), width="stretch")
+            now = controls(page)
         with left:
             theme.title("Draws as they come")
             tree = fits.engine().partial(found.id) if found.status.partial else None
-            draws = _draws(tree, page.names) if tree is not None else None
-            chains = sorted(draws["chain"].unique()) if draws is not None else []
-            chains_legend(
-                chains, page.mode, ("line", "exact", colours(page.mode)["ink"]), ("cross", "divergence")
-            )
-            picture(frame_figure(page, draws), "trace_frame", "Draws so far, by chain")
+            draws = _draws(tree, now.names) if tree is not None else None
+            chains = range(len(found.status.progress.chains) if found.status.progress else 0)
+            exact = [("line", "exact posterior", _ink(page))] if page.live.posterior is not None else []
+            chains_legend(chains, page.mode, *exact, ("cross", "divergence"))
+            picture(frame_figure(now, draws), "trace_frame", "Draws so far, by chain")
             theme.caption(
-                "Each chain walks the posterior on its own; coloured densities close in on the exact "
-                "outline as draws "
-                "arrive. A fit of this size may be done before its first draws are shown."
+                "Each chain walks the posterior on its own; the coloured densities close in on the exact "
+                "outline as draws arrive. A short fit may be done before its first draws are shown."
             )
 
     fits.watch(study, draw)
@@ -392,20 +395,21 @@ def _chain_progress(found: fits.FitView, mode: Mode) -> None:
     rows = []
     for place, chain in enumerate(progress.chains):
         done = chain.finished / chain.total if chain.total else 0.0
-        phase = "warm-up" if chain.tuning else "sampling"
-        diverged = (
-            f'<b style="color:{c["warn"]}">× {chain.divergences}</b>'
-            if chain.divergences
-            else "no divergence"
-        )
+        phase = "waits" if not chain.finished else "warm-up" if chain.tuning else "sampling"
+        told = "&nbsp;"
+        if chain.finished:
+            told = f"no divergence, step {number(chain.step_size, 3)}"
+        if chain.divergences:
+            told = (
+                f'<b style="color:{c["warn"]}">✕ {chain.divergences:,} diverged</b>, '
+                f"step {number(chain.step_size, 3)}"
+            )
         rows.append(
             f'<div style="margin:6px 0 8px"><div style="display:flex;justify-content:space-between;gap:8px">'
             f"<span>chain {place + 1}, {phase}</span><span>{100 * done:.0f} %</span></div>"
-            f'<div style="height:5px;background:{c["grid"]};border-radius:3px"><div style="height:5px;'
-            f"width:{100 * done:.1f}%;"
-            f'background:{palette[place]};border-radius:3px"></div></div>'
-            f'<div style="color:{c["ink-2"]};font-size:12.5px">{diverged}, step '
-            f"{number(chain.step_size, 3)}</div></div>"
+            f'<div style="height:5px;background:{c["grid"]};border-radius:3px">'
+            f'<div style="height:5px;width:{100 * done:.1f}%;background:{palette[place]};border-radius:3px">'
+            f'</div></div><div style="color:{c["ink-2"]};font-size:12.5px">{told}</div></div>'
         )
     st.html(f'<div style="font-size:13px;line-height:18px">{"".join(rows[:8])}</div>')
 
@@ -438,7 +442,7 @@ def story(page: Page) -> str:
     if page.read.agreement is None:
         return f"<b>{count:,} draws pass every check</b> of the computation.{stopped}"
     compared = page.read.agreement
-    worst = float(compared[["z_mean", "z_sd", "z_median"]].abs().max(axis=None))
+    worst = float(np.nanmax(np.abs(compared[["z_mean", "z_sd", "z_median"]].to_numpy(dtype=float))))
     return (
         f"<b>{count:,} draws pass every check</b>, and none of their {len(compared):,} parameters is more "
         f"than "
@@ -750,6 +754,9 @@ def _table(page: Page) -> None:
     )
 
 
+_FIGURES = ("mean", "sd", "mcse_mean", "r_hat", "ess_bulk", "ess_tail")
+
+
 def parameter_table(page: Page) -> str:
     """HTML of the table: estimates with their errors, convergence, distance from exact."""
     assert page.read is not None
@@ -762,7 +769,7 @@ def parameter_table(page: Page) -> str:
     exact = page.live.posterior
     rows = []
     for name in names:
-        row = table.loc[name]
+        row: dict[str, Any] = {key: float(table.at[name, key]) for key in _FIGURES}  # type: ignore[arg-type]
         scale = decimals if name.partition("[")[0] != "nu" else 1
         cells = [
             number(row["mean"], scale),
@@ -775,7 +782,7 @@ def parameter_table(page: Page) -> str:
         if compared is not None:
             known = exact is not None and name in exact.names
             cells.append(number(float(exact.mean[exact.index(name)]), scale) if known and exact else "–")
-            z = float(compared.loc[name, "z_mean"]) if name in compared.index else np.nan
+            z = compared["z_mean"].get(name, np.nan)
             limit = float(compared["limit"].iloc[0])
             cells.append(_needle(z, limit, c))
         chosen = ' class="chosen"' if name == f"theta[{page.unit}]" else ""
@@ -800,6 +807,12 @@ def parameter_table(page: Page) -> str:
         f"font-weight:600;"
         f"border-top:1px solid "
         f"{c['grid']}}}.params tr.chosen td,.params tr.chosen th{{background:{c['wash']}}}"
+        f".params .needle{{display:inline-block;position:relative;width:84px;height:10px;vertical-align:-1px;"
+        f"background:linear-gradient({c['grid']},{c['grid']}) 7px 2px/70px 6px no-repeat}}"
+        f".params .needle i{{position:absolute;left:50%;width:1px;height:10px;background:{c['ink-3']}}}"
+        f".params .needle b{{position:absolute;top:1px;width:8px;height:8px;"
+        f"margin-left:-4px;border-radius:4px}}"
+        f".params .z{{display:inline-block;min-width:2.8em}}"
         f'.scroll{{overflow-x:auto}}</style><div class="scroll" tabindex="0" role="region" '
         f'aria-label="Table of parameters"><table class="params"><thead><tr>{headings}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{note}"
@@ -828,15 +841,12 @@ def _needle(z: float, limit: float, c: Mapping[str, str]) -> str:
     if not np.isfinite(z):
         return "–"
     bad = abs(z) > limit
-    x = 40 + 34 * float(np.clip(z / limit, -1.12, 1.12))
+    place = 50 + 42 * float(np.clip(z / limit, -1.15, 1.15))
     colour = c["warn" if bad else "accent"]
     return (
-        f'<span style="display:inline-flex;align-items:center;gap:8px"><svg width="80" height="12" '
-        f'aria-hidden="true">'
-        f'<rect x="6" y="3" width="68" height="6" fill="{c["grid"]}"/>'
-        f'<line x1="40" y1="0" x2="40" y2="12" stroke="{c["ink-3"]}"/>'
-        f'<circle cx="{x:.1f}" cy="6" r="4" fill="{colour}"/></svg>'
-        f'<span style="min-width:2.6em;color:{c["warn"] if bad else "inherit"}">{signed(z, 1)}</span></span>'
+        f'<span class="needle" aria-hidden="true"><i></i>'
+        f'<b style="left:{place:.1f}%;background:{colour}"></b></span>'
+        f'<span class="z" style="color:{c["warn"] if bad else "inherit"}">{signed(z, 1)}</span>'
     )
 
 

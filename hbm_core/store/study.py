@@ -225,7 +225,7 @@ class Study:
         values["constants"] = {name: _number(name, text) for name, text in groups["constant"].items()}
         if query.get("covariates"):
             values["covariates"] = tuple(query["covariates"].split("|"))
-        settings = {
+        settings: dict[str, Any] = {
             name: _number(name, query[name], whole=name != "target_accept")
             for name in _SAMPLER_KEYS
             if name in query

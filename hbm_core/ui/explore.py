@@ -115,9 +115,8 @@ def story(seen: Live, focus: str) -> tuple[Segment, ...]:
 
 
 def _fit_entry(found: fits.FitView) -> FitEntry:
-    verdict = {"done": "pass", "failed": "fail"}.get(found.status.state, "")
-    if found.status.state == "done" and "NOT" in found.detail:
-        verdict = "fail"
+    failed = found.status.state == "failed" or found.agrees is False
+    verdict = "fail" if failed else "pass" if found.status.state == "done" else ""
     return FitEntry(found.status.state, found.fraction, found.detail, True, verdict)
 
 

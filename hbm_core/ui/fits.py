@@ -37,12 +37,15 @@ class FitView:
         From the job table.
     headline, detail : str
         A few words, and a sentence.
+    agrees : bool or None
+        Whether a finished fit agrees with the exact posterior; None where there is none to compare with.
     """
 
     id: str
     status: Status
     headline: str
     detail: str
+    agrees: bool | None = None
 
     @property
     def fraction(self) -> float:
@@ -65,7 +68,7 @@ def view(study: Study) -> FitView:
         return FitView(id, status, *_words(id, status))
 
 
-def _words(id: str, status: Status) -> tuple[str, str]:
+def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | None]:
     match status.state:
         case "queued":
             if status.warming:
@@ -82,7 +85,9 @@ def _words(id: str, status: Status) -> tuple[str, str]:
             return f"Fit running, {done} %", f"Sampling {len(progress.chains)} chains{time_left}."
         case "done":
             partial = " It stopped early: these are the draws so far." if status.partial else ""
-            return "Fit done", verdict(engine().summary(id)) + partial
+            summary = engine().summary(id)
+            exact = summary.get("exact")
+            return "Fit done", verdict(summary) + partial, exact["agrees"] if exact else None
         case "failed":
             return "Fit failed", status.error or "The reason was not recorded."
         case "cancelled":

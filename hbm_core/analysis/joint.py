@@ -1,0 +1,144 @@
+"""Parameters two by two without a sampler: independent exact draws, and how effects hang together by τ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from hbm_core.analysis.batched import at_tau, linear
+from hbm_core.analysis.covariance import exact_correlation
+from hbm_core.errors import InputError
+from hbm_core.inference.exact.base import ExactPosterior
+from hbm_core.models.structure import ModelSpec
+
+#: Units up to which the whole matrix is integrated.
+MOST_EXACT = 150
+#: Draws behind a matrix that has no closed form.
+_DRAWS = 20_000
+
+
+def exact_draws_table(
+    posterior: ExactPosterior, names: Sequence[str], count: int = 1500, seed: int = 0
+) -> pd.DataFrame:
+    """Independent joint draws of the exact posterior, in the shape of `covariance.draws_table`.
+
+    Parameters
+    ----------
+    posterior : ExactPosterior
+        What to draw from.
+    names : sequence of str
+        Flat names such as ``mu`` or ``theta[A]``.
+    count, seed : int
+        Draws, and the seed that makes them.
+
+    Returns
+    -------
+    DataFrame
+        chain (0), draw, one column per name in the parameter's units, divergent (False).
+
+    Raises
+    ------
+    InputError
+        A name that the model does not have.
+    """
+    found = posterior.draws(count, seed)
+    structure = posterior.spec.structure
+    columns: dict[str, np.ndarray] = {
+        name: found[name] for name in ("mu", "tau", "nu") if name in found and name in posterior.names
+    }
+    if "beta" in found:
+        columns |= {f"beta[{name}]": found["beta"][:, k] for k, name in enumerate(structure.columns)}
+    table = pd.DataFrame({"chain": 0, "draw": np.arange(count)})
+    places = {f"theta[{unit}]": place for place, unit in enumerate(structure.units)}
+    for name in names:
+        if name in places:
+            table[name] = found["theta"][:, places[name]]
+        elif name in columns:
+            table[name] = columns[name]
+        else:
+            raise InputError("parameter", "one of " + ", ".join(posterior.names[:12]), repr(name))
+    table["divergent"] = False
+    return table
+
+
+def funnel_of(table: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """A `draws_table` with μ, τ and one θ as what a funnel shows.
+
+    Returns
+    -------
+    DataFrame
+        chain, draw, log_tau (log of the outcome's units), theta (the outcome's units), standardised
+        ((θ − μ)/τ), divergent.
+    """
+    tau = np.maximum(table["tau"].to_numpy(dtype=float), np.finfo(float).tiny)
+    theta = table[f"theta[{unit}]"].to_numpy(dtype=float)
+    return pd.DataFrame(
+        {
+            "chain": table["chain"],
+            "draw": table["draw"],
+            "log_tau": np.log(tau),
+            "theta": theta,
+            "standardised": (theta - table["mu"].to_numpy()) / tau,
+            "divergent": table["divergent"],
+        }
+    )
+
+
+def correlation(posterior: ExactPosterior, names: Sequence[str], seed: int = 0) -> tuple[pd.DataFrame, float]:
+    """Posterior correlation matrix of some parameters, and the error of its entries.
+
+    Integrated over τ where the posterior is Gaussian given τ and the units are not too many; from
+    independent exact draws otherwise.
+
+    Returns
+    -------
+    matrix : DataFrame
+        Square, labelled by name; NaN where a parameter does not move or has no variance.
+    error : float
+        Largest Monte-Carlo standard error; 0 where integrated.
+    """
+    spec = posterior.spec
+    if linear(spec) and len(spec.structure.units) <= MOST_EXACT:
+        matrix = exact_correlation(spec)
+        if set(names) <= set(matrix.index):
+            return matrix.loc[list(names), list(names)], 0.0
+    table = exact_draws_table(posterior, names, _DRAWS, seed)[list(names)]
+    still = table.std() <= 1e-12 * table.abs().max()
+    infinite = [
+        name
+        for name in names
+        if name in posterior.names and not np.isfinite(posterior.sd[posterior.index(name)])
+    ]
+    matrix = table.corr()
+    matrix.loc[still, :] = matrix.loc[:, still] = np.nan
+    matrix.loc[infinite, :] = matrix.loc[:, infinite] = np.nan
+    return matrix, 1 / np.sqrt(_DRAWS)
+
+
+def correlation_given_tau(spec: ModelSpec, taus: Sequence[float]) -> pd.DataFrame:
+    """Mean posterior correlation of two θ's at each τ: 1 at τ = 0, 0 without pooling.
+
+    Given τ, Cov[θ_i, θ_j | τ, y] = B_i B_j z_i Cov[γ | τ, y] z_j: what two units share is that they do not
+    know their common mean, and each holds on to it by its B.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Partial pooling, Gaussian given τ.
+    taus : sequence of float
+        In the outcome's units.
+
+    Returns
+    -------
+    DataFrame
+        tau, mean, low, high: mean, smallest and largest correlation of two units.
+    """
+    rows = []
+    for tau in taus:
+        covariance = at_tau(spec, float(tau)).theta_covariance()[0]
+        sd = np.sqrt(np.diag(covariance))
+        pairs = (covariance / sd / sd[:, None])[np.triu_indices(len(sd), 1)]
+        rows.append({"tau": float(tau), "mean": pairs.mean(), "low": pairs.min(), "high": pairs.max()})
+    return pd.DataFrame(rows)

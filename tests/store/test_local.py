@@ -241,8 +241,9 @@ def test_schools_from_request_to_posterior(engine, settings):
     for name, mean in zip(exact.names, exact.mean, strict=True):
         row = summary["parameters"][name]
         assert abs(row["mean"] - mean) < 5 * row["mcse_mean"]
-    assert summary["diagnostics"]["max_r_hat"] < 1.02
-    assert summary["diagnostics"]["min_bfmi"] > 0.3
+    assert summary["diagnostics"]["r_hat_max"] < 1.02
+    assert min(summary["diagnostics"]["e_bfmi"]) > 0.3
+    assert summary["exact"]["agrees"]
     assert not summary["partial"]
     tree = engine.result(id)
     assert {"posterior", "sample_stats", "log_likelihood", "observed_data"} <= set(tree.children)

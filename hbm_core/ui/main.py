@@ -35,10 +35,8 @@ def frame() -> None:
     )
     st.html(f"<style>{frame_css(theme.mode())}</style>")
     st.logo(wordmark(theme.mode()), icon_image=LOGO, size="large")
-    page = st.navigation(
-        {g: [_page(*d) for d in ps if (ROOT / "pages" / f"{d[0]}.py").exists()] for g, ps in PAGES.items()},
-        position="sidebar",
-    )
+    groups = {group: [_page(*declared) for declared in pages] for group, pages in PAGES.items()}
+    page = st.navigation(groups, position="sidebar")
     study = session.study()
     session.mirror(study)
     with st.sidebar:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hbm_core.analysis.batched import tau_mixture
+from hbm_core.analysis.batched import TauMixture, tau_mixture
 from hbm_core.errors import InputError
 from hbm_core.models.structure import ModelSpec
 
 
-def exact_correlation(spec: ModelSpec, hyper: bool = True) -> pd.DataFrame:
+def exact_correlation(
+    spec: ModelSpec, hyper: bool = True, units: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Posterior correlation matrix of μ, τ and the θ_i, by the law of total covariance over τ.
 
     Given τ the covariance is closed: Cov[θ_i, θ_j | τ] = δ_ij s_i² (1 − B_i) + B_i B_j z_i Cov[γ | τ] z_j.
@@ -24,6 +27,8 @@ def exact_correlation(spec: ModelSpec, hyper: bool = True) -> pd.DataFrame:
         Normal structure with normal or flat priors on the coefficients.
     hyper : bool
         Whether μ and (where it has a finite variance) τ come first.
+    units : sequence of str, optional
+        Labels of the units to list; the posterior is always that of all data. All by default.
 
     Returns
     -------
@@ -35,16 +40,39 @@ def exact_correlation(spec: ModelSpec, hyper: bool = True) -> pd.DataFrame:
     NotExactError
         The posterior is not Gaussian given τ.
     """
-    covariance = exact_covariance(spec, hyper)
+    covariance = exact_covariance(spec, hyper, units)
     sd = np.sqrt(np.diag(covariance))
     moving = np.where(sd > 0, sd, np.nan)
     return covariance.div(moving, axis=0).div(moving, axis=1)
 
 
-def exact_covariance(spec: ModelSpec, hyper: bool = True) -> pd.DataFrame:
+def only(mixture: TauMixture, units: Sequence[str]) -> TauMixture:
+    """A posterior of all units with only some of them listed: nothing is computed anew."""
+    structure = mixture.spec.structure
+    place = {label: index for index, label in enumerate(structure.units)}
+    at = np.array([place[label] for label in units])
+    listed = replace(
+        structure,
+        effect=structure.effect[at],
+        se=structure.se[at],
+        units=tuple(units),
+        design=structure.design[at],
+    )
+    spec = replace(
+        mixture.spec,
+        structure=listed,
+        priors=dict(mixture.spec.priors),
+        constants=dict(mixture.spec.constants),
+    )
+    return replace(mixture, spec=spec, effect=mixture.effect[:, at], pooling=mixture.pooling[:, at])
+
+
+def exact_covariance(spec: ModelSpec, hyper: bool = True, units: Sequence[str] | None = None) -> pd.DataFrame:
     """Posterior covariance matrix behind `exact_correlation`, in squared units of the outcome."""
-    mixture = tau_mixture(spec)
-    structure = spec.structure
+    mixture, count = tau_mixture(spec), len(spec.structure.units)
+    if units is not None:
+        mixture = only(mixture, units)
+    structure = mixture.spec.structure
     names = [f"theta[{label}]" for label in structure.units]
     theta = mixture.theta_covariance()[0]
     if not hyper or structure.pooling == "none":
@@ -58,7 +86,7 @@ def exact_covariance(spec: ModelSpec, hyper: bool = True) -> pd.DataFrame:
     front = ["mu"]
     tail = spec.priors["tau"].tail if structure.pooling == "partial" else 0.0
     flat = int((mixture.prior_precision == 0).sum())
-    if structure.pooling == "partial" and len(structure.units) - flat + min(tail, 8.0) > 2:
+    if structure.pooling == "partial" and count - flat + min(tail, 8.0) > 2:
         rows.append(mixture.tau - weight @ mixture.tau)
         within.append(np.zeros(len(names)))
         own.append(0.0)

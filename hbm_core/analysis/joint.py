@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 
 from hbm_core.analysis.batched import at_tau, linear
-from hbm_core.analysis.covariance import exact_correlation
+from hbm_core.analysis.covariance import exact_correlation, only
 from hbm_core.errors import InputError
 from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.models.structure import ModelSpec
 
-#: Units up to which the whole matrix is integrated.
-MOST_EXACT = 150
-#: Draws behind a matrix that has no closed form.
-_DRAWS = 20_000
+#: Units up to which all pairs are compared; of more, so many, evenly.
+_MOST_UNITS = 60
+#: Draws behind a matrix that has no closed form, and numbers drawn for it, at most.
+_DRAWS, _MOST_NUMBERS = 20_000, 8_000_000
 
 
 def exact_draws_table(
@@ -31,7 +31,7 @@ def exact_draws_table(
     names : sequence of str
         Flat names such as ``mu`` or ``theta[A]``.
     count, seed : int
-        Draws, and the seed that makes them.
+        Draws (fewer where every one holds very many units), and the seed that makes them.
 
     Returns
     -------
@@ -43,6 +43,7 @@ def exact_draws_table(
     InputError
         A name that the model does not have.
     """
+    count = max(100, min(count, _MOST_NUMBERS // (len(posterior.names) + 1)))
     found = posterior.draws(count, seed)
     structure = posterior.spec.structure
     columns: dict[str, np.ndarray] = {
@@ -89,7 +90,7 @@ def funnel_of(table: pd.DataFrame, unit: str) -> pd.DataFrame:
 def correlation(posterior: ExactPosterior, names: Sequence[str], seed: int = 0) -> tuple[pd.DataFrame, float]:
     """Posterior correlation matrix of some parameters, and the error of its entries.
 
-    Integrated over τ where the posterior is Gaussian given τ and the units are not too many; from
+    Integrated over τ where the posterior is Gaussian given τ; from
     independent exact draws otherwise.
 
     Returns
@@ -100,8 +101,10 @@ def correlation(posterior: ExactPosterior, names: Sequence[str], seed: int = 0) 
         Largest Monte-Carlo standard error; 0 where integrated.
     """
     spec = posterior.spec
-    if linear(spec) and len(spec.structure.units) <= MOST_EXACT:
-        matrix = exact_correlation(spec)
+    chosen = set(names)
+    if linear(spec):
+        wanted = [label for label in spec.structure.units if f"theta[{label}]" in chosen]
+        matrix = exact_correlation(spec, units=wanted) if wanted else pd.DataFrame()
         if set(names) <= set(matrix.index):
             return matrix.loc[list(names), list(names)], 0.0
     table = exact_draws_table(posterior, names, _DRAWS, seed)[list(names)]
@@ -114,7 +117,7 @@ def correlation(posterior: ExactPosterior, names: Sequence[str], seed: int = 0) 
     matrix = table.corr()
     matrix.loc[still, :] = matrix.loc[:, still] = np.nan
     matrix.loc[infinite, :] = matrix.loc[:, infinite] = np.nan
-    return matrix, 1 / np.sqrt(_DRAWS)
+    return matrix, float(1 / np.sqrt(len(table)))
 
 
 def correlation_given_tau(spec: ModelSpec, taus: Sequence[float]) -> pd.DataFrame:
@@ -133,11 +136,13 @@ def correlation_given_tau(spec: ModelSpec, taus: Sequence[float]) -> pd.DataFram
     Returns
     -------
     DataFrame
-        tau, mean, low, high: mean, smallest and largest correlation of two units.
+        tau, mean, low, high: mean, smallest and largest correlation of two units (of at most 60, evenly).
     """
-    rows = []
+    labels, rows = spec.structure.units, []
+    if len(labels) > _MOST_UNITS:
+        labels = tuple(labels[k] for k in np.linspace(0, len(labels) - 1, _MOST_UNITS).astype(int))
     for tau in taus:
-        covariance = at_tau(spec, float(tau)).theta_covariance()[0]
+        covariance = only(at_tau(spec, float(tau)), labels).theta_covariance()[0]
         sd = np.sqrt(np.diag(covariance))
         pairs = (covariance / sd / sd[:, None])[np.triu_indices(len(sd), 1)]
         rows.append({"tau": float(tau), "mean": pairs.mean(), "low": pairs.min(), "high": pairs.max()})

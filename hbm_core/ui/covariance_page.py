@@ -206,9 +206,9 @@ def _sentence(text: str) -> None:
         st.html(f'<p style="font-size:14px;line-height:20px;margin:0;text-wrap:pretty">{text}</p>')
 
 
-def _source(page: Page) -> str:
+def _source(page: Page, shown: int) -> str:
     if not page.sampled:
-        return f"{_DRAWS:,} independent draws from the exact posterior."
+        return f"{shown:,} independent draws from the exact posterior."
     total = page.tree["posterior"].sizes
     diverged = int(tables.divergent(page.tree).sum())
     said = f"{diverged:,} diverged" if diverged else "none diverged"
@@ -320,7 +320,7 @@ def _pairs(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         theme.caption(
             "Each panel below the diagonal shows where two parameters lie together; on the diagonal each "
             f"alone; above it their correlation ({above}), orange negative, violet positive. A slanted "
-            f"cloud: learning one moves the other. A wedge: their spread depends on it. {_source(page)}"
+            f"cloud: learning one moves the other. A wedge: their spread depends on it. {_source(page, len(table))}"
         )
         _sentence(pair_words(page, found))
         if note := structure_note(page):
@@ -397,7 +397,7 @@ def _funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         theme.caption(
             f"Left: τ on a log scale against the effect of one {escape(words.one)}, what a centered sampler "
             "walks in. Right: the same draws as η, what a non-centered sampler walks in; where the data are "
-            f"strong, it is η that gets a neck, at large τ. {_source(page)}"
+            f"strong, it is η that gets a neck, at large τ. {_source(page, len(table))}"
         )
         _sentence(funnel_words(page))
         _download(page, table, "funnel")
@@ -482,8 +482,6 @@ def _given_tau(page: Page) -> None:
     """What τ does to the correlation, where it is closed."""
     spec, posterior = page.live.spec, page.live.posterior
     if not (page.pooled and linear(spec) and posterior is not None and len(spec.structure.units) > 1):
-        return
-    if len(spec.structure.units) > joint.MOST_EXACT:
         return
     typical = spec.structure.typical_se
     u = np.linspace(0, 0.985, 60)

@@ -519,17 +519,18 @@ def _by_tau(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     with right:
         controls(page, fixed_tau=False)
         chosen = st.segmented_control(
-            "Interval", _PERCENT, default=95, format_func="{} %".format, key="coverage_level"
+            "Interval",
+            _PERCENT,
+            default=95,
+            format_func="{} %".format,
+            key="coverage_level",
+            width="stretch",
         )
         looked = plots.looks((*CLASSICAL, *page.priors), page.mode)
-        kinds = st.pills(
-            "Estimators shown",
-            list(looked),
-            selection_mode="multi",
-            default=list(looked),
-            format_func=lambda name: _label(looked[name]),
-            key=f"coverage_kinds_{'_'.join(page.priors)}",
-        )
+        st.caption("Estimators shown")
+        kinds = [
+            name for name in looked if st.checkbox(_label(looked[name]), True, key=f"coverage_kind_{name}")
+        ]
     level = (chosen or 95) / 100
     with left:
         theme.title(f"What a {100 * level:g} % interval covers, world by world")

@@ -62,7 +62,13 @@ def test_the_matrix_is_exact_where_it_can_be(posterior):
     names = ["tau", "theta[B]", "theta[G]"]
     found, error = correlation(posterior, names)
     assert error == 0
-    np.testing.assert_array_equal(found, exact_correlation(posterior.spec).loc[names, names])
+    np.testing.assert_allclose(found, exact_correlation(posterior.spec).loc[names, names], rtol=1e-12)
+
+
+def test_some_of_many_units_keep_what_all_units_say():
+    names = ["mu", "tau", "theta[F]", "theta[H]"]
+    found = exact_correlation(schools(), units=["F", "H"])
+    np.testing.assert_allclose(found, exact_correlation(schools()).loc[names, names], rtol=1e-12)
 
 
 def test_elsewhere_it_is_counted_and_says_so():

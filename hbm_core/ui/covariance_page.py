@@ -320,7 +320,8 @@ def _pairs(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         theme.caption(
             "Each panel below the diagonal shows where two parameters lie together; on the diagonal each "
             f"alone; above it their correlation ({above}), orange negative, violet positive. A slanted "
-            f"cloud: learning one moves the other. A wedge: their spread depends on it. {_source(page, len(table))}"
+            "cloud: learning one moves the other. A wedge: their spread depends on it. "
+            f"{_source(page, len(table))}"
         )
         _sentence(pair_words(page, found))
         if note := structure_note(page):

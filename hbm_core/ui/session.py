@@ -12,7 +12,7 @@ from hbm_core.errors import InputError
 from hbm_core.store.study import Study
 
 _STUDY, _WRITTEN, _NOTICE, _TOKEN = "study", "study_written_query", "study_notice", "session_token"
-_SOUND = "study_last_sound"
+_SOUND, _RESETS = "study_last_sound", "study_resets"
 
 
 def study() -> Study:
@@ -61,6 +61,12 @@ def change_sampler(**settings: Any) -> bool:
 def reset() -> None:
     """Return to the scenario's default study."""
     st.session_state[_STUDY] = Study.default(study().scenario)
+    st.session_state[_RESETS] = resets() + 1
+
+
+def resets() -> int:
+    """How often the study was reset: what pages keep beside it starts afresh when this grows."""
+    return st.session_state.get(_RESETS, 0)
 
 
 def sound(current: Study) -> None:

@@ -530,7 +530,7 @@ def solve_location(
         sample=sample,
         notes=moment_notes(tau=tail, mu=tail_mu, beta=tail if (model.precision[1:] == 0).any() else np.inf),
         log_evidence=evidence if proper else None,
-        pooling=None if tau is None else weights[0] @ model.given(scale(tau.x)).pooling,
+        ledger=None if tau is None else lambda: (weights[0] @ model.given(scale(nodes[0])).pooling, None),
         scale=adaptive,
     )
 

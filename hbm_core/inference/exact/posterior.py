@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from hbm_core.models.structure import ModelSpec
 
 #: From draws of τ (zeros without one) to draws of the coefficients (N, q) and of θ (N, J).
 Sample = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+#: Makes E[B_i | y] (J,) and the weights averaged over τ.
+Ledger = Callable[[], tuple[np.ndarray | None, Weights | None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +30,7 @@ class PanelMarginals:
 
     def quantiles(self, probabilities: np.ndarray) -> np.ndarray:
         """Quantiles, ndarray (R, Q)."""
-        return np.stack([panel.quantiles(probabilities) for panel in self.panels])
+        return np.array([panel.quantiles(probabilities) for panel in self.panels])
 
     def hdi(self, level: float) -> np.ndarray:
         """Shortest intervals, ndarray (R, 2)."""
@@ -100,10 +104,8 @@ class TwoLevelPosterior(ExactPosterior):
         What a reader must know.
     log_evidence : float, optional
         Log p(y).
-    pooling : ndarray (J,), optional
-        E[B_i | y].
-    weights : Weights, optional
-        Averaged over τ.
+    ledger : callable, optional
+        Makes `pooling` and `weights`, either of them None, when they are asked for.
     conditional : callable, optional
         From a grid of τ to `Conditional`.
     scale : AdaptiveScale, optional
@@ -123,8 +125,7 @@ class TwoLevelPosterior(ExactPosterior):
         tau: PanelDensity | None = None,
         notes: tuple[str, ...] = (),
         log_evidence: float | None = None,
-        pooling: np.ndarray | None = None,
-        weights: Weights | None = None,
+        ledger: Ledger | None = None,
         conditional: Callable[[np.ndarray], Conditional] | None = None,
         scale: AdaptiveScale | None = None,
     ) -> None:
@@ -132,14 +133,28 @@ class TwoLevelPosterior(ExactPosterior):
         self.mean, self.sd = moments
         self.error, self.error_absolute = errors
         self.notes, self.log_evidence = notes, log_evidence
-        self.pooling, self.weights = pooling, weights
+        self._make_ledger = ledger
         self._parts, self._sample, self._location = parts, sample, location
         self._tau, self._conditional, self._scale = tau, conditional, scale
+
+    @cached_property
+    def _ledger(self) -> tuple[np.ndarray | None, Weights | None]:
+        return (None, None) if self._make_ledger is None else self._make_ledger()
+
+    @property
+    def pooling(self) -> np.ndarray | None:  # type: ignore[override]
+        """E[B_i | y], ndarray (J,), or None."""
+        return self._ledger[0]
+
+    @property
+    def weights(self) -> Weights | None:  # type: ignore[override]
+        """Linear weights averaged over τ, or None."""
+        return self._ledger[1]
 
     def quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
         """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
         p = np.asarray(probabilities, dtype=float)
-        if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        if p.ndim != 1 or not (p.min(initial=0.5) >= 0 and p.max(initial=0.5) <= 1):
             raise InputError("probabilities", "numbers from 0 to 1", p)
         out = np.empty((len(self.names), p.size))
         for part in self._parts:
@@ -247,12 +262,16 @@ def largest_gap(
     What rounding alone does to means far from zero (`location` is added to them later) is in it.
     """
     mean, sd = moments
-    known = np.isfinite(mean)
-    gaps = np.abs(mean[known] - others[0][known]) + np.spacing(np.abs(mean[known]) + abs(location))
-    relative = gaps / sd[known]
+    rounding = np.spacing(np.abs(mean) + abs(location))
+    if math.isfinite(sd.sum()):
+        gaps = np.maximum(np.abs(mean - others[0]) + rounding, np.abs(sd - others[1]))
+        return float((gaps / sd).max()), float(gaps.max())
     known = np.isfinite(sd)
     spread = np.abs(sd[known] - others[1][known])
+    relative = spread / sd[known]
+    known = np.isfinite(mean)
+    gaps = np.abs(mean[known] - others[0][known]) + rounding[known]
     return (
-        float(max(relative.max(initial=0.0), (spread / sd[known]).max(initial=0.0))),
+        float(max((gaps / sd[known]).max(initial=0.0), relative.max(initial=0.0))),
         float(max(gaps.max(initial=0.0), spread.max(initial=0.0))),
     )

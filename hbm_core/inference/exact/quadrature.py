@@ -7,6 +7,7 @@ are negligible. Integrals, the distribution function and quantiles are then spec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -21,7 +22,10 @@ DEPTH = 30
 #: Largest last coefficient of a panel, as a share of the whole integral.
 TOLERANCE = 1e-9
 _ROUNDS = 90
-_SCAN = np.linspace(-18.0, 14.0, 33)
+#: Newton step, in half panels, after which the next one is below 1e-9.
+_LAST_STEP = 2e-5
+#: Log of x - lower, over the scale, where the search for the mass starts.
+SCAN = np.linspace(-18.0, 14.0, 33)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,8 @@ class Rule:
         Nodes with both ends, and their barycentric weights (Berrut and Trefethen, 2004, section 3).
     inner : ndarray (n,)
         Barycentric weights of the nodes alone.
+    ends : ndarray (n, 2)
+        Nodal values @ ends: the values at -1 and 1.
     """
 
     nodes: np.ndarray
@@ -49,6 +55,7 @@ class Rule:
     knots: np.ndarray
     barycentric: np.ndarray
     inner: np.ndarray
+    ends: np.ndarray
 
 
 @cache
@@ -66,8 +73,54 @@ def gauss_legendre(n: int) -> Rule:
     ends = np.array([-0.5 * (-1.0) ** n, 0.5])
     barycentric = np.concatenate([ends[:1], inner / (nodes**2 - 1), ends[1:]])
     knots = np.concatenate([[-1.0], nodes, [1.0]])
+    signs = np.stack([(-1.0) ** degrees, np.ones(n)], axis=1)
     return Rule(
-        nodes, weights, coefficients[:, -3:].copy(), coefficients @ antiderivative, knots, barycentric, inner
+        nodes,
+        weights,
+        coefficients[:, -3:].copy(),
+        coefficients @ antiderivative,
+        knots,
+        barycentric,
+        inner,
+        coefficients @ signs,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The rule of a panel and the one with half its nodes, on [0, 1], as refinement uses them.
+
+    Attributes
+    ----------
+    places : ndarray (n + n/2,)
+        Nodes of the rule, then those of the half rule.
+    weights : ndarray (2, n + n/2)
+        Of both rules, zero at the nodes of the other.
+    checks : ndarray (n, 4)
+        Nodal values of the rule @ checks: the last three Legendre coefficients, and twice the integral.
+    table : ndarray (n, 2 n + 4)
+        Nodal values @ table: twice the integrals from 0 to the knots, and the values at the knots.
+    """
+
+    places: np.ndarray
+    weights: np.ndarray
+    checks: np.ndarray
+    table: np.ndarray
+
+
+@cache
+def rule_pair() -> Pair:
+    """The pair of rules with ORDER and ORDER/2 nodes."""
+    fine, half = gauss_legendre(ORDER), gauss_legendre(ORDER // 2)
+    weights = np.zeros((2, fine.nodes.size + half.nodes.size))
+    weights[0, :ORDER], weights[1, ORDER:] = fine.weights / 2, half.weights / 2
+    column = fine.weights[:, None]
+    heights = np.hstack([fine.ends[:, :1], np.eye(ORDER), fine.ends[:, 1:]])
+    return Pair(
+        0.5 + 0.5 * np.concatenate([fine.nodes, half.nodes]),
+        weights,
+        np.hstack([fine.tail, column]),
+        np.hstack([np.zeros_like(column), fine.integral, column, heights]),
     )
 
 
@@ -106,6 +159,22 @@ class Coordinate:
         with np.errstate(over="ignore"):
             return self.scale * slope * v ** (self.p - 1) / (1 - v) ** (self.q + 1)
 
+    def logs(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x, log dx/dv and log(1 + (x - lower)/scale) at `v` below 1."""
+        if self.p == self.q == 1:
+            far = 1 - v
+            growth = -np.log(far)
+            return self.lower + self.scale * (v / far), math.log(self.scale) + 2 * growth, growth
+        x = self.x(v)
+        return x, np.log(self.jacobian(v)), np.log1p((x - self.lower) / self.scale)
+
+    def place(self, x: float) -> float:
+        """Inverse of `x` at one place."""
+        if self.p == self.q == 1 and math.isfinite(x):
+            r = (x - self.lower) / self.scale
+            return r / (1 + r)
+        return float(self.v(np.array(x)))
+
     def v(self, x: np.ndarray) -> np.ndarray:
         """Inverse of `x`."""
         r = np.maximum(np.asarray(x, dtype=float) - self.lower, 0.0) / self.scale
@@ -135,9 +204,10 @@ class Line:
         """The variable at `v`."""
         return v
 
-    def jacobian(self, v: np.ndarray) -> np.ndarray:
-        """dx/dv."""
-        return np.ones_like(v)
+    def logs(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x, log dx/dv and the log of a growth that no moment needs here."""
+        zeros = np.zeros_like(v)
+        return v, zeros, zeros
 
     def v(self, x: np.ndarray) -> np.ndarray:
         """Inverse of `x`."""
@@ -172,24 +242,37 @@ def invert_panel(values: np.ndarray, share: np.ndarray, guess: np.ndarray | None
     inside = np.zeros((values.shape[0], rule.knots.size))
     inside[:, 1:-1] = values @ rule.integral
     inside[:, -1] = total
-    target = share * total
     t = np.clip(2 * share - 1 if guess is None else guess, -1.0, 1.0)
-    low, high = np.full(t.shape, -1.0), np.full(t.shape, 1.0)
+    return _newton(values, inside, share * total, t)
+
+
+def _newton(values: np.ndarray, inside: np.ndarray, target: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Where series reach `target`, from `t`: nodal values (N, n), integrals to the knots (N, n + 2)."""
+    rule = gauss_legendre(values.shape[1])
+    low = high = None
     for _ in range(60):
         gap = t[:, None] - rule.knots
-        gap[gap == 0] = 1e-300
+        if not gap.all():
+            gap[gap == 0] = 1e-300
         factors = rule.barycentric / gap
-        excess = np.einsum("nk,nk->n", factors, inside) / factors.sum(1) - target
+        excess = np.vecdot(factors, inside) / np.add.reduce(factors, 1) - target
         factors = rule.inner / gap[:, 1:-1]
-        slope = np.einsum("nk,nk->n", factors, values) / factors.sum(1)
-        above = excess > 0
-        high, low = np.where(above, t, high), np.where(above, low, t)
+        slope = np.vecdot(factors, values) / np.add.reduce(factors, 1)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             proposal = t - excess / slope
+            moved = np.abs(proposal - t)
+        # From a good start the first step is the last one, and needs no bracket: what is left shrinks as
+        # the square of the step.
+        if moved.max(initial=0.0) < _LAST_STEP:
+            return np.minimum(np.maximum(proposal, -1.0), 1.0)
+        if low is None or high is None:
+            low, high = np.full(t.shape, -1.0), np.full(t.shape, 1.0)
+        above = excess > 0
+        high, low = np.where(above, t, high), np.where(above, low, t)
         proposal = np.where((proposal >= low) & (proposal <= high), proposal, 0.5 * (low + high))
-        moved = np.abs(proposal - t).max(initial=0.0)
+        done = np.abs(proposal - t).max() < _LAST_STEP
         t = proposal
-        if moved < 1e-5:
+        if done:
             break
     return t
 
@@ -207,8 +290,10 @@ class PanelDensity:
         From panels to the variable.
     left, width : ndarray (P,)
         Panels in v.
-    values : ndarray (P, ORDER)
-        Density of v at the nodes of every panel, over its peak.
+    nodes : ndarray (P, ORDER + ORDER/2)
+        The variable at the nodes of the rule and then at those of the half rule, in every panel.
+    sampled : ndarray (P, ORDER + ORDER/2)
+        Density of v at these nodes, over its peak.
     offset : float
         Log of that peak.
     log_density : callable
@@ -222,78 +307,82 @@ class PanelDensity:
     coordinate: Coordinate | Line
     left: np.ndarray
     width: np.ndarray
-    values: np.ndarray
+    nodes: np.ndarray
+    sampled: np.ndarray
     offset: float
     log_density: LogDensity
     support: tuple[float, float]
     finite: int = 2
 
-    def nodes(self, rule: Rule) -> np.ndarray:
-        """Places v of a rule in every panel, ndarray (P, n)."""
-        return self.left[:, None] + self.width[:, None] * (0.5 + 0.5 * rule.nodes)
+    @property
+    def x(self) -> np.ndarray:
+        """The variable at the nodes of the rule, ndarray (P * ORDER,)."""
+        return self.nodes[:, :ORDER].ravel()
 
     @cached_property
-    def x(self) -> np.ndarray:
-        """The variable at all nodes, ndarray (P * ORDER,)."""
-        return self.coordinate.x(self.nodes(gauss_legendre(ORDER)).ravel())
+    def rules(self) -> np.ndarray:
+        """Probabilities of all nodes by the rule and by the half rule, ndarray (2, nodes.size)."""
+        weights = (self.sampled * self.width[:, None]) * rule_pair().weights[:, None, :]
+        weights = weights.reshape(2, -1)
+        return weights / weights.sum(1)[:, None]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Probabilities of the nodes of the rule, ndarray (P * ORDER,)."""
+        return self.rules[0].reshape(self.nodes.shape)[:, :ORDER].ravel()
 
     @cached_property
     def masses(self) -> np.ndarray:
         """Integral over every panel, over the density's peak."""
-        return 0.5 * self.width * (self.values @ gauss_legendre(ORDER).weights)
-
-    @cached_property
-    def weights(self) -> np.ndarray:
-        """Probabilities of all nodes, ndarray (P * ORDER,)."""
-        weights = (self.values * (0.5 * self.width[:, None] * gauss_legendre(ORDER).weights)).ravel()
-        return weights / weights.sum()
+        return 0.5 * self.width * (self.sampled[:, :ORDER] @ gauss_legendre(ORDER).weights)
 
     @property
     def log_total(self) -> float:
         """Log of the integral of the unnormalised density."""
         return float(self.offset + np.log(self.masses.sum()))
 
-    @cached_property
-    def half_nodes(self) -> tuple[np.ndarray, np.ndarray]:
-        """The variable and dx of the rule with half the nodes in the same panels."""
-        rule = gauss_legendre(ORDER // 2)
-        v = self.nodes(rule)
-        measure = self.coordinate.jacobian(v) * (self.width[:, None] * rule.weights)
-        return self.coordinate.x(v.ravel()), measure.ravel()
-
-    def half_weights(self, log_values: np.ndarray) -> np.ndarray:
-        """Probabilities of the half rule's nodes from the unnormalised log density there."""
-        weights = np.exp(log_values - self.offset) * self.half_nodes[1]
-        return weights / weights.sum()
-
-    @cached_property
+    @property
     def half_rule(self) -> tuple[np.ndarray, np.ndarray]:
         """The variable and probabilities of the half rule."""
-        x = self.half_nodes[0]
-        return x, self.half_weights(self.log_density(x))
+        shares = self.rules[1].reshape(self.nodes.shape)
+        return self.nodes[:, ORDER:].ravel(), shares[:, ORDER:].ravel()
 
     def moments(self) -> tuple[float, float]:
         """Mean and sd; infinite where they do not exist."""
-        return self.moments_by(self.x, self.weights)
+        return self._both_moments[0]
 
     def half_moments(self) -> tuple[float, float]:
         """The same by the rule with half the nodes."""
-        return self.moments_by(*self.half_rule)
-
-    def moments_by(self, x: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-        """Mean and sd by nodes with probabilities; infinite where they do not exist."""
-        mean = float(weights @ x) if self.finite >= 1 else np.inf
-        return mean, float(np.sqrt(weights @ (x - mean) ** 2)) if self.finite >= 2 else np.inf
+        return self._both_moments[1]
 
     @cached_property
-    def _antiderivative(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cumulated probability at the panels' edges, inside panels at the knots, and the total mass."""
-        rule, total = gauss_legendre(ORDER), self.masses.sum()
-        inside = np.zeros((self.left.size, ORDER + 2))
-        inside[:, 1:-1] = (self.values @ rule.integral) * (0.5 * self.width[:, None] / total)
-        inside[:, -1] = self.masses / total
-        start = np.concatenate([[0.0], np.cumsum(self.masses) / total])
-        return start / start[-1], inside, total
+    def _both_moments(self) -> list[tuple[float, float]]:
+        if self.finite < 1:
+            return [(np.inf, np.inf)] * 2
+        x, rules = self.nodes.ravel(), self.rules
+        means = (rules @ x).tolist()
+        if self.finite < 2:
+            return [(mean, np.inf) for mean in means]
+        # About the mean of the better rule, which cancels nothing.
+        gap = x - means[0]
+        squares = (rules @ (gap * gap)).tolist()
+        return [
+            (mean, math.sqrt(max(square - (mean - means[0]) ** 2, 0.0)))
+            for mean, square in zip(means, squares, strict=True)
+        ]
+
+    @cached_property
+    def _antiderivative(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Probability left of panels (P + 1,); inside them up to the knots, density there; all in a row."""
+        # Both densities are of t in [-1, 1], whose panels all have width 2.
+        table = self.sampled[:, :ORDER] @ rule_pair().table
+        table *= (0.5 * self.width / self.masses.sum())[:, None]
+        inside, height = table[:, : ORDER + 2], table[:, ORDER + 2 :]
+        start = np.zeros(self.left.size + 1)
+        np.add.accumulate(inside[:, -1], out=start[1:])
+        start /= start[-1]
+        cumulated = np.maximum.accumulate((start[:-1, None] + inside).ravel())
+        return start, inside, height, cumulated
 
     def cdf(self, x: np.ndarray) -> np.ndarray:
         """Distribution function at `x`."""
@@ -319,20 +408,33 @@ class PanelDensity:
         return out
 
     def quantiles(self, probabilities: np.ndarray) -> np.ndarray:
-        """Quantiles, by Newton on the integrated series from linear interpolation between its knots."""
+        """Quantiles, by Newton on the integrated series from Hermite interpolation between its knots."""
         p = np.asarray(probabilities, dtype=float)
         flat = p.ravel()
-        rule = gauss_legendre(ORDER)
-        start, inside, _ = self._antiderivative
-        knots = self.left[:, None] + self.width[:, None] * (0.5 + 0.5 * rule.knots)
-        cumulated = np.maximum.accumulate((start[:-1, None] + inside).ravel())
-        v = np.interp(flat, cumulated, knots.ravel())
-        panel = np.clip(np.searchsorted(start, flat, side="right") - 1, 0, self.left.size - 1)
-        left, width = self.left[panel], self.width[panel]
-        share = (flat - start[panel]) / (start[panel + 1] - start[panel])
-        guess = 2 * (v - left) / width - 1
-        t = invert_panel(self.values[panel], np.clip(share, 0.0, 1.0), guess)
-        x = self.coordinate.x(left + width * (0.5 + 0.5 * t))
+        start, inside, height, cumulated = self._antiderivative
+        knots = gauss_legendre(ORDER).knots
+        place = cumulated.searchsorted(flat, side="right") - 1
+        place = np.minimum(np.maximum(place, 0), cumulated.size - 2)
+        panel, knot = np.divmod(place, knots.size)
+        knot = np.minimum(knot, knots.size - 2)
+        # t as a cubic of the probability, which is known with its slope at both knots.
+        before = knots[knot]
+        step = knots[knot + 1] - before
+        here = inside[panel, knot]
+        rise = inside[panel, knot + 1] - here
+        target = flat - start[panel]
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            share = (target - here) / rise
+            rest = 1 - share
+            bend = rest * (rise / height[panel, knot] - step) - share * (
+                rise / height[panel, knot + 1] - step
+            )
+            t = before + share * (step + rest * bend)
+        t = np.fmin(np.fmax(t, before), before + step)
+        t = _newton(height[panel, 1:-1], inside[panel], target, t)
+        x = self.coordinate.x(self.left[panel] + self.width[panel] * (0.5 + 0.5 * t))
+        if flat.min(initial=0.5) > 0 and flat.max(initial=0.5) < 1:
+            return x.reshape(p.shape)
         x = np.where(flat <= 0, self.support[0], np.where(flat >= 1, self.support[1], x))
         return np.where((flat >= 0) & (flat <= 1), x, np.nan).reshape(p.shape)
 
@@ -351,7 +453,11 @@ class PanelDensity:
 
 
 def locate(
-    log_density: LogDensity, support: tuple[float, float], scale: float, growth: int
+    log_density: LogDensity,
+    support: tuple[float, float],
+    scale: float,
+    growth: int,
+    scan: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
     """Where the mass is: lower and upper end, and the place of the peak of mass per unit of log x.
 
@@ -367,28 +473,33 @@ def locate(
         First guess of the order of magnitude of x - lower.
     growth : int
         Moments that the range must hold: the tail is weighted with x^growth.
+    scan : ndarray, optional
+        What `log_density` gives at lower + scale exp(SCAN), the first places that are looked at where the
+        support has no upper end.
     """
     lower, upper = support
     ceiling = np.log((upper - lower) / scale) if np.isfinite(upper) else np.inf
-    log_x = _SCAN if ceiling > _SCAN[-1] else _SCAN - (_SCAN[-1] - ceiling)
+    log_x = SCAN if ceiling > SCAN[-1] else SCAN - (SCAN[-1] - ceiling)
     open_low = open_high = True
+    values = scan if np.isinf(upper) else None
     for _ in range(60):
-        mass = log_density(lower + scale * np.exp(log_x)) + log_x
+        mass = (log_density(lower + scale * np.exp(log_x)) if values is None else values) + log_x
+        values = None
         peak = int(mass.argmax())
         if peak == log_x.size - 1 and open_high and log_x[-1] < min(ceiling, 600.0) - 1e-9:
             further = log_x[-1] + np.arange(1.0, 33.0)
             log_x = np.concatenate([log_x, further[further < ceiling], [ceiling] * (further[-1] >= ceiling)])
             continue
         weighted = mass + growth * np.maximum(log_x - log_x[peak], 0.0)
-        kept = np.flatnonzero(weighted > mass[peak] - DEPTH)
+        kept = (weighted > mass[peak] - DEPTH).nonzero()[0]
         first, last = int(kept[0]), int(kept[-1])
         open_low, open_high = open_low and first == 0, open_high and last == log_x.size - 1
         before, after = log_x[max(first - 1, 0)], log_x[min(last + 1, log_x.size - 1)]
         if last - first >= 7 or after - before < 1e-10:
             break
         log_x = np.linspace(before, after, 25)
-    at = lower + scale * np.exp(np.array([before, after, log_x[peak]]))
-    return (lower if open_low else float(at[0]), upper if open_high else float(at[1]), float(at[2]))
+    low, high, at = (lower + scale * math.exp(one) for one in (before, after, log_x[peak]))
+    return lower if open_low else low, upper if open_high else high, at
 
 
 def panel_density(
@@ -397,6 +508,7 @@ def panel_density(
     scale: float,
     origin: float = 1.0,
     tail: float = np.inf,
+    scan: np.ndarray | None = None,
 ) -> PanelDensity:
     """The density exp(log_density) on a support with a finite lower end.
 
@@ -412,19 +524,22 @@ def panel_density(
         a, where the density behaves as (x - lower)^(a - 1).
     tail : float
         b > 0, where it falls as x^(-b - 1).
+    scan : ndarray, optional
+        As in `locate`.
     """
-    finite = int(min(2, np.ceil(tail) - 1)) if np.isfinite(tail) else 2
-    low, high, peak = locate(log_density, support, scale, finite)
+    finite = min(2, math.ceil(tail) - 1) if math.isfinite(tail) else 2
+    low, high, peak = locate(log_density, support, scale, finite, scan)
     lower = support[0]
     p = 1.0
     if low == lower and origin != round(origin):
         p = 2.0 if 2 * origin == round(2 * origin) else max(1.0, 1.0 / origin)
     spare = tail - finite
-    q = 1.0 / spare if np.isinf(high) and spare < 1 else 1.0
+    q = 1.0 / spare if math.isinf(high) and spare < 1 else 1.0
     # Three times the peak: then most densities need no more than the two panels they start with.
     coordinate = Coordinate(lower, 3 * (peak - lower), p, q)
-    ends = coordinate.v(np.array([low, high]))
-    return refine(log_density, coordinate, np.linspace(ends[0], ends[1], 3), support, finite)
+    start, stop = coordinate.place(low), coordinate.place(high)
+    edges = np.array([start, 0.5 * (start + stop), stop])
+    return refine(log_density, coordinate, edges, support, finite)
 
 
 def refine(
@@ -435,47 +550,61 @@ def refine(
     finite: int = 2,
 ) -> PanelDensity:
     """Bisect panels until the last Legendre coefficients of density and second moment are negligible."""
-    rule = gauss_legendre(ORDER)
+    pair = rule_pair()
     moment = finite if isinstance(coordinate, Coordinate) else 0
 
-    def evaluate(left: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        v = (left[:, None] + width[:, None] * (0.5 + 0.5 * rule.nodes)).ravel()
-        x = coordinate.x(v)
+    def evaluate(
+        left: np.ndarray, width: np.ndarray, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        v = left[:, None] + width[:, None] * places
         with np.errstate(divide="ignore"):
-            values = log_density(x) + np.log(coordinate.jacobian(v))
-        growth = np.zeros(x.shape)
-        if moment:
-            growth = moment * np.log1p((x - coordinate.lower) / coordinate.scale)  # type: ignore[union-attr]
-        shape = (left.size, rule.nodes.size)
-        return np.where(np.isfinite(values), values, -np.inf).reshape(shape), growth.reshape(shape)
+            x, log_slope, growth = coordinate.logs(v)
+            values = log_density(x.ravel()).reshape(v.shape) + log_slope
+        # A maximum that is finite has neither NaN nor infinity beside it.
+        if not math.isfinite(np.maximum.reduce(values, None)):
+            values = np.where(np.isfinite(values), values, -np.inf)
+        return x, values, growth
 
-    left, width = edges[:-1], np.diff(edges)
-    values, growth = evaluate(left, width)
+    left, width = edges[:-1], edges[1:] - edges[:-1]
+    # The half rule's nodes at once: most densities need no more than the panels they start with.
+    nodes, at_nodes, growth = evaluate(left, width, pair.places)
+    x, values, growth = nodes[:, :ORDER], at_nodes[:, :ORDER], growth[:, :ORDER]
+    whole = True
     for _ in range(_ROUNDS):
         offset = values.max()
-        plain = np.exp(values - offset)
-        bad = _rough(plain, width, rule)
-        if moment:
-            bad |= _rough(plain * np.exp(growth), width, rule)
-        bad &= width > 1e-15 * np.maximum(np.abs(left), 1e-280)
+        bad = _rough(values - offset, moment * growth if moment else None, width)
+        if bad.any():
+            bad &= width > 1e-15 * np.maximum(np.abs(left), 1e-280)
         if not bad.any() or left.size > 600:
             break
+        whole = False
         half = 0.5 * width[bad]
         new_left = np.concatenate([left[bad], left[bad] + half])
         new_width = np.concatenate([half, half])
-        new_values, new_growth = evaluate(new_left, new_width)
+        news = evaluate(new_left, new_width, pair.places[:ORDER])
         left, width = np.concatenate([left[~bad], new_left]), np.concatenate([width[~bad], new_width])
-        values, growth = (
-            np.concatenate([values[~bad], new_values]),
-            np.concatenate([growth[~bad], new_growth]),
+        x, values, growth = (
+            np.concatenate([old[~bad], new]) for old, new in zip((x, values, growth), news, strict=True)
         )
-    order, offset = np.argsort(left), values.max()
-    plain = np.exp(values[order] - offset)
-    return PanelDensity(
-        coordinate, left[order], width[order], plain, float(offset), log_density, support, finite
-    )
+    if not whole:
+        order, offset = np.argsort(left), values.max()
+        left, width = left[order], width[order]
+        half_x, half_values, _ = evaluate(left, width, pair.places[ORDER:])
+        nodes = np.concatenate([x[order], half_x], axis=1)
+        at_nodes = np.concatenate([values[order], half_values], axis=1)
+    sampled = np.exp(at_nodes - offset)
+    return PanelDensity(coordinate, left, width, nodes, sampled, float(offset), log_density, support, finite)
 
 
-def _rough(values: np.ndarray, width: np.ndarray, rule: Rule) -> np.ndarray:
-    """Panels whose last Legendre coefficients are not negligible beside the whole integral."""
-    return np.abs(values @ rule.tail).max(1) * width > TOLERANCE * ((values @ rule.weights) @ width)
+def _rough(logs: np.ndarray, growth: np.ndarray | None, width: np.ndarray) -> np.ndarray:
+    """Panels whose last Legendre coefficients are not negligible beside the whole integral.
+
+    Of the function with the `logs` (P, ORDER), and of it times exp(growth).
+    """
+    exponents = np.empty((1 if growth is None else 2, *logs.shape))
+    exponents[0] = logs
+    if growth is not None:
+        exponents[1] = logs + growth
+    checks = np.exp(exponents, out=exponents) @ rule_pair().checks
+    last = np.maximum.reduce(np.abs(checks[:, :, :3]), 2) * width
+    return (last > TOLERANCE * (checks[:, :, 3] @ width)[:, None]).any(0)

@@ -2,14 +2,78 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from hbm_core.inference.exact.base import Conditional, Weights
 
 _LOG_2_PI = float(np.log(2 * np.pi))
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What the posterior of units without covariates takes from the data alone, whatever the priors.
+
+    Attributes
+    ----------
+    location : float
+        Median of the effects, taken off them.
+    effect, se, variance : ndarray (J,)
+        y less `location`, s and s².
+    design : ndarray (J, 1)
+        Ones.
+    scale : float
+        Mean of s.
+    t : ndarray (K,)
+        Scales, `scale` times exp(grid).
+    total, center, quadratic, log_variance : ndarray (K,)
+        At them: Σ 1/V, the weighted mean m of y, Σ (y - m)²/V and Σ log V.
+    """
+
+    location: float
+    effect: np.ndarray
+    se: np.ndarray
+    variance: np.ndarray
+    design: np.ndarray
+    scale: float
+    t: np.ndarray
+    total: np.ndarray
+    center: np.ndarray
+    quadratic: np.ndarray
+    log_variance: np.ndarray
+
+    @classmethod
+    def of(cls, effect: np.ndarray, se: np.ndarray, grid: np.ndarray) -> Table:
+        """The table of a data set with the grid `grid` of log t; made once, then taken from a cache."""
+        return _table(effect.tobytes(), se.tobytes(), grid.tobytes())
+
+
+@lru_cache(maxsize=32)
+def _table(effect: bytes, se: bytes, grid: bytes) -> Table:
+    y, s = np.frombuffer(effect), np.frombuffer(se)
+    location = float(np.partition(y, y.size // 2)[y.size // 2])
+    y, variance, scale = y - location, s**2, float(s.sum()) / s.size
+    t = scale * np.exp(np.frombuffer(grid))
+    inverse = 1.0 / (variance[:, None] + t * t)
+    total = inverse.sum(0)
+    center = (y @ inverse) / total
+    quadratic = ((y[:, None] - center) ** 2 * inverse).sum(0)
+    return Table(
+        location,
+        y,
+        s,
+        variance,
+        np.ones((y.size, 1)),
+        scale,
+        t,
+        total,
+        center,
+        quadratic,
+        -np.log(inverse).sum(0),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +124,13 @@ class Regression:
         """s², ndarray (J,)."""
         return self.se**2
 
+    def tabulated(self, table: Table) -> np.ndarray:
+        """Log p(y | t) at the scales of the data's table, ndarray (K,), at no cost in J; one coefficient."""
+        gap, precision = table.center - self.prior_mean[0], self.precision[0]
+        total = table.total + precision
+        quadratic = table.quadratic + (precision * table.total / total) * (gap * gap)
+        return self._constant - 0.5 * (quadratic + np.log(total) + table.log_variance)
+
     @cached_property
     def _products(self) -> tuple[np.ndarray, np.ndarray]:
         cross = self.design[:, :, None] * self.design[:, None, :]
@@ -67,34 +138,43 @@ class Regression:
 
     @cached_property
     def _constant(self) -> float:
-        proper = self.precision > 0
-        flat = self.precision.size - int(proper.sum())
-        return float(0.5 * np.log(self.precision[proper]).sum() - 0.5 * (self.se.size - flat) * _LOG_2_PI)
+        logs = [math.log(one) for one in self.precision.tolist() if one > 0]
+        flat = self.precision.size - len(logs)
+        return 0.5 * sum(logs) - 0.5 * (self.se.size - flat) * _LOG_2_PI
 
     def solve(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Log p(y | t), mean (K, q) and covariance (K, q, q) of the coefficients, and 1/V (K, J)."""
-        inverse = 1.0 / (self.variance + (t * t)[:, None])
         if self.precision.size == 1:
-            total = inverse.sum(1) + self.precision[0]
-            mean = (inverse @ self.effect + self.precision[0] * self.prior_mean[0]) / total
-            residual = self.effect - mean[:, None]
-            log_determinant = np.log(total)
-            mean, covariance = mean[:, None], (1.0 / total)[:, None, None]
-        else:
-            cross, right = self._products
-            q = self.precision.size
-            matrix = (inverse @ cross).reshape(-1, q, q) + np.diag(self.precision)
-            factor = np.linalg.inv(np.linalg.cholesky(matrix))
-            covariance = np.swapaxes(factor, 1, 2) @ factor
-            side = inverse @ right + self.precision * self.prior_mean
-            mean = (covariance @ side[:, :, None])[:, :, 0]
-            log_determinant = -2 * np.log(np.einsum("kii->ki", factor)).sum(1)
-            residual = self.effect - mean @ self.design.T
+            return self._solve_one(t)
+        inverse = 1.0 / (self.variance + (t * t)[:, None])
+        cross, right = self._products
+        q = self.precision.size
+        matrix = (inverse @ cross).reshape(-1, q, q) + np.diag(self.precision)
+        factor = np.linalg.inv(np.linalg.cholesky(matrix))
+        covariance = np.swapaxes(factor, 1, 2) @ factor
+        side = inverse @ right + self.precision * self.prior_mean
+        mean = (covariance @ side[:, :, None])[:, :, 0]
+        log_determinant = -2 * np.log(np.einsum("kii->ki", factor)).sum(1)
+        residual = self.effect - mean @ self.design.T
         quadratic = np.einsum("kj,kj->k", inverse, residual * residual)
         if self.precision.any():
             quadratic = quadratic + (mean - self.prior_mean) ** 2 @ self.precision
         log_likelihood = self._constant - 0.5 * (quadratic + log_determinant - np.log(inverse).sum(1))
         return log_likelihood, mean, covariance, inverse
+
+    def _solve_one(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The same for one coefficient, μ; arrays (J, K) inside, whose sums over units run along rows."""
+        precision, prior_mean = self.precision[0], self.prior_mean[0]
+        inverse = 1.0 / (self.variance[:, None] + t * t)
+        total = inverse.sum(0) + precision
+        mean = (self.effect @ inverse + precision * prior_mean) / total
+        residual = self.effect[:, None] - mean
+        residual *= residual
+        residual *= inverse
+        quadratic = residual.sum(0) + precision * (mean - prior_mean) ** 2
+        log_variance = np.log(inverse).sum(0)
+        log_likelihood = self._constant - 0.5 * (quadratic + np.log(total) - log_variance)
+        return log_likelihood, mean[:, None], (1.0 / total)[:, None, None], inverse.T
 
     def log_likelihood(self, t: np.ndarray) -> np.ndarray:
         """Log p(y | t), ndarray (K,), up to the constant of flat coefficients."""
@@ -121,11 +201,19 @@ class Regression:
 
     def components(self, t: np.ndarray, given: Given) -> tuple[np.ndarray, np.ndarray]:
         """Means and sds of coefficients and θ given t, each ndarray (q + J, K)."""
+        q, units = self.precision.size, self.se.size
+        means, sds = np.empty((q + units, t.size)), np.empty((q + units, t.size))
+        if q == 1:
+            # As in `effects`, straight into rows: B m + (t²/V) y and B (t² + B var(μ)).
+            square, share = t * t, given.pooling.T
+            means[0], sds[0] = given.mean[:, 0], given.covariance[:, 0, 0]
+            np.multiply(share, means[0], out=means[1:])
+            means[1:] += square * given.inverse.T * self.effect[:, None]
+            np.multiply(share, square + share * sds[0], out=sds[1:])
+            return means, np.sqrt(sds, out=sds)
         mean, variance = self.effects(t, given)
-        q = self.precision.size
-        means, sds = np.empty((q + mean.shape[1], t.size)), np.empty((q + mean.shape[1], t.size))
         means[:q], means[q:] = given.mean.T, mean.T
-        sds[:q], sds[q:] = np.diagonal(given.covariance, axis1=1, axis2=2).T, variance.T
+        sds[:q], sds[q:] = given.covariance.diagonal(axis1=1, axis2=2).T, variance.T
         return means, np.sqrt(sds, out=sds)
 
     def draw(self, t: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ second integral, over μ given τ.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -25,13 +26,14 @@ from hbm_core.inference.exact.posterior import (
     moment_notes,
     put_infinite,
 )
-from hbm_core.inference.exact.quadrature import PanelDensity, panel_density
-from hbm_core.inference.exact.regression import Regression
+from hbm_core.inference.exact.quadrature import SCAN, PanelDensity, panel_density
+from hbm_core.inference.exact.regression import Given, Regression, Table
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 
 _SAMPLER = "Use --engine nuts, which samples this model."
 #: Agreement of the two rules, in sds, at which the coarser one carries quantiles and densities.
 _AGREE = 1e-9
+_TAU = np.array([1])
 
 
 def solve_two_level(spec: ModelSpec) -> TwoLevelPosterior:
@@ -85,16 +87,16 @@ def _regression(spec: ModelSpec) -> tuple[Regression, float]:
     A prior on μ that is neither normal nor flat is left out: flat.
     """
     structure = spec.structure
-    columns, units = len(structure.columns), structure.effect.size
-    location = float(np.partition(structure.effect, units // 2)[units // 2])
+    table = Table.of(structure.effect, structure.se, SCAN)
+    columns, location = len(structure.columns), table.location
     mean, precision = np.zeros(1 + columns), np.zeros(1 + columns)
     for name, part in (("mu", slice(0, 1)), ("beta", slice(1, None))):
         prior = spec.priors.get(name)
         if prior is not None and prior.family == "Normal":
             mean[part] = prior.numbers[0] - (location if name == "mu" else 0.0)
             precision[part] = prior.numbers[1] ** -2.0
-    design = np.hstack([np.ones((units, 1)), structure.design]) if columns else np.ones((units, 1))
-    return Regression(structure.effect - location, structure.se, design, mean, precision), location
+    design = np.hstack([table.design, structure.design]) if columns else table.design
+    return Regression(table.effect, table.se, design, mean, precision), location
 
 
 def _tail_of_tau(spec: ModelSpec, model: Regression) -> float:
@@ -110,7 +112,7 @@ def _tail_of_tau(spec: ModelSpec, model: Regression) -> float:
     flat = model.precision == 0
     if spec.priors["mu"].family not in ("Normal", "Flat"):
         flat = flat & (np.arange(flat.size) > 0)
-    count, units = int(flat.sum()), model.se.size
+    count, units = int(np.count_nonzero(flat)), model.se.size
     if count > 1 and np.linalg.matrix_rank(model.design[:, flat]) < count:
         raise ImproperPosteriorError(
             "flat priors on mu and beta",
@@ -147,18 +149,27 @@ def _scale_of(spec: ModelSpec) -> AdaptiveScale | None:
 
 
 def _density_of_tau(
-    spec: ModelSpec, log_likelihood: Callable[[np.ndarray], np.ndarray], tail: float
+    spec: ModelSpec,
+    log_likelihood: Callable[[np.ndarray], np.ndarray],
+    tail: float,
+    tabulated: np.ndarray | None = None,
 ) -> PanelDensity:
-    """The posterior density of τ from its prior and log p(y | τ)."""
+    """The posterior density of τ from its prior and log p(y | τ).
+
+    `tabulated`: log p(y | τ) at the scales of the data's table.
+    """
     prior = spec.priors["tau"]
     numbers, log_prior = prior.numbers, prior.declared.log_density
 
     def log_density(tau: np.ndarray) -> np.ndarray:
         return log_prior(tau, *numbers) + log_likelihood(tau)
 
-    lower, upper = prior.support
-    start = float(spec.structure.se.sum()) / spec.structure.se.size
-    return panel_density(log_density, (max(lower, 0.0), upper), start, prior.origin, tail)
+    lower, upper = max(prior.support[0], 0.0), prior.support[1]
+    table = Table.of(spec.structure.effect, spec.structure.se, SCAN)
+    scan = None
+    if tabulated is not None and lower == 0.0 and np.isinf(upper):
+        scan = log_prior(table.t, *numbers) + tabulated
+    return panel_density(log_density, (lower, upper), table.scale, prior.origin, tail, scan)
 
 
 def _gaussian(
@@ -182,59 +193,92 @@ def _gaussian(
     if spec.structure.pooling == "complete":
         nothing = np.zeros(1)
         given = model.given(nothing)
-        mixtures = NormalMixtures(np.ones(1), *model.components(nothing, given))
-        mean, sd = mixtures.moments()
-        ledger = model.weights(given)
+        single = NormalMixtures(np.ones(1), *model.components(nothing, given))
+        mean, sd = single.moments()
+        weights = model.weights(given)
         return TwoLevelPosterior(
             spec,
             names,
             (mean + shift, sd),
             largest_gap((mean, sd), (mean, sd), location),
-            (Part(np.arange(q + units), ShiftedMixtures(mixtures, shift)),),
+            (Part(np.arange(q + units), ShiftedMixtures(single, shift)),),
             sample=sample,
             location=location,
             log_evidence=float(given.log_likelihood[0]) if proper else None,
-            weights=Weights(ledger.own[0], ledger.others[0], ledger.prior[0]),
+            ledger=lambda: (None, Weights(weights.own[0], weights.others[0], weights.prior[0])),
         )
 
-    tau = _density_of_tau(spec, lambda value: model.log_likelihood(at(value)), tail)
-    prior, fine, half = spec.priors["tau"], tau.weights, tau.half_nodes[0]
-    t = at(np.concatenate([tau.x, half]))
-    given = model.given(t)
-    means, sds = model.components(t, given)
-    split = fine.size
-    log_prior = prior.declared.log_density(half, *prior.numbers)
-    half_weights = tau.half_weights(log_prior + given.log_likelihood[split:])
-    mixtures = NormalMixtures(fine, means[:, :split], sds[:, :split])
-    coarse = NormalMixtures(half_weights, means[:, split:], sds[:, split:])
-    places = np.concatenate([[0], np.arange(2, q + units + 1)])
-    mean, sd = _with_tau(mixtures.moments(), tau.moments())
-    other = _with_tau(coarse.moments(), tau.moments_by(half, half_weights))
-    for place in np.flatnonzero(model.precision == 0):
-        put_infinite(mean, sd, tail, int(places[place]))
-    errors = largest_gap((mean, sd), other, location)
-    mean[places] += shift
-    ledger = model.weights(given)
+    last: list[tuple[np.ndarray, Given]] = []
+
+    def log_likelihood(tau: np.ndarray) -> np.ndarray:
+        given = model.given(at(tau))
+        last[:] = [(tau, given)]
+        return given.log_likelihood
+
+    table = Table.of(spec.structure.effect, spec.structure.se, SCAN)
+    tabulated = model.tabulated(table) if q == 1 and scale is None else None
+    tau = _density_of_tau(spec, log_likelihood, tail, tabulated)
+    nodes = tau.nodes.ravel()
+    # Most often the last nodes that were evaluated are all there are.
+    given = last[0][1] if np.array_equal(nodes, last[0][0]) else model.given(at(nodes))
+    means, sds = model.components(at(nodes), given)
+    rows = means.shape[0]
+    # Moments by both rules in one product, about the means by the fine one.
+    centers = means @ tau.rules.T
+    spread = means - centers[:, :1]
+    square = (spread * spread + sds * sds) @ tau.rules.T
+    deviations = np.sqrt(np.abs(square - (centers - centers[:, :1]) ** 2))
+    mean, sd = np.empty((2, rows + 1)), np.empty((2, rows + 1))
+    mean[:, :1], mean[:, 2:] = centers[:1].T, centers[1:].T
+    sd[:, :1], sd[:, 2:] = deviations[:1].T, deviations[1:].T
+    (mean[0, 1], sd[0, 1]), (mean[1, 1], sd[1, 1]) = tau.moments(), tau.half_moments()
+    places = _places_beside_tau(rows)
     flat = model.precision == 0
+    if flat.any():
+        for place in np.flatnonzero(flat):
+            put_infinite(mean[0], sd[0], tail, int(places[place]))
+    errors = largest_gap((mean[0], sd[0]), (mean[1], sd[1]), location)
+    mean[0, 0] += location
+    mean[0, q + 1 :] += location
+    # The half rule carries the marginals where both agree: fewer components, same quantiles.
+    rule = 1 if errors[0] < _AGREE and tail > 2 else 0
+    shares = tau.rules[rule]
+    used = shares.nonzero()[0]
+    mixtures = NormalMixtures(
+        shares[used],
+        means.take(used, axis=1),
+        sds.take(used, axis=1),
+        (centers[:, rule], deviations[:, rule]),
+    )
+
+    def ledger() -> tuple[np.ndarray, Weights]:
+        weights, fine = model.weights(given), tau.rules[0]
+        return fine @ given.pooling, Weights(fine @ weights.own, fine @ weights.others, fine @ weights.prior)
+
     return TwoLevelPosterior(
         spec,
         names,
-        (mean, sd),
+        (mean[0], sd[0]),
         errors,
         (
-            Part(places, ShiftedMixtures(coarse if errors[0] < _AGREE and tail > 2 else mixtures, shift)),
-            Part(np.array([1]), PanelMarginals((tau,))),
+            Part(places, ShiftedMixtures(mixtures, shift)),
+            Part(_TAU, PanelMarginals((tau,))),
         ),
         sample=sample,
         location=location,
         tau=tau,
         notes=moment_notes(tau=tail, mu=tail if flat[0] else np.inf, beta=tail if flat[1:].any() else np.inf),
         log_evidence=tau.log_total if proper else None,
-        pooling=fine @ given.pooling[:split],
-        weights=Weights(fine @ ledger.own[:split], fine @ ledger.others[:split], fine @ ledger.prior[:split]),
+        ledger=ledger,
         conditional=lambda grid: model.conditional(grid, _on_grid(scale, grid), location),
         scale=scale,
     )
+
+
+@cache
+def _places_beside_tau(rows: int) -> np.ndarray:
+    """Places of all parameters but τ, which is in second place."""
+    return np.concatenate([[0], np.arange(2, rows + 1)])
 
 
 def _identity(tau: np.ndarray) -> np.ndarray:
@@ -244,14 +288,6 @@ def _identity(tau: np.ndarray) -> np.ndarray:
 def _on_grid(scale: AdaptiveScale | None, tau: np.ndarray) -> np.ndarray:
     finite = np.isfinite(tau)
     return tau if scale is None else np.where(finite, scale(np.where(finite, tau, 1.0)), np.inf)
-
-
-def _with_tau(rows: tuple[np.ndarray, np.ndarray], tau: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Means and sds of all parameters, those of τ put in second place."""
-    return (
-        np.concatenate([rows[0][:1], tau[:1], rows[0][1:]]),
-        np.concatenate([rows[1][:1], tau[1:], rows[1][1:]]),
-    )
 
 
 def _separate(spec: ModelSpec, names: tuple[str, ...]) -> TwoLevelPosterior:
@@ -282,5 +318,5 @@ def _separate(spec: ModelSpec, names: tuple[str, ...]) -> TwoLevelPosterior:
         (Part(np.arange(units), ShiftedMixtures(mixtures, mean)),),
         sample=sample,
         log_evidence=evidence,
-        weights=Weights(1 - share, np.zeros(units), share),
+        ledger=lambda: (None, Weights(1 - share, np.zeros(units), share)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,8 @@ import xarray as xr
 
 from hbm_core.inference.exact.base import PROBABILITIES
 
+#: Where doubt begins: largest R-hat, least effective sample size, least E-BFMI.
+LIMITS = {"r_hat": 1.01, "ess": 400.0, "e_bfmi": 0.3}
 #: Units are listed one by one up to here unless asked otherwise.
 MANY_UNITS = 1000
 
@@ -116,6 +118,32 @@ def diagnostics(tree: xr.DataTree, table: pd.DataFrame | None = None) -> dict[st
             found["tree_depth_max"] = int(stats["tree_depth"].max())
             found["reached_max_treedepth"] = int(stats["reached_max_treedepth"].sum())
     return found
+
+
+def concerns(diagnostics: Mapping[str, Any], exact: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Why a fit should not be trusted, in words; empty where nothing speaks against it.
+
+    Parameters
+    ----------
+    diagnostics : mapping
+        From `diagnostics`; entries that are absent or None are passed over.
+    exact : mapping, optional
+        The comparison with exact values, with entries agrees and worst.
+    """
+    found = []
+    if (diagnostics.get("r_hat_max") or 1.0) > LIMITS["r_hat"]:
+        found.append(f"R-hat is {diagnostics['r_hat_max']:.3f}, above {LIMITS['r_hat']:g}")
+    for kind in ("bulk", "tail"):
+        size = diagnostics.get(f"ess_{kind}_min")
+        if size is not None and size < LIMITS["ess"]:
+            found.append(f"the {kind} effective size is {size:,.0f}, below {LIMITS['ess']:g}")
+    if count := diagnostics.get("divergences", 0):
+        found.append(f"{count:,} draw{'s' if count > 1 else ''} diverged")
+    if min(diagnostics.get("e_bfmi") or [1.0]) < LIMITS["e_bfmi"]:
+        found.append(f"E-BFMI is {min(diagnostics['e_bfmi']):.2f}, below {LIMITS['e_bfmi']:g}")
+    if exact is not None and not exact["agrees"]:
+        found.append(f"it is {exact['worst']:.1f} Monte Carlo errors from exact")
+    return tuple(found)
 
 
 def agreement(draws: pd.DataFrame, exact: pd.DataFrame) -> pd.DataFrame:

@@ -66,8 +66,8 @@ def looks(names: Sequence[str], mode: Mode) -> dict[str, Look]:
     c = colours(mode)
     found = {
         "none": Look(NAMES["none"], "raw point", c["raw"], c["raw-line"], hollow=True),
-        "complete": Look(NAMES["complete"], "mean across", c["ink"], c["ink"], "square", "dash"),
-        "eb": Look(NAMES["eb"], "point", c["g2"], c["g2"], "triangle-up"),
+        "complete": Look(NAMES["complete"], "square", c["ink"], c["ink"], "square", "dash"),
+        "eb": Look(NAMES["eb"], "triangle", c["g2"], c["g2"], "triangle-up"),
     }
     spare = iter((c["g1"], c["g3"], c["g4"], c["g5"], c["g6"]))
     bayes = [name for name in names if name not in CLASSICAL]
@@ -77,7 +77,7 @@ def looks(names: Sequence[str], mode: Mode) -> dict[str, Look]:
             found[name] = Look(label, "point", c["accent"], c["accent"])
         else:
             colour = next(spare, c["ink"])
-            found[name] = Look(label, "point", colour, colour, "triangle-down")
+            found[name] = Look(label, "triangle down", colour, colour, "triangle-down")
     return {name: found[name] for name in names}
 
 

@@ -40,7 +40,7 @@ def funnel(
         "se:Q", title="Standard error (precise on top)", scale=alt.Scale(reverse=True, zero=True, nice=False)
     )
     base = alt.Chart(lines).encode(y=y)
-    cone = base.mark_area(color=c["raw-line"], opacity=0.12, orient="horizontal").encode(
+    cone = base.mark_area(color=c["raw-line"], opacity=0.12, orient="horizontal", tooltip=None).encode(
         x=alt.X("low:Q", title=axis), x2="high:Q"
     )
     middle = base.mark_line(color=c["ink"], strokeDash=[4, 3], strokeWidth=1.25).encode(x="mid:Q")

@@ -44,13 +44,19 @@ def plate_table(structure: TwoLevelNormal, one: str = "unit") -> Plate:
         top.append(Node("beta", "β", "unknown", False))
         edges.append(("beta", "theta"))
     if "student_t" in (structure.effects, structure.likelihood):
-        top.append(Node("nu", "ν", "unknown", False))
+        nu = Node("nu", "ν", "unknown", False)
         edges.append(("nu", "theta" if structure.effects == "student_t" else "y"))
+    else:
+        nu = None
+    if nu is not None and structure.effects == "student_t":
+        top.append(nu)
     middle = [theta]
     if structure.columns:
         middle.append(Node("x", "xᵢ", "given", True))
         edges.append(("x", "theta"))
-    rows = tuple(tuple(row) for row in (top, middle, [effect, error]) if row)
+    # Beside the data that it makes heavy-tailed, so that no arrow crosses θ.
+    bottom = [nu] if nu is not None and structure.likelihood == "student_t" else []
+    rows = tuple(tuple(row) for row in (top, middle, [*bottom, effect, error]) if row)
     return Plate(rows, tuple(edges), f"{one} i = 1 … {len(structure.units)}")
 
 

@@ -185,6 +185,10 @@ _KEYS = {
     '<line x1="7" y1="7" x2="23" y2="7" stroke="{colour}" stroke-width="4"/>'
     '<circle cx="15" cy="7" r="5" fill="{colour}" stroke="{paper}" stroke-width="1"/>',
     "point": '<circle cx="15" cy="7" r="4.5" fill="{colour}"/>',
+    "square": '<path d="M2 7h26" stroke="{colour}" stroke-dasharray="4 3"/>'
+    '<rect x="11" y="3" width="8" height="8" fill="{colour}"/>',
+    "triangle": '<path d="M15 2l5 9h-10z" fill="{colour}"/>',
+    "triangle down": '<path d="M15 12l5-9h-10z" fill="{colour}"/>',
     "mean": '<line x1="15" y1="0" x2="15" y2="14" stroke="{ink}" stroke-width="1.5" stroke-dasharray="4 3"/>',
     "mean across": '<line x1="2" y1="7" x2="28" y2="7" stroke="{ink}" stroke-width="1.5" '
     'stroke-dasharray="4 3"/>',

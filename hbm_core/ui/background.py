@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import streamlit as st
+from scipy.special import ndtri
 
 from hbm_core.inference.exact.two_level import TwoLevelPosterior
 from hbm_core.plots.first_look import funnel, funnel_table
@@ -21,6 +23,8 @@ def background(study: Study) -> None:
     seen, scenario, mode = live(study), find_scenario(study.scenario), theme.mode()
     structure, words = seen.spec.structure, seen.dataset.words
     st.divider()
+    if said := truth_sentence(seen):
+        st.markdown(said)
     left, right = st.columns([1, 1], gap="large")
     with left:
         theme.title("What this is about")
@@ -48,6 +52,22 @@ def background(study: Study) -> None:
         st.table(first_look_rows(scenario.first_look(seen.dataset)), border="horizontal", hide_index=True)
         if seen.dataset.reference:
             st.caption(f"Data: {seen.dataset.reference}")
+
+
+def truth_sentence(seen: Live) -> str:
+    """How many 95 % intervals hold the simulated truth, raw and pooled; empty without truth."""
+    if seen.dataset.truth is None or seen.posterior is None:
+        return ""
+    structure = seen.spec.structure
+    truth = np.array([seen.dataset.truth[f"theta[{label}]"] for label in structure.units])
+    low, high = seen.posterior.quantiles((0.025, 0.975))[seen.posterior.theta].T
+    pooled = int(((low <= truth) & (truth <= high)).sum())
+    raw = int((np.abs(structure.effect - truth) <= ndtri(0.975) * structure.se).sum())
+    return (
+        f"**Against the simulated truth:** {pooled:,} of {truth.size:,} pooled 95 % intervals hold it, "
+        f"and {raw:,} of the {seen.dataset.words.many}' own. "
+        "One data set proves little: the page Coverage repeats it."
+    )
 
 
 def _adaptive(seen: Live, mode: Mode) -> None:

@@ -480,7 +480,7 @@ def _coverage(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         )
         theme.caption(
             "Each mark is one kind of interval: how wide it is on average, and how often it holds the truth. "
-            "Dotted lines are the promises, 50, 80, 90 and 95 %: a mark on its line is honest, and further "
+            "Dashed lines are the promises, 50, 80, 90 and 95 %: a mark on its line is honest, and further "
             f"left is sharper. {page.replications:,} simulated data sets, {_where(page)}. {_MONTE_CARLO}"
         )
         _sentence(coverage_words(page, table))

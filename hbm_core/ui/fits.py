@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from hbm_core.analysis.draws import concerns
 from hbm_core.errors import InputError, StoreError
 from hbm_core.store.engine import Engine, Status
 from hbm_core.store.local import LocalEngine
@@ -15,6 +17,7 @@ from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
 from hbm_core.ui import session
 
+ROOT = Path(__file__).parents[2]
 #: Seconds between two looks at a fit that runs.
 PERIOD = 0.4
 
@@ -37,15 +40,15 @@ class FitView:
         From the job table.
     headline, detail : str
         A few words, and a sentence.
-    agrees : bool or None
-        Whether a finished fit agrees with the exact posterior; None where there is none to compare with.
+    sound : bool or None
+        Whether nothing speaks against a finished fit; None for others.
     """
 
     id: str
     status: Status
     headline: str
     detail: str
-    agrees: bool | None = None
+    sound: bool | None = None
 
     @property
     def fraction(self) -> float:
@@ -78,7 +81,10 @@ def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | 
         case "running":
             progress = status.progress
             if progress is None or progress.stage == "compiling" or not progress.chains:
-                return "Fit running", "Preparing the model."
+                return (
+                    "Fit running",
+                    "Preparing the model. A new family or geometry is compiled once: some seconds.",
+                )
             left = progress.seconds_left
             time_left = f", about {max(1, round(left))} s left" if left is not None else ""
             done = f"{100 * progress.fraction:.0f}"
@@ -86,8 +92,8 @@ def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | 
         case "done":
             partial = " It stopped early: these are the draws so far." if status.partial else ""
             summary = engine().summary(id)
-            exact = summary.get("exact")
-            return "Fit done", verdict(summary) + partial, exact["agrees"] if exact else None
+            sound = not concerns(summary["diagnostics"], summary.get("exact"))
+            return ("Fit done" if sound else "Fit done, do not trust it"), verdict(summary) + partial, sound
         case "failed":
             return "Fit failed", status.error or "The reason was not recorded."
         case "cancelled":
@@ -96,14 +102,23 @@ def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | 
 
 
 def verdict(summary: dict[str, Any]) -> str:
-    """One sentence from a result's summary: draws, divergences, agreement with exact."""
+    """Sentence or two from a result's summary: draws, what speaks against them, agreement with exact."""
     diagnostics, exact = summary["diagnostics"], summary.get("exact")
-    draws, divergences = diagnostics["draws"] * diagnostics["chains"], diagnostics.get("divergences", 0)
-    said = f"{draws:,} draws, {divergences or 'no'} divergence{'' if divergences == 1 else 's'}"
+    said = f"{diagnostics['draws'] * diagnostics['chains']:,} draws"
+    if doubts := concerns(diagnostics, exact):
+        return f"{said}, but {'; '.join(doubts)}. Trace says more."
+    said += ", no divergences" if "divergences" in diagnostics else ""
     if exact is None:
         return f"{said}."
-    verb = "agrees with exact" if exact["agrees"] else "does NOT agree with exact"
-    return f"{said}; {verb}: at most {exact['worst']:.1f} MCSE apart."
+    return (
+        f"{said}; agrees with exact: nothing is more than {exact['worst']:.1f} Monte Carlo standard errors "
+        f"(MCSE) off, and up to {exact['limit']:g} is chance."
+    )
+
+
+def title_of(study: Study) -> str:
+    """Model and whether its priors are still its own."""
+    return study.model.replace("_", " ") + (", edited priors" if study.priors else "")
 
 
 def start(study: Study) -> None:
@@ -111,7 +126,7 @@ def start(study: Study) -> None:
     try:
         dataset = study.data(session.uploads)
         engine().submit(
-            study.request(dataset), dataset, session.token(), label=f"{dataset.label}, {study.model}"
+            study.request(dataset), dataset, session.token(), label=f"{dataset.label}, {title_of(study)}"
         )
     except (InputError, StoreError) as problem:
         session.notify(str(problem))
@@ -150,13 +165,15 @@ def watch(study: Study, draw: Callable[[Study, FitView], None]) -> None:
 
 
 def _panel(study: Study, found: FitView) -> None:
-    st.markdown(f"**{found.headline}**")
+    st.markdown(f":red[**✕ {found.headline}**]" if found.sound is False else f"**{found.headline}**")
     if found.status.state == "running":
         st.progress(found.fraction)
     st.caption(found.detail)
     if found.status.active:
         st.button("Cancel", key="sidebar_cancel", on_click=cancel, args=(study,), width="stretch")
     else:
+        if found.status.state == "done":
+            st.page_link(ROOT / "pages" / "trace.py", label="See its diagnostics on Trace")
         label = "Fit" if found.status.state in ("none", "cancelled") else "Fit again"
         if found.status.state != "done":
             st.button(

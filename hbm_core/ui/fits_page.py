@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from hbm_core.analysis.draws import concerns
 from hbm_core.errors import DamagedResult, InputError, StoreError
 from hbm_core.models.dataset import Dataset
 from hbm_core.plots.theme import number
@@ -68,16 +69,7 @@ class Entry:
     @property
     def sound(self) -> bool:
         """Whether it passes every check that a summary can tell."""
-        found = self.summary.get("diagnostics", {})
-        exact = self.summary.get("exact")
-        return self.done and not (
-            (found.get("r_hat_max") or 1) > 1.01
-            or (found.get("ess_bulk_min") or 1e9) < 400
-            or (found.get("ess_tail_min") or 1e9) < 400
-            or found.get("divergences", 0)
-            or min(found.get("e_bfmi") or [1.0]) < 0.3
-            or (exact is not None and not exact["agrees"])
-        )
+        return self.done and not concerns(self.summary.get("diagnostics", {}), self.summary.get("exact"))
 
 
 def library() -> tuple[list[Entry], list[Entry]]:

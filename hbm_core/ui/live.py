@@ -35,7 +35,7 @@ class Live:
     problem: str = ""
 
 
-@st.cache_resource(max_entries=256, show_spinner=False)
+@st.cache_resource(max_entries=256, show_spinner="Solving exactly")
 def _solved(key: str, _spec: ModelSpec) -> ExactPosterior | str:
     try:
         return solve(_spec)

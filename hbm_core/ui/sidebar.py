@@ -8,6 +8,7 @@ from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios
 from hbm_core.store.study import SIMULATED, Study
 from hbm_core.ui import fits, session
+from hbm_core.ui.copy_link import copy_link
 
 
 def draw(study: Study) -> None:
@@ -21,7 +22,9 @@ def draw(study: Study) -> None:
     if study.dataset == SIMULATED:
         _simulator(study)
     models = {id: id.replace("_", " ") for id in found.models if _applies(study, id)}
+    models[study.model] = fits.title_of(study)
     _choice("Model", "model", models, study.model, help=study.declared.summary)
+    st.caption(study.declared.label)
     _options(study)
     with st.expander("Sampler settings"):
         geometries = {name: name for name in study.declared.parameterizations}
@@ -29,10 +32,9 @@ def draw(study: Study) -> None:
         _sampler(study)
     fits.panel(study)
     left, right = st.columns(2)
-    with left, st.popover("Copy link", width="stretch"):
-        st.caption("This address reopens exactly this study.")
-        st.code(_link(study), language=None, wrap_lines=True)
-    right.button("Reset", on_click=session.reset, width="stretch", help="Back to the default study")
+    with left:
+        copy_link(study.query)
+    right.button("Reset", on_click=session.reset, width="stretch")
 
 
 def _applies(study: Study, model: str) -> bool:
@@ -134,10 +136,3 @@ def _sampler(study: Study) -> None:
             session.change_sampler(**{name: st.session_state[key]})
 
         st.number_input(label, lower, upper, step=step, key=key, on_change=changed)
-
-
-def _link(study: Study) -> str:
-    from urllib.parse import urlencode, urlsplit, urlunsplit
-
-    parts = urlsplit(st.context.url or "")
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(study.query), ""))

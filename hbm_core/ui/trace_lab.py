@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from hbm_core.analysis.draws import LIMITS
 from hbm_core.analysis.lab import Run, differences, lab_table, run_of
 from hbm_core.errors import StoreError
 from hbm_core.plots import diagnostics as plots
@@ -192,11 +193,16 @@ def rows(
             row = figures[name]
             bad = row["divergences"] > 0
             cells = [
-                number(row["min_ess"], 0) + f"<small> {escape(symbol(row['slowest']))}</small>",
+                (
+                    number(row["min_ess"], 0)
+                    if row["min_ess"] >= LIMITS["ess"]
+                    else f'<b style="color:{c["warn"]}">✕ {number(row["min_ess"], 0)}</b>'
+                )
+                + f"<small> {escape(symbol(row['slowest']))}</small>",
                 plots.rounded(row["ess_per_second"]),
                 f'<b style="color:{c["warn"]}">✕ {row["divergences"]:,}</b>' if bad else "0",
                 number(row["r_hat"], 3)
-                if row["r_hat"] <= 1.01
+                if row["r_hat"] <= LIMITS["r_hat"]
                 else f'<b style="color:{c["warn"]}">✕ {number(row["r_hat"], 3)}</b>',
                 f"{number(row['seconds'], 2)} s",
                 _distance(row, c),
@@ -208,7 +214,7 @@ def rows(
             text = f'<td colspan="6" class="state">{_state(look, problem, c)}</td>'
         mark = " ·&nbsp;in use" if name == current else ""
         body.append(f'<tr><th scope="row">{title}<small>{escape(words)}{mark}</small></th>{text}</tr>')
-    head = ["", "Least ESS", "ESS per s", "Divergences", "R-hat", "Time", "From exact"]
+    head = ["", "Least bulk ESS", "ESS per s", "Divergences", "R-hat", "Time", "From exact"]
     headings = "".join(f'<th scope="col">{name}</th>' for name in head)
     return (
         f"<style>.lab{{border-collapse:collapse;width:100%;font-size:13px;line-height:18px;"

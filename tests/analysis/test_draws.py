@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from scipy import signal, stats
 
-from hbm_core.analysis.draws import agreement, diagnostics, summary, verdict
+from hbm_core.analysis.draws import agreement, concerns, diagnostics, summary, verdict
 
 UNITS = ["A", "B", "C"]
 
@@ -164,3 +164,28 @@ def test_the_false_alarm_rate_is_that_of_four_standard_errors():
         # 120 values at 0.954: three binomial sds are 0.057.
         assert inside > 0.89
     assert (z < 1).mean().between(0.55, 0.81).all()
+
+
+def test_concerns_name_what_speaks_against_a_fit() -> None:
+    sound = {
+        "r_hat_max": 1.003,
+        "ess_bulk_min": 1700.0,
+        "ess_tail_min": 1300.0,
+        "divergences": 0,
+        "e_bfmi": [0.9, 0.8],
+    }
+    agrees = {"agrees": True, "worst": 2.2, "limit": 4.0}
+    assert concerns(sound, agrees) == ()
+    assert concerns({}) == ()
+    assert concerns({"r_hat_max": None, "ess_bulk_min": None, "e_bfmi": [None]} | {"e_bfmi": []}) == ()
+    for change, word in (
+        ({"r_hat_max": 1.046}, "R-hat"),
+        ({"ess_bulk_min": 399.0}, "bulk"),
+        ({"ess_tail_min": 28.0}, "tail"),
+        ({"divergences": 22}, "22 draws diverged"),
+        ({"e_bfmi": [0.9, 0.2]}, "E-BFMI"),
+    ):
+        (said,) = concerns(sound | change, agrees)
+        assert word in said
+    (said,) = concerns(sound, {"agrees": False, "worst": 7.3})
+    assert "7.3" in said

@@ -13,6 +13,8 @@ from hbm_core.plots.induced import induced, induced_table
 from hbm_core.plots.plate import plate_svg, plate_table
 from hbm_core.scenarios import scenario
 from hbm_core.store.study import Study
+from hbm_core.ui.background import truth_sentence
+from hbm_core.ui.live import Live
 
 SCHOOLS = scenario("schools")
 
@@ -59,7 +61,7 @@ def test_a_hostile_name_stays_text_in_the_diagram() -> None:
 
 def test_induced_densities_integrate_to_one_and_differ_from_the_prior() -> None:
     posterior = solve(spec_of("adaptive"))
-    table = induced_table(posterior, points=4000)  # type: ignore[arg-type]
+    table = induced_table(posterior, points=2000)  # type: ignore[arg-type]
     curves = {name: rows for name, rows in table.groupby("curve")}
     fitted = curves["posterior of τ*"]
     assert trapezoid(fitted["density"], fitted["x"]) == pytest.approx(1, abs=0.02)
@@ -67,3 +69,22 @@ def test_induced_densities_integrate_to_one_and_differ_from_the_prior() -> None:
     assert np.abs(prior["density"].to_numpy() - bent["density"].to_numpy()).max() > 0.005
     figure = induced(table, Words(unit="SAT points"), "light").to_dict()
     assert "SAT points" in str(figure)
+
+
+def test_the_verdict_against_truth_counts_intervals() -> None:
+    study = Study.default("schools").change(dataset="simulated", knobs={"J": 30})
+    dataset, spec = study.data(), study.spec(study.data())
+    posterior = solve(spec)
+    table = posterior.summary(hdi=False)
+    truth = dataset.truth or {}
+    inside = sum(
+        table.loc[name, "q0.025"] <= truth[name] <= table.loc[name, "q0.975"] for name in table.index[2:]
+    )
+    raw = sum(
+        abs(y - truth[f"theta[{unit}]"]) <= 1.959963984540054 * s
+        for unit, y, s in dataset.table[["unit", "effect", "se"]].itertuples(index=False)
+    )
+    said = truth_sentence(Live(study, dataset, spec, posterior))
+    assert f"{inside} of 30 pooled" in said
+    assert f"and {raw} of" in said
+    assert truth_sentence(Live(study, Study.default("schools").data(), spec, posterior)) == ""

@@ -110,7 +110,7 @@ class ExactPosterior(ABC):
 
     @abstractmethod
     def draws(self, count: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Independent joint draws: ``mu`` (count,), ``tau`` (count,), ``theta`` (count, J), …"""
+        """Independent joint draws: ``mu`` (count,), ``tau`` (count,), ``theta`` (count, J) and so on."""
 
     def given_tau(self, tau: np.ndarray) -> Conditional:
         """The posterior given τ, on a grid; NotImplementedError where it has no closed form."""

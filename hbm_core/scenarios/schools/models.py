@@ -279,7 +279,8 @@ MODELS: Mapping[str, Model] = MappingProxyType(
             _declared(
                 "skeptical",
                 "Partial pooling, skeptical priors",
-                "The same hierarchy, for someone who expects a small common effect and small differences.",
+                "The same hierarchy, for someone fairly sure of the common effect (near 8 SAT points), who "
+                "expects small differences: both priors pull harder.",
                 (_LIKELIHOOD, _EFFECTS),
                 replace(_weak, priors={"mu": _read("Normal(8, 5)"), "tau": _read("HalfNormal(5)")}),
             ),

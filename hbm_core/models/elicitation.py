@@ -24,7 +24,7 @@ _SHAPES: dict[str, tuple[float, float]] = {
 _ROUNDING = 5e-4
 
 
-def elicit(family: str, low: float, high: float, mass: float = 0.9) -> Prior:
+def elicit(family: str, low: float, high: float, mass: float = 0.9, *, positive: bool = False) -> Prior:
     """The prior of a family that puts `mass` on (low, high) and is otherwise as vague as possible.
 
     Families with several numbers meet the mass exactly, at the largest entropy. A family with one number has
@@ -36,10 +36,11 @@ def elicit(family: str, low: float, high: float, mass: float = 0.9) -> Prior:
     family : str
         A key of ``FAMILIES``, except Flat. Student families keep 4 degrees of freedom.
     low, high : float
-        The interval, in the parameter's units. For a family on the positive numbers, low is taken as 0 where
-        it is below.
+        The interval, in the parameter's units.
     mass : float
         Probability of the interval, above 0.5 and below 1.
+    positive : bool
+        Whether the parameter cannot be negative: a uniform prior then starts at 0 or above.
 
     Raises
     ------
@@ -62,13 +63,14 @@ def elicit(family: str, low: float, high: float, mass: float = 0.9) -> Prior:
         raise InputError("interval", "two finite numbers, the lower one first", f"{low} to {high}")
     if not 0.5 < mass <= 0.999:
         raise InputError("probability of the interval", "above 0.5 and at most 0.999", mass)
-    if family in ("Normal", "StudentT", "Uniform"):
-        return _symmetric(family, low, high, mass)
-    low = max(low, 0.0)
-    if high <= 0:
-        raise InputError(
-            "interval", "one that reaches above 0, because the prior is positive", f"to {high:g}"
-        )
+    line = family in ("Normal", "StudentT", "Uniform")
+    if low < 0 and (positive or not line):
+        raise InputError("interval", "one that starts at 0 or above", f"{low:g} to {high:g}")
+    if line:
+        prior = _symmetric(family, low, high, mass)
+        if positive and family == "Uniform" and prior.support[0] < 0:
+            return _rounded(Prior(family, (0.0, (high - low) / mass)), low, high)
+        return prior
     if family in _SHAPES:
         return _two_numbers(family, low, high, mass)
     unit = _one_scale(family, 1.0).distribution
@@ -216,5 +218,5 @@ def _short(value: float, width: float) -> str:
         text = f"{value:.2g}"
     else:
         decimals = 1 - int(np.floor(np.log10(float(f"{width:.1e}"))))
-        text = f"{round(value, decimals):,.{max(decimals, 0)}f}"
+        text = f"{round(value, decimals) + 0.0:,.{max(decimals, 0)}f}"
     return text.replace("-", "−")

@@ -54,8 +54,9 @@ class Prior:
             if not (np.isfinite(value) and number.lower < value < number.upper and abs(value) < 1e100):
                 bound = "a finite number" + (f" above {number.lower:g}" if np.isfinite(number.lower) else "")
                 raise InputError(f"prior {self.family}, {number.name} ({number.label})", bound, value)
-        if self.family == "Uniform" and values[0] >= values[1]:
-            raise InputError("prior Uniform", "lower end below upper end", f"{values[0]:g} and {values[1]:g}")
+        lower, upper = FAMILIES[self.family].support(*values)
+        if not lower < upper:
+            raise InputError(f"prior {self.family}", "lower end below upper end", f"{lower:g} and {upper:g}")
         object.__setattr__(self, "numbers", values)
 
     @classmethod

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
-from hbm_core.errors import InputError
-from hbm_core.models.elicitation import elicit
+from hbm_core.models.elicitation import elicit, interval_mass
+from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
@@ -25,6 +26,8 @@ from hbm_core.ui.explorer_component import (
 from hbm_core.ui.explorer_component import Live as LiveNumber
 from hbm_core.ui.live import Live, live
 
+#: A mass this far from the one asked for is told.
+_NOTABLE = 0.005
 _PLACE = re.compile(r"\{(unit|raw|pooled)\}")
 _HEADLINE = (
     "Taken on its own, {unit} shows {raw}; "
@@ -78,6 +81,7 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         truth=truth,
         message=message,
         note=scenario.scale_note(dataset),
+        serial=session.resets(),
     )
 
 
@@ -114,8 +118,23 @@ def story(seen: Live, focus: str) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
+def residual_words(prior: Prior, asked: Elicitation, offered: Sequence[str]) -> str:
+    """What a family could not do about the range that was asked for; empty where it met it."""
+    mass = interval_mass(prior, asked.low, asked.high)
+    if abs(mass - asked.mass) <= _NOTABLE:
+        return ""
+    low, high = (f"{end:g}".replace("-", "\u2212") for end in (asked.low, asked.high))
+    why = "has one number" if len(prior.numbers) == 1 else "keeps its degrees of freedom"
+    text = (
+        f"{prior.declared.label} {why}: {100 * mass:.0f}\u00a0% between {low} and {high} "
+        "is the nearest it can do."
+    )
+    able = [FAMILIES[name].label for name in ("LogNormal", "Gamma") if name in offered]
+    return f"{text} {' or '.join(able)} can meet both ends." if able else text
+
+
 def _fit_entry(found: fits.FitView) -> FitEntry:
-    failed = found.status.state == "failed" or found.agrees is False
+    failed = found.status.state == "failed" or found.sound is False
     verdict = "fail" if failed else "pass" if found.status.state == "done" else ""
     return FitEntry(found.status.state, found.fraction, found.detail, True, verdict)
 
@@ -138,13 +157,11 @@ def _actions(seen: Live) -> Actions:
         else:
             set_priors({**seen.spec.priors, **preset.priors(dataset)})
 
-    def elicited(asked: Elicitation) -> None:
-        try:
-            prior = elicit(asked.family, asked.low, asked.high, asked.mass)
-        except InputError as problem:
-            session.notify(str(problem))
-            return
+    def elicited(asked: Elicitation) -> str:
+        positive = asked.param in seen.spec.structure.positive
+        prior = elicit(asked.family, asked.low, asked.high, asked.mass, positive=positive)
         set_priors({**seen.spec.priors, asked.param: prior})
+        return residual_words(prior, asked, study.declared.families.get(asked.param, ()))
 
     return Actions(
         unit=lambda label: session.change(unit=label),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ MODULES = (
     "engine.js",
     "dom.js",
     "format.js",
+    "validity.js",
     "story.js",
     "forest.js",
     "tau_panel.js",
@@ -157,6 +158,8 @@ class PriorEntry:
         Families to choose from.
     unitless : bool
         Whether the parameter carries no unit.
+    positive : bool
+        Whether the parameter cannot be negative.
     """
 
     param: str
@@ -165,6 +168,7 @@ class PriorEntry:
     prior: Prior
     offers: tuple[Offer, ...]
     unitless: bool = False
+    positive: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain mapping for the browser."""
@@ -174,6 +178,7 @@ class PriorEntry:
             "words": self.words,
             **_prior_value(self.prior),
             "unitless": self.unitless,
+            "positive": self.positive,
             "families": [offer.as_dict() for offer in self.offers],
         }
 
@@ -216,6 +221,15 @@ class FitEntry:
     text: str = ""
     can_cancel: bool = True
     verdict: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of numbers asked for from a range: a neutral line, or why it was refused (`error`)."""
+
+    param: str
+    text: str
+    error: bool = False
 
 
 @dataclass(frozen=True)
@@ -264,6 +278,10 @@ class ExplorerData:
         Why the priors were refused, shown in the prior panel.
     note : str
         Where the default priors' numbers come from, shown at its end.
+    serial : int
+        A change of it is a fresh start: averaged, nothing pinned, the usual order.
+    answer : Answer or None
+        To the last range that was asked for; `explorer` keeps it.
     """
 
     spec: ModelSpec
@@ -281,6 +299,8 @@ class ExplorerData:
     truth: np.ndarray | None = None
     message: str = ""
     note: str = ""
+    serial: int = 0
+    answer: Answer | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.parts) - set(PARTS):
@@ -324,6 +344,8 @@ class ExplorerData:
             "fit": asdict(self.fit),
             "message": self.message,
             "note": self.note,
+            "serial": self.serial,
+            "answer": None if self.answer is None else asdict(self.answer),
         }
 
 
@@ -484,9 +506,9 @@ def prior_entries(
         offered = tuple(dict.fromkeys((*families.get(name, ()), prior.family)))
         symbol, said = words.get(name, (name, name))
         offers = tuple(offer(family, unit, around, name in structure.positive) for family in offered)
-        entries.append(
-            PriorEntry(name, _SYMBOLS.get(symbol.lstrip("\\"), symbol), said, prior, offers, name in unitless)
-        )
+        sign = _SYMBOLS.get(symbol.lstrip("\\"), symbol)
+        positive = name in structure.positive
+        entries.append(PriorEntry(name, sign, said, prior, offers, name in unitless, positive))
     return tuple(entries)
 
 
@@ -588,7 +610,8 @@ class Actions:
     preset : callable
         ``(id)``: a preset was chosen.
     elicit : callable
-        ``(Elicitation)``: numbers from a range are asked for.
+        ``(Elicitation) -> str``: numbers from a range are asked for; returns what is to be said about them,
+        or raises InputError.
     fit, cancel : callable
         The button and its link.
     """
@@ -597,7 +620,7 @@ class Actions:
     priors: Callable[[dict[str, Prior]], object] = lambda priors: None
     refused: Callable[[InputError], object] = lambda error: None
     preset: Callable[[str], object] = lambda id: None
-    elicit: Callable[[Elicitation], object] = lambda elicitation: None
+    elicit: Callable[[Elicitation], str] = lambda elicitation: ""
     fit: Callable[[], object] = lambda: None
     cancel: Callable[[], object] = lambda: None
 
@@ -648,11 +671,15 @@ def explorer(data: ExplorerData, actions: Actions | None = None, key: str = "exp
                 )
             except (KeyError, TypeError, ValueError):
                 acts.refused(InputError("range of a prior", "two numbers", value))
-            else:
-                acts.elicit(asked)
+                return
+            try:
+                answer = Answer(asked.param, acts.elicit(asked))
+            except InputError as error:
+                answer = Answer(asked.param, str(error), error=True)
+            st.session_state[f"{key}_answer"] = (answer, None)
 
     _component()(
-        data=data.as_dict(),
+        data=replace(data, answer=data.answer or _answer(data, f"{key}_answer")).as_dict(),
         key=key,
         on_unit_change=on_unit,
         on_priors_change=on_priors,
@@ -661,6 +688,20 @@ def explorer(data: ExplorerData, actions: Actions | None = None, key: str = "exp
         on_fit_change=lambda: acts.fit() if said("fit") else None,
         on_cancel_change=lambda: acts.cancel() if said("cancel") else None,
     )
+
+
+def _answer(data: ExplorerData, kept: str) -> Answer | None:
+    """The answer that was kept, for as long as the prior stays what it is about."""
+    answer, about = st.session_state.get(kept, (None, None))
+    if answer is None:
+        return None
+    now = (data.serial, data.model, data.spec.structure.units, data.spec.priors.get(answer.param))
+    if about is None:
+        st.session_state[kept] = (answer, now)
+    elif about != now:
+        del st.session_state[kept]
+        return None
+    return answer
 
 
 def read_priors(value: Any) -> dict[str, Prior]:

@@ -180,3 +180,106 @@ def test_markup_in_a_link_stays_text(page: Page, server: Server) -> None:
     visit(page, server, "/?scenario=schools&unit=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E")
     assert page.locator("img[src=x]").count() == 0
     expect(explorer(page)).to_contain_text("School A gained 28")
+
+
+def picture(page: Page) -> list[str]:
+    """What the forest says: the sentence and every number beside it."""
+    texts = explorer(page).locator(".stage.forest text.pool, .stage.forest text.number").all_inner_texts()
+    return [sentence(page), *texts]
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "typed", "words"),
+    [
+        ("HalfCauchy", "scale", "0", "Scale must be above 0"),
+        ("HalfCauchy", "scale", "\u22123", "Scale must be above 0"),
+        ("HalfCauchy", "scale", "xyz", "Type a number"),
+        ("Uniform", "lower end", "3000", "Lower end must be below upper end"),
+        ("Uniform", "lower end", "-5", "Lower end must be 0 or above"),
+    ],
+)
+def test_impossible_numbers_stay_at_their_field(
+    page: Page, server: Server, family: str, field: str, typed: str, words: str
+) -> None:
+    visit(page, server, "/?scenario=schools")
+    app = explorer(page)
+    if family != "HalfCauchy":
+        app.get_by_label("Family of the prior on tau").select_option(family)
+        page.wait_for_url(re.compile(family))
+        settled(page)
+    page.wait_for_timeout(400)
+    before, link = picture(page), page.url
+    number = app.get_by_label(f"{field} of the prior on tau, exact", exact=True)
+    number.fill(typed)
+    number.press("Enter")
+    expect(app.locator(".problem:not([hidden])")).to_have_text(words)
+    expect(number).to_have_attribute("aria-invalid", "true")
+    expect(number).to_have_value(typed)
+    expect(app.get_by_role("button", name="Fit", exact=True)).to_be_disabled()
+    page.wait_for_timeout(500)
+    assert picture(page) == before
+    assert page.url == link
+    assert "NaN" not in app.inner_html()
+    number.fill("2")
+    number.press("Enter")
+    expect(app.locator(".problem:not([hidden])")).to_have_count(0)
+    expect(app.get_by_role("button", name="Fit", exact=True)).to_be_enabled()
+    expect(number).to_have_attribute("aria-invalid", "false")
+
+
+def test_a_huge_number_is_shown_in_full(page: Page, server: Server) -> None:
+    visit(page, server)
+    number = explorer(page).get_by_label("scale of the prior on tau, exact", exact=True)
+    number.fill("1e9")
+    number.press("Enter")
+    page.wait_for_url(re.compile("prior.tau=HalfCauchy"))
+    settled(page)
+    expect(number).to_have_value("1e9")
+    assert "NaN" not in explorer(page).inner_html()
+
+
+def test_a_range_out_of_a_familys_reach_is_told(page: Page, server: Server) -> None:
+    visit(page, server)
+    app = explorer(page)
+    app.get_by_role("button", name="Set the prior on tau from a range").click()
+    low, high = app.get_by_label("Lower end for tau"), app.get_by_label("Upper end for tau")
+    answer = app.locator(".answer:not([hidden])")
+    for typed, words in (
+        (("abc", "10"), "Type two numbers"),
+        (("10", "1"), "The lower end must be below the upper end"),
+        (("-5", "10"), "It cannot be negative: start the range at 0 or above"),
+    ):
+        low.fill(typed[0])
+        high.fill(typed[1])
+        high.press("Enter")
+        expect(answer).to_have_text(words)
+        expect(low).to_have_value(typed[0])
+        expect(low).to_have_attribute("aria-invalid", "true")
+    low.fill("1")
+    high.fill("10")
+    high.press("Enter")
+    expect(answer).to_contain_text("61\u00a0% between 1 and 10 is the nearest it can do")
+    expect(answer).to_contain_text("Log-normal or Gamma can meet both ends")
+    expect(low).to_have_attribute("aria-invalid", "false")
+    low.fill("0")
+    high.press("Enter")
+    expect(answer).to_have_count(0)
+
+
+def test_reset_opens_the_explorer_afresh(page: Page, server: Server) -> None:
+    visit(page, server)
+    app = explorer(page)
+    app.get_by_label("scale of the prior on tau, exact", exact=True).fill("3")
+    app.get_by_label("scale of the prior on tau, exact", exact=True).press("Enter")
+    app.get_by_role("button", name="Pin picture").click()
+    app.get_by_label("Order of the schools").select_option("moved")
+    app.get_by_role("slider", name=re.compile("Tau")).press("End")
+    expect(app.locator(".sentence .pooled")).to_have_text("28.0")
+    page.wait_for_url(re.compile(r"prior\.tau"))
+    settled(page)
+    sidebar(page).get_by_role("button", name="Reset").click()
+    said(page, "A", 9.7390)
+    expect(app.get_by_role("button", name="Pin picture")).to_be_visible()
+    expect(app.get_by_label("Order of the schools")).to_have_value("raw")
+    expect(app.get_by_role("radio", name=re.compile("Averaged"))).to_be_checked()
+    expect(app.get_by_role("slider", name=re.compile("Tau"))).not_to_have_attribute("aria-valuenow", "100.0")

@@ -8,6 +8,7 @@ from hbm_core.models.families import FAMILIES, FoldedStudentT
 from hbm_core.models.prior import Prior
 
 PROPER = tuple(name for name, family in FAMILIES.items() if family.proper)
+LINE = ("Normal", "StudentT", "Uniform")
 CASES = [(-10.0, 20.0, 0.9), (0.0, 10.0, 0.9), (1.0, 30.0, 0.8), (1e-4, 3e-3, 0.94), (900.0, 1100.0, 0.9)]
 #: Families with one number on the positive numbers: a low end above 0 may be out of their reach.
 ONE_NUMBER = {
@@ -21,6 +22,10 @@ ONE_NUMBER = {
 @pytest.mark.parametrize("family", PROPER)
 @pytest.mark.parametrize(("low", "high", "mass"), CASES)
 def test_the_interval_gets_its_mass(family, low, high, mass):
+    if low < 0 and family not in LINE:
+        with pytest.raises(InputError, match="at 0 or above"):
+            elicit(family, low, high, mass)
+        return
     prior = elicit(family, low, high, mass)
     got = interval_mass(prior, low, high)
     if family in ONE_NUMBER and low > 0:
@@ -29,6 +34,13 @@ def test_the_interval_gets_its_mass(family, low, high, mass):
     else:
         expected = mass
     assert got == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_uniform_prior_on_what_cannot_be_negative_starts_at_zero():
+    prior = elicit("Uniform", 0.2, 10.0, 0.9, positive=True)
+    assert prior.support[0] == 0
+    assert interval_mass(prior, 0.2, 10.0) == pytest.approx(0.9, abs=1e-3)
+    assert elicit("Uniform", 5.0, 6.0, 0.9, positive=True) == elicit("Uniform", 5.0, 6.0, 0.9)
 
 
 @pytest.mark.parametrize("family", ["Normal", "Gamma", "LogNormal", "InverseGamma"])
@@ -112,7 +124,7 @@ def test_numbers_are_round():
         (("Normal", 2, 1), "lower one first"),
         (("Normal", float("nan"), 1), "finite"),
         (("Normal", 0, float("inf")), "finite"),
-        (("HalfNormal", -2, -1), "above 0"),
+        (("HalfNormal", -2, -1), "0 or above"),
         (("Normal", 0, 1, 0.5), "above 0.5"),
         (("Normal", 0, 1, 1.0), "0.999"),
     ],
@@ -129,6 +141,8 @@ def test_impossible_beliefs_are_refused(arguments, message):
         ("HalfCauchy(10)", "", "half of it below 10, nine tenths below 63"),
         ("HalfNormal(0.0029)", "", "half of it below 0.0020, nine tenths below 0.0048"),
         ("LogNormal(4.605, 0.1)", "points", "90 % sure it is between 85 and 118 points"),
+        ("Gamma(0.5, 0.01)", "", "half of it below 23, nine tenths below 140"),
+        ("Normal(16.2, 10)", "", "90 % sure it is between 0 and 33"),
         ("Uniform(0, 50)", "points", "equally likely anywhere from 0 to 50 points"),
         ("Exponential(0.001)", "", "half of it below 690, nine tenths below 2,300"),
         ("Flat()", "points", "every value is equally likely: nothing is believed beforehand"),

@@ -13,7 +13,9 @@ from hbm_core.models.dataset import Words
 from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
+from hbm_core.ui.explore import residual_words
 from hbm_core.ui.explorer_component import (
+    Elicitation,
     ExplorerData,
     Live,
     engine_of,
@@ -128,3 +130,25 @@ def test_sources_join_into_one_module():
     assert source.count("export default") == 1
     assert "\nimport " not in source
     assert "innerHTML" not in source
+
+
+@pytest.mark.parametrize(
+    ("prior", "low", "high", "words"),
+    [
+        ("HalfCauchy(3.162)", 1, 10, "Half-Cauchy has one number: 61\u00a0% between 1 and 10 is the nearest"),
+        ("HalfCauchy(1.584)", 0, 10, ""),
+        (
+            "HalfStudentT(4, 4)",
+            3,
+            5,
+            "Half-Student t keeps its degrees of freedom: 22\u00a0%",
+        ),
+    ],
+)
+def test_what_a_family_cannot_do_is_said(prior, low, high, words):
+    prior = Prior.parse(prior)
+    asked = Elicitation("tau", prior.family, low, high, 0.9)
+    said = residual_words(prior, asked, ("HalfCauchy", "LogNormal", "Gamma"))
+    assert said.startswith(words) and bool(said) == bool(words)
+    assert "Log-normal or Gamma" in said or not said
+    assert "meet both ends" not in residual_words(prior, asked, ("HalfCauchy",))

@@ -32,6 +32,7 @@ class Explorer {
     this.selected = 0;
     this.sorting = "raw";
     this.ghost = null;
+    this.problems = new Set();  // parameters whose numbers, as typed, are no prior
     this.width = 0;
     this.frame = 0;
     this.serial = Date.now();
@@ -53,7 +54,7 @@ class Explorer {
 
   update(data, channel) {
     this.channel = channel;
-    const before = this.data, fresh = !before || !sameUnits(before, data);
+    const before = this.data, fresh = !before || before.serial !== data.serial || !sameUnits(before, data);
     this.data = data;
     if (fresh) this.takeUnits(data);
     this.takePriors(data, before, fresh);
@@ -86,6 +87,10 @@ class Explorer {
     this.drawn = false;
     this.posterior = null;
     this.toldUnit = null;
+    this.sorting = "raw";
+    cancelAnimationFrame(this.tween);
+    this.tweening = false;
+    Object.values(this.timers).forEach(clearTimeout);
   }
 
   /** Python's priors replace the hand's only where they are news: not an answer to what the hand sent. */
@@ -98,6 +103,7 @@ class Explorer {
     if (!news) return;
     this.priors = given;
     this.sent.clear();
+    this.problems.clear();
     clearTimeout(this.timers.priors);
     if (fresh || (before && before.model.id !== data.model.id)) this.touched = false;
   }
@@ -132,7 +138,7 @@ class Explorer {
       else {
         const start = performance.now(), result = solve(this.units, this.priors, this.dense ? 1e-6 : 1e-11);
         this.cost.solve = performance.now() - start;
-        if (result && !result.improper) found = this.solved = { ...result, key, units: this.units, hasPooling: true, source: "browser" };
+        if (result && !result.improper && result.view.mean.every(Number.isFinite)) found = this.solved = { ...result, key, units: this.units, hasPooling: true, source: "browser" };
       }
     }
     this.updating = !found && !this.data.message;
@@ -235,6 +241,7 @@ class Explorer {
     this.columns = { left: left.length > 0, right: right.length > 0 };
     this.root.replaceChildren(...(left.length ? [column("left", left)] : []), ...(right.length ? [column("right", right)] : []));
     this.root.classList.toggle("averaged", this.averaged);
+    this.problems.clear();
     this.drawn = false;
   }
 
@@ -260,7 +267,7 @@ class Explorer {
   /** After a change of posterior, priors, fit, theme or words; not while τ moves. */
   refresh() {
     if (this.posterior && !this.tweening) copyView(this.shown, this.target());
-    this.root.classList.toggle("updating", this.updating);
+    this.root.classList.toggle("updating", this.updating || this.problems.size > 0);
     for (const part of this.parts) part.refresh();
     this.render();
   }
@@ -340,7 +347,17 @@ class Explorer {
     this.layout();
   }
 
+  setProblem(param) {
+    this.problems.add(param);
+    this.refresh();
+  }
+
+  clearProblem(param) {
+    if (this.problems.delete(param)) this.refresh();
+  }
+
   setPrior(param, prior) {
+    this.problems.delete(param);
     this.priors = { ...this.priors, [param]: prior };
     this.later("priors", REST, () => {
       this.sent.set(priorsKey(this.priors), true);
@@ -351,6 +368,7 @@ class Explorer {
 
   usePreset(preset) {
     clearTimeout(this.timers.priors);
+    this.problems.clear();
     const known = Object.keys(preset.priors).every(name => this.priors[name]);
     if (known && (!preset.model || preset.model === this.data.model.id)) {
       this.priors = { ...this.priors, ...preset.priors };

@@ -8,7 +8,7 @@ export class FitPart {
     this.app = app;
     this.label = el("span", {});
     this.fill = el("span", { class: "fill" });
-    this.button = el("button", { type: "button", class: "fit-button", onclick: () => { if (!this.busy) app.trigger("fit"); } }, this.label, this.fill);
+    this.button = el("button", { type: "button", class: "fit-button", onclick: () => { if (!this.busy && !app.problems.size) app.trigger("fit"); } }, this.label, this.fill);
     this.text = el("span", { role: "status" });
     this.cancel = el("button", { type: "button", class: "link", onclick: () => app.trigger("cancel") }, "Cancel");
     this.node = el("section", { class: "fit-part", "aria-label": "Fit" }, this.button, el("div", { class: "fit-line words" }, this.text, this.cancel));
@@ -23,9 +23,9 @@ export class FitPart {
     const says = { none: "Fit", queued: "Queued", running: `Running, ${Math.round(100 * share)}\u00a0%`, done: "Fit again", stale: "Fit again", failed: "Fit again", cancelled: "Fit" };
     setText(this.label, says[fit.state] || "Fit");
     this.button.dataset.state = fit.state;
-    setAttribute(this.button, "aria-disabled", this.busy);
+    setAttribute(this.button, "aria-disabled", this.busy || this.app.problems.size > 0);
     this.fill.style.transform = `scaleX(${fit.state === "running" ? share : 0})`;
-    setText(this.text, fit.text || "");
+    setText(this.text, this.app.problems.size && !this.busy ? "A prior above needs other numbers first." : fit.text || "");
     this.node.dataset.verdict = fit.verdict || "";
     this.cancel.hidden = !(fit.can_cancel && this.busy);
   }

@@ -16,9 +16,28 @@ export function short(value, digits = 6) {
   return minus(String(+value.toPrecision(digits)));
 }
 
+/** As `short`, with a power of ten where the digits would be many. */
+export function written(value, digits = 6) {
+  const size = Math.abs(value);
+  return Number.isFinite(value) && size > 0 && (size >= 1e7 || size < 1e-4) ? minus((+value.toPrecision(digits)).toExponential().replace("+", "").replace("e-", "e\u2212")) : short(value, digits);
+}
+
+/** A typed number, NaN for anything else; the decimal comma and the true minus are understood. */
+export function readNumber(text) {
+  const plain = text.trim().replaceAll("\u2212", "-").replace(",", ".");
+  return plain === "" ? NaN : Number(plain);
+}
+
 /** Two significant digits, whole numbers in full: for quantiles said in words. */
 export function rough(value) {
-  return Math.abs(value) >= 99.5 ? minus(String(Math.round(value))) : short(value, 2);
+  const size = Math.abs(value);
+  return size >= 99.5 && size < 1e7 ? minus(String(Math.round(value))) : written(value, 2);
+}
+
+/** Two ends of a range: an end much nearer to 0 than the other takes fewer digits. */
+export function roughRange(a, b) {
+  const digits = Math.max(0, Math.min(20, 2 - Math.floor(Math.log10(b - a)))), end = v => rough(Number.isFinite(v) ? +v.toFixed(digits) : v);
+  return `${end(a)} and ${end(b)}`;
 }
 
 /** A spread, with decimals that suit its typical size. */

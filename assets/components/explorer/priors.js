@@ -2,7 +2,8 @@
 import { el, setAttribute, setRuns, setText, svg } from "./dom.js";
 import { distribution, locationDensity, scaleLogDensity } from "./engine.js";
 import { FAMILIES } from "./families.js";
-import { fixed, multiples, NBSP, niceStep, percent, rough, short } from "./format.js";
+import { multiples, NBSP, niceStep, percent, readNumber, rough, roughRange, written } from "./format.js";
+import { problems, rangeProblem } from "./validity.js";
 
 const HEIGHT = 40, POINTS = 160, BINS = 20, TICKS = 1000;
 
@@ -59,13 +60,15 @@ class PriorBlock {
     this.sketch = svg("svg", { class: "sketch", height: 56, role: "img", "aria-label": `Density of ${given.words}: prior and posterior` });
     this.knobs = el("div", { class: "knobs" });
     this.words = el("span", {});
-    this.toggle = el("button", { type: "button", class: "icon-button", "aria-expanded": "false", "aria-controls": id, "aria-label": `Set the prior on ${param} from a range`, title: "Set from a 90 % range", onclick: () => this.open(this.range.hidden) }, rangeIcon());
-    this.low = rangeField(`Lower end for ${param}`);
-    this.high = rangeField(`Upper end for ${param}`);
+    this.toggle = el("button", { type: "button", class: "icon-button", "aria-expanded": "false", "aria-controls": id, "aria-label": `Set the prior on ${param} from a range`, title: `Set from a 90${NBSP}% range`, onclick: () => this.open(this.range.hidden) }, rangeIcon());
+    this.problem = el("p", { class: "problem", id: `${id}-number`, role: "status", hidden: true });
+    this.answer = el("p", { class: "words answer", id: `${id}-answer`, role: "status", hidden: true });
+    this.low = rangeField(`Lower end for ${param}`, this.answer.id);
+    this.high = rangeField(`Upper end for ${param}`, this.answer.id);
     this.range = el("form", { class: "range", id, hidden: true, onsubmit: event => { event.preventDefault(); this.elicit(); } }, `90${NBSP}% between`, this.low, "and", this.high, el("button", { type: "submit", class: "small" }, "Set"));
     this.node = el("div", { class: "prior" },
       el("div", { class: "prior-head" }, el("h3", {}, el("span", { class: "symbol" }, given.symbol), given.words), this.family),
-      this.sketch, this.knobs, el("p", { class: "words" }, this.toggle, this.words), this.range);
+      this.sketch, this.knobs, this.problem, el("p", { class: "words" }, this.toggle, this.words), this.range, this.answer);
   }
 
   get given() { return this.app.data.priors.find(p => p.param === this.param); }
@@ -79,6 +82,7 @@ class PriorBlock {
 
   chooseFamily(family) {
     const offered = this.given.families.find(f => f.family === family);
+    this.draft = null;
     this.app.setPrior(this.param, { family, numbers: [...offered.numbers] });
     this.drawKnobs();
   }
@@ -90,43 +94,76 @@ class PriorBlock {
   }
 
   elicit() {
-    const low = readNumber(this.low.value), high = readNumber(this.high.value), bad = !Number.isFinite(low) || !Number.isFinite(high) || low >= high;
-    for (const field of [this.low, this.high]) setAttribute(field, "aria-invalid", bad);
-    if (!bad) this.app.trigger("elicit", { param: this.param, family: this.prior.family, low, high, mass: 0.9 });
+    const low = readNumber(this.low.value), high = readNumber(this.high.value), { family } = this.prior;
+    this.refused = rangeProblem(family, low, high, this.given.positive);
+    if (!this.refused) {
+      this.draft = null;
+      this.app.clearProblem(this.param);
+      this.app.trigger("elicit", { param: this.param, family, low, high, mass: 0.9 });
+    }
+    this.showAnswer();
+  }
+
+  /** What came of the range: refused here, or answered by Python. */
+  showAnswer() {
+    const given = this.app.data.answer, answer = given && given.param === this.param ? given : null, wrong = this.refused || (answer && answer.error);
+    setText(this.answer, this.refused || (answer ? answer.text : ""));
+    this.answer.hidden = !this.answer.textContent;
+    this.answer.classList.toggle("problem", Boolean(wrong));
+    for (const field of [this.low, this.high]) setAttribute(field, "aria-invalid", Boolean(wrong));
+  }
+
+  /** Number k was changed: a prior if all numbers together are one, else a draft that waits here. */
+  change(k, value, text) {
+    const { family, numbers } = this.prior, from = this.draft || { numbers, texts: numbers.map(v => written(v)) }, put = (list, item) => list.map((v, j) => (j === k ? item : v));
+    const draft = { numbers: put(from.numbers, value), texts: put(from.texts, text) };
+    draft.lines = problems(family, draft.numbers, this.given.positive);
+    if (draft.lines.some(Boolean)) {
+      this.draft = draft;
+      this.app.setProblem(this.param);
+    } else {
+      this.draft = null;
+      this.app.setPrior(this.param, { family, numbers: draft.numbers });
+    }
+    this.showNumbers();
   }
 
   drawKnobs() {
-    const { family, numbers } = this.prior, offered = this.given.families.find(f => f.family === family);
+    const { family } = this.prior, offered = this.given.families.find(f => f.family === family);
     this.drawn = family;
     this.controls = FAMILIES[family].numbers.map((number, k) => {
       const range = offered && offered.controls[k], label = `${number.label} of the prior on ${this.param}`;
-      const change = value => this.app.setPrior(this.param, { family, numbers: this.prior.numbers.map((v, j) => (j === k ? value : v)) });
       const slider = range && el("input", { type: "range", min: range.log ? 0 : range.min, max: range.log ? TICKS : range.max, step: range.log ? 1 : range.step, "aria-label": label,
-        oninput: () => { const value = fromSlider(range, +slider.value); field.value = short(value); change(value); } });
-      const field = el("input", { type: "text", inputmode: "decimal", class: "number", "aria-label": `${label}, exact`, onchange: () => {
-        const value = readNumber(field.value), good = Number.isFinite(value) && (number.lower === null || value > number.lower) && (number.upper === null || value < number.upper);
-        setAttribute(field, "aria-invalid", !good);
-        if (good) change(value);
-      }, onkeydown: event => { if (event.key === "Enter") { event.preventDefault(); field.blur(); } } });
+        oninput: () => { const value = fromSlider(range, +slider.value); this.change(k, value, written(value)); } });
+      const field = el("input", { type: "text", inputmode: "decimal", class: "number", "aria-label": `${label}, exact`, "aria-describedby": this.problem.id,
+        onchange: () => this.change(k, readNumber(field.value), field.value), onkeydown: event => { if (event.key === "Enter") { event.preventDefault(); field.blur(); } } });
       return { range, slider, field, node: el("div", { class: FAMILIES[family].numbers.length === 1 ? "knob wide" : "knob" }, el("span", { "aria-hidden": "true" }, number.label), field, slider || "") };
     });
     this.knobs.replaceChildren(...this.controls.map(c => c.node));
-    this.showNumbers(numbers);
+    this.showNumbers();
   }
 
-  showNumbers(numbers) {
+  showNumbers() {
+    if (this.draft && !this.app.problems.has(this.param)) this.draft = null;
+    const { draft } = this, { numbers } = draft || this.prior;
     this.controls.forEach(({ range, slider, field }, k) => {
-      const text = short(numbers[k]), root = field.getRootNode();
-      if (root.activeElement !== field) { field.value = text; setAttribute(field, "aria-invalid", false); }
-      if (slider && root.activeElement !== slider) slider.value = toSlider(range, numbers[k]);
+      const text = draft ? draft.texts[k] : written(numbers[k]), root = field.getRootNode();
+      setAttribute(field, "aria-invalid", Boolean(draft && draft.lines[k]));
+      if (root.activeElement !== field && field.value !== text) field.value = text;
+      field.style.width = `${Math.max(64, 7.5 * text.length + 10)}px`;
+      if (slider && root.activeElement !== slider && Number.isFinite(numbers[k])) slider.value = toSlider(range, numbers[k]);
       if (slider) setAttribute(slider, "aria-valuetext", text);
     });
+    setText(this.problem, draft ? draft.lines.find(Boolean) : "");
+    this.problem.hidden = !draft;
+    this.node.classList.toggle("invalid", Boolean(draft));
   }
 
   refresh() {
-    const { app } = this, { family, numbers } = this.prior;
+    const { app } = this, { family } = this.prior;
     if (this.drawn !== family) this.drawKnobs();
-    else this.showNumbers(numbers);
+    else this.showNumbers();
+    this.showAnswer();
     if (![...this.family.options].some(o => o.value === family)) this.family.append(el("option", { value: family }, FAMILIES[family].label));
     this.family.value = family;
     if (!app.posterior) return;
@@ -146,7 +183,7 @@ class PriorBlock {
     drawSketch(this.sketch, this.width, [axis.lo, axis.hi], sparse(multiples(axis.lo, axis.hi, axis.step)), prior, post);
     if (!FAMILIES[family].proper) return setText(this.words, "Every value is as likely as any other.");
     const [a, b] = lineQuantiles(family, numbers, [0.05, 0.95]);
-    setText(this.words, `90${NBSP}% between ${rough(a)} and ${rough(b)}${this.unit()}.`);
+    setText(this.words, `90${NBSP}% between ${roughRange(a, b)}${this.unit()}.`);
   }
 
   drawScale() {
@@ -167,7 +204,7 @@ class PriorBlock {
     }
     const [a, b] = lineQuantiles(family, numbers, [0.05, 0.95]), lo = 1.5 * a - 0.5 * b, hi = 1.5 * b - 0.5 * a;
     drawSketch(this.sketch, this.width, [lo, hi], multiples(lo, hi, niceStep((hi - lo) / 5)), x => Math.exp(log(x, numbers)), null);
-    setText(this.words, `90${NBSP}% between ${rough(a)} and ${rough(b)}${this.unit()}.`);
+    setText(this.words, `90${NBSP}% between ${roughRange(a, b)}${this.unit()}.`);
   }
 }
 
@@ -219,7 +256,7 @@ function drawSketch(sketch, width, [lo, hi], ticks, prior, post) {
   const anchor = t => (x(t) < 12 ? "start" : x(t) > width - 12 ? "end" : "middle");
   sketch.replaceChildren(...(b ? [svg("path", { d: `${path(b)}L${width} ${HEIGHT}L0 ${HEIGHT}Z`, class: "post-area" }), svg("path", { d: path(b), class: "post-line" })] : []), ...(a ? [svg("path", { d: path(a), class: "prior-line" })] : []),
     svg("path", { d: `M0 ${HEIGHT + 0.5}H${width}`, class: "axis-line" }),
-    ...ticks.flatMap(t => [svg("path", { d: `M${x(t).toFixed(1)} ${HEIGHT}v4`, class: "axis-line" }), svg("text", { x: x(t).toFixed(1), y: HEIGHT + 15, "text-anchor": anchor(t) }, short(t))]));
+    ...ticks.flatMap(t => [svg("path", { d: `M${x(t).toFixed(1)} ${HEIGHT}v4`, class: "axis-line" }), svg("text", { x: x(t).toFixed(1), y: HEIGHT + 15, "text-anchor": anchor(t) }, written(t))]));
 }
 
 /** Every other tick where they are many, zero among them. */
@@ -253,12 +290,6 @@ function atShare({ post }, u) { return post[Math.max(0, Math.min(post.length - 1
 const toSlider = (range, v) => (range.log ? Math.round(TICKS * Math.log(Math.max(v, range.min) / range.min) / Math.log(range.max / range.min)) : v);
 const fromSlider = (range, v) => (range.log ? +(range.min * (range.max / range.min) ** (v / TICKS)).toPrecision(3) : v);
 
-/** A typed number; the decimal comma and the true minus are understood. */
-function readNumber(text) {
-  const plain = text.trim().replace("\u2212", "-").replace(",", ".");
-  return plain === "" ? NaN : Number(plain);
-}
-
-function rangeField(label) { return el("input", { type: "text", inputmode: "decimal", class: "number", "aria-label": label }); }
+function rangeField(label, answer) { return el("input", { type: "text", inputmode: "decimal", class: "number", "aria-label": label, "aria-describedby": answer }); }
 
 function rangeIcon() { return svg("svg", { width: 14, height: 10, "aria-hidden": "true" }, svg("path", { d: "M1 1v8M13 1v8M1 5h12", class: "icon-line" })); }

@@ -24,7 +24,6 @@ from threading import Lock
 import numpy as np
 from scipy import special
 from scipy.interpolate import CubicSpline
-from scipy.linalg import toeplitz
 
 from hbm_core.errors import ImproperPosteriorError, NotExactError
 from hbm_core.inference.exact.base import PROBABILITIES, Conditional, ExactPosterior, Weights
@@ -40,6 +39,7 @@ from hbm_core.inference.exact.robust_lattice import (
     rule,
     slice_moments,
     stretch,
+    stretch_rate,
     tau_of,
     v_of,
 )
@@ -63,6 +63,7 @@ _FACE = 3e-6
 _COUNTS = (33, 33, 25)
 _FINER = {17: 25, 25: 33, 33: 49, 49: 65, 65: 97, 97: 129, 129: 193, 193: 257}
 _TABLE_BYTES = 300_000_000
+_KERNEL_BYTES = 120_000_000
 #: Most nodes of θ for the units' marginal densities.
 _GRID_LIMIT = 400
 _CACHE_BYTES = 600_000_000
@@ -268,14 +269,15 @@ class _Table:
 
     @property
     def bytes(self) -> int:
-        return self.lattice.bytes + (0 if self._kernel is None else self._kernel.density.nbytes)
+        return self.lattice.bytes + (0 if self._kernel is None else self._kernel.bytes)
 
     @cached_property
     def basis(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Gaussians that stand for the posterior of μ within a slice.
 
-        With even nodes: one Gaussian per node, as wide as a spacing, so that sums over nodes are smooth
-        however small τ is; the matrix undoes the smoothing. Otherwise narrow ones on finer nodes.
+        One per node, as wide as the spacing there, so that sums over nodes are smooth however small τ
+        is; the matrix undoes the smoothing. At an edge of the prior, where the density is cut: narrow
+        ones on finer nodes.
 
         Returns
         -------
@@ -287,14 +289,15 @@ class _Table:
             Of each Gaussian, relative to the slice's range.
         """
         box, count = self.lattice.box, self.lattice.counts[1]
-        edged = box.edged[1]
-        if not edged and box.tightness == 1:
-            inverse = np.linalg.inv(toeplitz(np.exp(-0.5 * np.arange(count) ** 2.0) / np.sqrt(2 * np.pi)))
-            return np.linspace(0, 1, count), inverse, np.full(count, 1 / (count - 1))
+        if not box.edged[1]:
+            places, slope = stretch(np.linspace(0, 1, count), box.tightness)
+            width = slope / (count - 1)
+            smooth = np.exp(-0.5 * ((places[:, None] - places) / width) ** 2) / (np.sqrt(2 * np.pi) * width)
+            return places, np.linalg.inv(smooth) / box.mu_rule(count)[1], width
         fine = 4 * count
         even = (np.arange(fine) + 0.5) / fine
         places, slope = stretch(even, box.tightness)
-        matrix = interpolation(count, edged, even) / box.mu_rule(count)[1] * slope[:, None] / fine
+        matrix = interpolation(count, True, even) / box.mu_rule(count)[1] * slope[:, None] / fine
         return places, matrix, 0.6 * slope / fine
 
     def kernel(self, lower: float, upper: float, mass: np.ndarray) -> _Kernel:
@@ -304,50 +307,55 @@ class _Table:
         known = self._kernel
         if known is None or not known.serves(lower, upper, slices, columns):
             margin = 0.1 * (upper - lower)
-            grid = self._make_grid(lower - margin, upper + margin, of_tau)
-            known = _Kernel(grid, slices, columns, self._make_kernel(grid, slices, columns))
+            soft = 1.0 if self.kind == "likelihood" else 0.25
+            grid = self.grid(lower - margin, upper + margin, of_tau, soft)
+            known = _Kernel(self, grid, slices, columns)
             self._kernel = known
         return known
 
-    def _make_grid(self, lower: float, upper: float, mass_of_tau: np.ndarray) -> np.ndarray:
+    def grid(self, lower: float, upper: float, mass_of_tau: np.ndarray, soft: float) -> np.ndarray:
+        """Nodes as close as the slices' densities need: a spacing of μ, widened by a `soft` share of τ²."""
         lattice = self.lattice
-        some = mass_of_tau > 1e-4 * mass_of_tau.max()
-        low, high = lattice.mu[some, 0], lattice.mu[some, -1]
-        soft = 1.0 if self.kind == "likelihood" else 0.25
-        spacing = (high - low) / (lattice.box.tightness * (lattice.counts[1] - 1))
-        width = np.sqrt(spacing**2 + soft * lattice.tau[some] ** 2)
-        step, points = 0.7, [lower]
-        while points[-1] < upper:
-            away = np.maximum(np.maximum(low - points[-1], points[-1] - high), 0.0)
-            points.append(points[-1] + step * float(np.maximum(width, 0.35 * away).min()))
-            if len(points) > _GRID_LIMIT:
-                step, points = 1.4 * step, [lower]
-        return np.array(points)
+        share, inner = mass_of_tau / mass_of_tau.max(), lattice.counts[1] - 1
+        for cut, step in ((1e-4, 0.7), (1e-3, 0.7), (1e-2, 0.7), (1e-2, 1.0), (1e-2, 1.5)):
+            some = share > cut
+            low, high = lattice.mu[some, 0], lattice.mu[some, -1]
+            width = (high - low) / (lattice.box.tightness * inner)
+            growth = 2 * stretch_rate(lattice.box.tightness) / inner
+            base = width**2 + soft * lattice.tau[some] ** 2
+            points = [lower]
+            while points[-1] < upper and len(points) <= _GRID_LIMIT:
+                away = np.maximum(np.maximum(low - points[-1], points[-1] - high), 0.0)
+                local = np.sqrt(base + (growth * (points[-1] - (low + high) / 2)) ** 2)
+                points.append(points[-1] + step * float(np.maximum(local, 0.35 * away).min()))
+            if points[-1] >= upper:
+                return np.array(points)
+        return np.linspace(lower, upper, _GRID_LIMIT)
 
-    def _make_kernel(self, grid: np.ndarray, slices: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def slice_kernel(self, grid: np.ndarray, t: int, columns: np.ndarray) -> np.ndarray:
+        """Density of θ on `grid` given each node of one slice of τ, ndarray (G, Z) or (G, Z·n)."""
         lattice = self.lattice
         places, matrix, relative = self.basis
-        nu, rows = lattice.nu[columns], []
-        for t in np.flatnonzero(slices):
-            low, wide, tau = lattice.mu[t, 0], lattice.mu[t, -1] - lattice.mu[t, 0], float(lattice.tau[t])
-            centre, width = low + wide * places, wide * relative
-            if self.kind == "likelihood":
-                spread = np.hypot(tau, width)
-                exponent = np.maximum(-0.5 * ((grid[:, None] - centre) / spread) ** 2, -300)
-                rows.append(np.exp(exponent) / (spread * np.sqrt(2 * np.pi)) @ matrix)
-            else:
-                log_values, _, _ = slice_moments(
-                    centre, width, "effects", tau, grid, nu, step=1.2, shares=False, tails=False
-                )
-                values = np.exp(np.maximum(log_values, -80)).reshape(len(centre), -1)
-                of_node = (matrix.T @ values).reshape(-1, len(grid), len(nu)).astype(np.float32)
-                rows.append(of_node.transpose(1, 0, 2).reshape(len(grid), -1))
-        return np.concatenate(rows, axis=1)
+        low, wide, tau = lattice.mu[t, 0], lattice.mu[t, -1] - lattice.mu[t, 0], float(lattice.tau[t])
+        centre, width = low + wide * places, wide * relative
+        if self.kind == "likelihood":
+            spread = np.hypot(tau, width)
+            exponent = np.maximum(-0.5 * ((grid[:, None] - centre) / spread) ** 2, -300)
+            return np.exp(exponent) / (spread * np.sqrt(2 * np.pi)) @ matrix
+        nu = lattice.nu[columns]
+        log_values, _, _ = slice_moments(
+            centre, width, "effects", tau, grid, nu, step=1.3, shares=False, tails=False
+        )
+        values = np.exp(np.maximum(log_values, -300)).reshape(len(centre), -1)
+        of_node = (matrix.T @ values).reshape(-1, len(grid), len(nu))
+        return of_node.transpose(1, 0, 2).reshape(len(grid), -1)
 
 
-@dataclass(frozen=True, eq=False)
 class _Kernel:
     """Density of θ on nodes of its own, given each lattice node, with μ interpolated between the nodes.
+
+    ``"likelihood"``: Normal(θ; μ, τ), the same for all ν. ``"effects"``: StudentT(θ; ν, μ, τ). Kept when
+    small, else made anew each time.
 
     Attributes
     ----------
@@ -355,14 +363,24 @@ class _Kernel:
         Nodes of θ.
     slices, columns : ndarray of bool (T,), (N,)
         The τ and ν of the lattice that are covered.
-    density : ndarray (G, t·Z) or (G, t·Z·n)
-        ``"likelihood"``: Normal(θ; μ, τ), the same for all ν. ``"effects"``: StudentT(θ; ν, μ, τ).
     """
 
-    grid: np.ndarray
-    slices: np.ndarray
-    columns: np.ndarray
-    density: np.ndarray
+    def __init__(self, table: _Table, grid: np.ndarray, slices: np.ndarray, columns: np.ndarray) -> None:
+        self.grid, self.slices, self.columns = grid, slices, columns
+        inner = 1 if table.kind == "likelihood" else int(columns.sum())
+        size = 8 * len(grid) * int(slices.sum()) * table.lattice.counts[1] * inner
+        self.bytes = size if size <= _KERNEL_BYTES else 0
+        self._parts = [table.slice_kernel(grid, t, columns) for t in self._places] if self.bytes else None
+
+    @property
+    def _places(self) -> np.ndarray:
+        return np.flatnonzero(self.slices)
+
+    def parts(self, table: _Table) -> Iterator[tuple[int, np.ndarray]]:
+        """Each covered slice of τ with its kernel."""
+        for place_, t in enumerate(self._places):
+            kept = self._parts
+            yield int(t), kept[place_] if kept else table.slice_kernel(self.grid, t, self.columns)
 
     def serves(self, lower: float, upper: float, slices: np.ndarray, columns: np.ndarray) -> bool:
         """Whether it covers a range of θ and these τ and ν."""
@@ -478,12 +496,10 @@ class RobustPosterior(ExactPosterior):
         marginal = self._marginals[self.index(name)]
         if name not in ("tau", "nu"):
             return marginal.density(x)
-        positive = x > 0
-        safe = np.where(positive, x, 1.0)
         if name == "nu":
-            return np.where(positive, marginal.density(np.log(safe)) / safe, 0.0)
-        v = v_of(safe, self._scale)
-        return np.where(positive, marginal.density(v) * np.exp(-log_jacobian(v, self._scale)), 0.0)
+            safe = np.where(x > 0, x, 1.0)
+            return np.where(x > 0, marginal.density(np.log(safe)) / safe, 0.0)
+        return self._tau_density(x, marginal)
 
     def cdf(self, name: str, x: np.ndarray) -> np.ndarray:
         """Marginal posterior distribution function of one parameter at `x`."""
@@ -590,6 +606,24 @@ class RobustPosterior(ExactPosterior):
             Weights(unknown, unknown, unknown),
         )
 
+    def _tau_density(self, x: np.ndarray, marginal: Marginal) -> np.ndarray:
+        """Where the density of v is small its relative error is not: there, log p(τ) between the nodes."""
+        lattice, prior = self._table.lattice, self.spec.priors["tau"]
+        v_low, v_high = lattice.box.v
+        of_v = _node_densities(lattice, self._mass)[0] / (v_high - v_low)
+        log_density = np.log(np.maximum(of_v, 1e-300)) - log_jacobian(lattice.v, self._scale)
+        safe = np.maximum(x, 1e-300)
+        v = v_of(safe, self._scale)
+        inside = np.clip(v, v_low, v_high)
+        tail = np.exp(CubicSpline(lattice.v, log_density)(inside))
+        bulk = marginal.density(inside)
+        density = np.where(bulk > 1e-2 * of_v.max(), bulk * np.exp(-log_jacobian(inside, self._scale)), tail)
+        with np.errstate(divide="ignore", over="ignore"):
+            low = tau_of(np.array(v_low), self._scale)
+            below = (np.maximum(x, 0.0) / low) ** (prior.origin - 1) if prior.support[0] == 0 else 0.0
+        density = np.where(v < v_low, density * below, density)
+        return np.where((x < prior.support[0]) | (x < 0) | (v > v_high + 1e-9), 0.0, density)
+
     @property
     def _scale(self) -> float:
         return self._table.lattice.box.scale
@@ -635,59 +669,70 @@ class RobustPosterior(ExactPosterior):
         kernel = self._table.kernel(lower, upper, self._mass)
         grid, nu = kernel.grid, lattice.nu[kernel.columns]
         t_likelihood = self._table.kind == "likelihood"
-        near = 0.5 * np.sinh(np.linspace(-4, 4, 65)) if t_likelihood else np.linspace(-8, 8, 97)
+        near = np.linspace(-10, 10, 121)
         theta = []
         for i, rest in enumerate(self._without_own(kernel)):
+            if t_likelihood:
+                farthest = np.arcsinh(2 * (grid[-1] - grid[0]) / se[i])
+                near = 0.5 * np.sinh(np.linspace(-farthest, farthest, 2 * int(8 * farthest) + 1))
             own = y[i] + se[i] * near
             x = np.sort(np.concatenate([grid, own[(own > grid[0]) & (own < grid[-1])]]))
             x = x[np.concatenate([[True], np.diff(x) > 1e-9 * (grid[-1] - grid[0])])]
-            predicted = CubicSpline(grid, rest)(x)
+            x = np.concatenate([(x[:-1, None] + np.diff(x)[:, None] * np.arange(3) / 3).ravel(), x[-1:]])
+            log_rest = np.log(np.maximum(rest, 1e-15 * rest.max(axis=0)))
+            predicted = np.exp(CubicSpline(grid, log_rest)(x))
             z = (x - y[i]) / se[i]
             if t_likelihood:
                 theta.append(Marginal(x, _own_likelihood(z, nu, predicted)))
             else:
                 theta.append(Marginal(x, np.exp(-0.5 * z * z) * predicted[:, 0]))
-        return self._mu_marginal(grid), theta
+        return self._mu_marginal(), theta
 
-    def _without_own(self, kernel: _Kernel) -> Iterator[np.ndarray]:
+    def _without_own(self, kernel: _Kernel) -> np.ndarray:
         """For each unit, the density of its effect before its own likelihood, on the kernel's nodes.
 
-        One array (G, n) per unit for a Student-t likelihood (the likelihood depends on ν), else (G, 1).
+        Array (J, G, n) for a Student-t likelihood, whose units' likelihoods depend on ν, else (J, G, 1).
         """
         own = self._table.lattice.unit_log_likelihood
-        nodes = np.ix_(kernel.slices, np.ones(self._mass.shape[1], dtype=bool), kernel.columns)
+        t_likelihood = self._table.kind == "likelihood"
         with np.errstate(divide="ignore"):
-            log_mass = np.log(self._mass[nodes])
-        inner = log_mass.shape[2] if self._table.kind == "likelihood" else 1
-        size = log_mass.size
-        chunk = max(1, 2_000_000 // size)
-        for start in range(0, len(own), chunk):
-            log_ratio = np.stack([log_mass - unit[nodes] for unit in own[start : start + chunk]])
-            log_ratio -= log_ratio.max(axis=(1, 2, 3), keepdims=True)
-            ratio = np.exp(np.maximum(log_ratio, -80 if inner == 1 else -300), dtype=kernel.density.dtype)
-            side_by_side = (
-                ratio.reshape(-1, size // inner, inner).transpose(1, 0, 2).reshape(size // inner, -1)
-            )
-            product = kernel.density @ side_by_side
-            yield from product.reshape(len(product), -1, inner).transpose(1, 0, 2).astype(float)
+            log_mass = np.log(self._mass)[:, :, kernel.columns]
+        inner = log_mass.shape[2] if t_likelihood else 1
+        own = own[..., kernel.columns]
+        peak = np.array([(log_mass - unit).max() for unit in own])[:, None, None]
+        total = np.zeros((len(kernel.grid), len(own) * inner))
+        for t, part in kernel.parts(self._table):
+            ratio = np.exp(np.maximum(log_mass[t] - own[:, t] - peak, -300))
+            ratio = ratio.reshape(len(own), -1, inner).transpose(1, 0, 2)
+            total += part @ ratio.reshape(len(ratio), -1)
+        return total.reshape(len(total), -1, inner).transpose(1, 0, 2)
 
-    def _mu_marginal(self, grid: np.ndarray) -> Marginal:
+    def _mu_marginal(self) -> Marginal:
         lattice = self._table.lattice
-        places, matrix, relative = self._table.basis
-        coefficient = self._mass.sum(axis=2) @ matrix.T
-        some = np.abs(coefficient).sum(axis=1) > 1e-12
+        of_mu = self._mass.sum(axis=2)
+        some = of_mu.sum(axis=1) > 1e-12
         low, wide = lattice.mu[some, :1], (lattice.mu[some, -1:] - lattice.mu[some, :1])
+        if lattice.box.edged[1]:
+            return self._cut_mu_marginal(of_mu[some], low, wide)
+        places, matrix, relative = self._table.basis
+        coefficient = of_mu[some] @ matrix.T
+        grid = self._table.grid(float(low.min()), float((low + wide).max()), of_mu.sum(axis=1), 0.0)
         centre, width = (low + wide * places).ravel(), (wide * relative).ravel()
-        edges = lattice.box.mu_edges
-        x = grid[(grid > edges[0]) & (grid < edges[1])]
-        x = np.concatenate(
-            [[e for e in edges[:1] if np.isfinite(e)], x, [e for e in edges[1:] if np.isfinite(e)]]
-        )
-        values = np.exp(-0.5 * ((x[:, None] - centre) / width) ** 2) @ (coefficient[some].ravel() / width)
-        for end, edge in zip((0, -1), edges, strict=True):
-            if np.isfinite(edge):
-                values[end] *= 2  # half of the smoothed mass at an edge lies beyond it
-        return Marginal(x, values)
+        exponent = np.maximum(-0.5 * ((grid[:, None] - centre) / width) ** 2, -300)
+        return Marginal(grid, np.exp(exponent) @ (coefficient.ravel() / width))
+
+    def _cut_mu_marginal(self, of_mu: np.ndarray, low: np.ndarray, wide: np.ndarray) -> Marginal:
+        """μ's marginal where its prior has an edge: each slice's density interpolated as it is."""
+        box, count = self._table.lattice.box, self._table.lattice.counts[1]
+        even = np.linspace(0, 1, 4 * count)
+        places, _ = stretch(even, box.tightness)
+        x = np.unique(low + wide * places)
+        x = x[np.linspace(0, len(x) - 1, min(len(x), 1200)).astype(int)]
+        density = np.zeros(len(x))
+        to_even = interpolation(count, True, even) / box.mu_rule(count)[1]
+        for mass, start, length in zip(of_mu, low[:, 0], wide[:, 0], strict=True):
+            density += np.interp(x, start + length * places, to_even @ mass / length, 0.0, 0.0)
+        return Marginal(x, density)
 
     def _draw_hyper(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         lattice = self._table.lattice

@@ -24,6 +24,8 @@ from scipy import special
 Kind = Literal["likelihood", "effects"]
 #: Nats below the peak where an integrand over log w is cut: 2e-9.
 _CUT = 20.0
+#: Nats below its peak where a unit's likelihood need not be right.
+_HOPELESS = 5000.0
 #: Smaller exponents are raised to this: denormal numbers are slow. Integrals near it are summed in logs.
 _FLOOR = -300.0
 #: Largest |log w|; beyond it exp(2 log w) would overflow.
@@ -76,14 +78,16 @@ def stretch(t: np.ndarray, tightness: float) -> tuple[np.ndarray, np.ndarray]:
     """
     if tightness <= 1:
         return t, np.ones_like(t)
-    kappa = _stretch_rate(tightness)
+    kappa = stretch_rate(tightness)
     arm = kappa * (2 * t - 1)
     return 0.5 + 0.5 * np.sinh(arm) / np.sinh(kappa), kappa * np.cosh(arm) / np.sinh(kappa)
 
 
 @lru_cache(maxsize=64)
-def _stretch_rate(tightness: float) -> float:
-    """κ with sinh κ/κ = `tightness`."""
+def stretch_rate(tightness: float) -> float:
+    """κ with sinh κ/κ = `tightness`; 0 without crowding."""
+    if tightness <= 1:
+        return 0.0
     kappa = np.log(2 * tightness) + 1
     for _ in range(60):
         kappa = np.arcsinh(tightness * kappa)
@@ -137,7 +141,7 @@ def mixing_range(
         r²/b, a/b and r²/(2 (a + b)) for V = a + b w and r = y − μ.
     """
     lower = reach(2 * _CUT / nu, -1)
-    pulled = np.log1p(np.maximum((tilt - 1) / (nu + 1), ratio))
+    pulled = np.minimum(np.log1p(np.maximum((tilt - 1) / (nu + 1), ratio)), 2 * _HOPELESS / (nu + 1))
     upper = np.minimum(pulled + reach(2 * _CUT / (nu + 1), 1), reach(2 * (_CUT + gain) / nu, 1))
     return np.maximum(lower, -_FARTHEST), np.minimum(np.maximum(upper, -lower), _FARTHEST)
 

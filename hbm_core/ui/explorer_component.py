@@ -46,6 +46,9 @@ MODULES = (
 #: What can be shown, alone or together; the first three on the left.
 PARTS = ("story", "forest", "tau", "priors", "poolings", "fit")
 _GRID = 320
+_DENSITY_GRID = 121
+#: What a drawn density leaves out at either end.
+_ENDS = (0.0005, 0.9995)
 _LINK = re.compile(r"^import .*?;$\n?", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export (?=(async )?(function|class|const|let)\b)", re.MULTILINE)
 
@@ -336,6 +339,7 @@ class ExplorerData:
                 "id": self.model,
                 "engine": engine_of(self.spec),
                 "why_no_tau": why_no_tau(self.spec, curves),
+                "why_no_pooling": why_no_pooling(self.spec),
                 "complete": complete_value(self.spec),
             },
             "priors": [entry.as_dict() for entry in self.priors],
@@ -385,6 +389,12 @@ def why_no_tau(spec: ModelSpec, curves: Mapping[str, Any] | None) -> str:
     return ""
 
 
+def why_no_pooling(spec: ModelSpec) -> str:
+    """Why units have no pooling factor though they are pooled; empty where they have."""
+    heavy = "student_t" in (spec.structure.effects, spec.structure.likelihood)
+    return "heavy tails: no single B" if heavy and spec.structure.pooling == "partial" else ""
+
+
 def complete_value(spec: ModelSpec) -> float | None:
     """Precision-weighted mean of the effects: complete pooling under a flat prior.
 
@@ -413,7 +423,9 @@ def posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
 
 def _posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
     spec, units = posterior.spec, posterior.theta
-    lo95, lo50, hi50, hi95 = posterior.quantiles((0.025, 0.25, 0.75, 0.975))[units].T
+    server = engine_of(spec) == "server"
+    quantiles = posterior.quantiles((0.025, 0.25, 0.75, 0.975, *(_ENDS if server else ())))
+    lo95, lo50, hi50, hi95 = quantiles[units, :4].T
 
     def moments(name: str) -> dict[str, float | None] | None:
         if name not in posterior.names:
@@ -437,7 +449,8 @@ def _posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
         "mu": moments("mu") if not spec.structure.columns else None,
         "tau": moments("tau"),
         "tau_density": _tau_density(posterior) if "tau" in posterior.names else None,
-        "curves": _curves(posterior) if engine_of(spec) == "server" and "tau" in posterior.names else None,
+        "curves": _curves(posterior) if server and "tau" in posterior.names else None,
+        "densities": _densities(posterior, quantiles[:, 4:]) if server else None,
         "error": _finite_or_none(posterior.error_absolute),
     }
 
@@ -453,6 +466,24 @@ def _tau_density(posterior: ExactPosterior) -> dict[str, Any]:
         "prior": _finite_list(np.exp(prior.log_density(tau)) * slope) if prior.proper else None,
         "post": _finite_list(posterior.density("tau", tau) * slope),
     }
+
+
+def _densities(posterior: ExactPosterior, ends: np.ndarray) -> dict[str, list[dict[str, Any]]]:
+    """Posterior densities of the hyperparameters but τ, for the prior panel: one curve per coefficient."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    for param in posterior.spec.priors:
+        curves = []
+        if param in ("tau", "theta"):
+            continue
+        for place, name in enumerate(posterior.names):
+            if name == param or name.startswith(f"{param}["):
+                x = np.linspace(ends[place, 0], ends[place, 1], _DENSITY_GRID)
+                label = name.removeprefix(param)[1:-1]
+                density = _finite_list(posterior.density(name, x))
+                curves.append({"label": label, "x": x.tolist(), "y": density})
+        if curves:
+            out[param] = curves
+    return out
 
 
 def _curves(posterior: ExactPosterior) -> dict[str, Any] | None:

@@ -283,3 +283,33 @@ def test_reset_opens_the_explorer_afresh(page: Page, server: Server) -> None:
     expect(app.get_by_label("Order of the schools")).to_have_value("raw")
     expect(app.get_by_role("radio", name=re.compile("Averaged"))).to_be_checked()
     expect(app.get_by_role("slider", name=re.compile("Tau"))).not_to_have_attribute("aria-valuenow", "100.0")
+
+
+def test_other_engines_show_the_posterior_beside_every_prior(page: Page, server: Server) -> None:
+    visit(page, server, "/?scenario=schools&model=precision")
+    for param in ("mu", "tau", "beta"):
+        block = explorer(page).locator(".prior", has=page.get_by_label(f"Family of the prior on {param}"))
+        expect(block.locator(".sketch .post-area")).to_have_count(1)
+        expect(block.locator(".sketch .prior-line")).to_have_count(1)
+    expect(explorer(page)).to_contain_text("Posterior: precision.")
+    assert "NaN" not in explorer(page).inner_html()
+
+
+def test_what_stays_averaged_and_what_symbols_mean_is_said(page: Page, server: Server) -> None:
+    visit(page, server)
+    app = explorer(page)
+    expect(app.locator(".sentence")).to_contain_text("School A: 28\u00a0±\u00a015 → 9.7.")
+    expect(app.locator(".sentence .tip")).to_have_attribute("title", "± standard error")
+    expect(app.locator(".while-held")).to_be_hidden()
+    app.get_by_role("slider", name=re.compile("Tau")).press("End")
+    expect(app.locator(".while-held")).to_have_text(" Averaged over τ.")
+    expect(app.locator(".while-held")).to_be_visible()
+    for symbol in ("μ", "τ", "B"):
+        assert app.locator(".prior .symbol.tip", has_text=symbol).get_attribute("title")
+
+
+def test_heavy_tails_say_why_there_is_no_pooling_factor(page: Page, server: Server) -> None:
+    visit(page, server, "/?scenario=schools&model=robust")
+    expect(explorer(page)).to_contain_text("Heavy tails: no single B.")
+    block = explorer(page).locator(".prior", has=page.get_by_label("Family of the prior on nu"))
+    expect(block.locator(".sketch .post-area")).to_have_count(1)

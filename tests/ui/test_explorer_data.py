@@ -24,6 +24,7 @@ from hbm_core.ui.explorer_component import (
     offer,
     prior_entries,
     read_priors,
+    why_no_pooling,
 )
 
 EFFECT = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
@@ -85,6 +86,17 @@ def test_covariates_are_drawn_from_the_servers_curves():
     assert np.shape(curves["theta_mean"]) == (len(curves["u"]), 8)
     np.testing.assert_allclose(curves["theta_mean"][-1], EFFECT)
     np.testing.assert_allclose(curves["theta_sd"][-1], SE)
+    densities = told["posterior"]["densities"]
+    assert [curve["label"] for curve in densities["beta"]] == ["se"]
+    for param in ("mu", "beta"):
+        (curve,) = densities[param]
+        assert np.trapezoid(curve["y"], curve["x"]) == pytest.approx(0.999, abs=1e-3)
+
+
+def test_heavy_tails_say_why_no_single_pooling_factor_is_shown():
+    heavy = _spec(WEAK | {"nu": Prior.parse("Gamma(2, 0.1)")}, likelihood="student_t")
+    assert why_no_pooling(heavy) == "heavy tails: no single B"
+    assert why_no_pooling(_spec()) == ""
 
 
 @pytest.mark.parametrize(("mu", "engine"), [("Flat()", "browser"), ("StudentT(4, 0, 20)", "server")])

@@ -27,12 +27,17 @@ export function setText(node, text) {
   if (node.shownText !== text) { node.shownText = text; node.textContent = text; }
 }
 
-/** Styled words: strings, or [string, class]. */
+/** A word with an explanation, for pointer and keyboard. */
+export function tip(tag, classes, words, title) {
+  return el(tag, title ? { class: `${classes} tip`, title, tabindex: 0 } : { class: classes }, words);
+}
+
+/** Styled words: strings, [string, class] or [string, class, explanation]. */
 export function setRuns(node, runs) {
   const signature = runs.map(run => (typeof run === "string" ? run : run.join("\u0001"))).join("\u0002");
   if (node.shownRuns === signature) return;
   node.shownRuns = signature;
-  node.replaceChildren(...runs.map(run => (typeof run === "string" ? run : el("span", { class: run[1] }, run[0]))));
+  node.replaceChildren(...runs.map(run => (typeof run === "string" ? run : (run[2] ? tip("span", run[1], run[0], run[2]) : el("span", { class: run[1] }, run[0])))));
 }
 
 export function setAttribute(node, name, value) {

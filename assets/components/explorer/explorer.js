@@ -117,7 +117,7 @@ class Explorer {
     if (p.pooling) view.B.set(p.pooling); else view.B.fill(NaN);
     view.m = p.mu && p.mu.mean !== null ? p.mu.mean : NaN;
     this.server = {
-      key: priorsKey(p.priors), view, sd: p.sd, own: p.own, others: p.others, fromPrior: p.prior, mu: p.mu, tau: p.tau, error: p.error, density: p.tau_density,
+      key: priorsKey(p.priors), view, sd: p.sd, own: p.own, others: p.others, fromPrior: p.prior, mu: p.mu, tau: p.tau, error: p.error, density: p.tau_density, densities: p.densities,
       centre: p.tau ? p.tau.mean / (p.tau.mean + this.units.c) : NaN, hasPooling: Boolean(p.pooling), source: "server",
     };
   }

@@ -1,7 +1,7 @@
 /** The forest: each unit on its own and pooled. SVG for what stays, canvas for what moves. */
 import { el, fitted, setAttribute, setRuns, setText, sizeCanvas, svg, textWidth } from "./dom.js";
 import { Z95 } from "./engine.js";
-import { capital, fixed, multiples, NBSP, niceStep, shareWords, short, spread } from "./format.js";
+import { capital, fixed, MEANING, multiples, NBSP, niceStep, shareWords, short, spread } from "./format.js";
 
 const RAW_RADIUS = 3.7, RADIUS = 4.5, LEAST_ARROW = 18, TOP = 22, SANS = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif";
 const LABEL_FONT = `12px ${SANS}`, LABEL_BOLD = `bold 12px ${SANS}`;
@@ -13,7 +13,7 @@ export class ForestPart {
     const mode = (value, ...label) => el("label", {}, el("input", { type: "radio", name, value, onchange: () => app.setAveraged(value === "averaged") }), el("span", {}, ...label));
     this.title = el("h2", { class: "fig-title" }, `Each ${words.one} on its own and pooled`, el("span", { class: "state", role: "status" }));
     this.modes = el("div", { class: "seg", role: "radiogroup", "aria-label": "What the forest shows" },
-      mode("held", "At this ", el("i", {}, "τ")), mode("averaged", "Averaged over ", el("i", {}, "τ"), " (exact posterior)"));
+      mode("held", "At this ", el("i", { title: MEANING.tau }, "τ")), mode("averaged", "Averaged over ", el("i", { title: MEANING.tau }, "τ"), " (exact posterior)"));
     this.sort = el("select", { "aria-label": `Order of the ${words.many}`, onchange: () => app.sortBy(this.sort.value) },
       el("option", { value: "raw" }, "by own value"), el("option", { value: "moved" }, "by move"));
     this.key = el("ul", { class: "key", "aria-label": "Marks" }, ...this.keyItems(), el("li", { class: "sorter" }, this.sort));
@@ -120,7 +120,10 @@ export class ForestPart {
       if (!narrow) parts.push(svg("text", { ...head, x: 0 }, fitted(capital(data.words.one), x0 - 8, LABEL_FONT)));
       parts.push(svg("text", { ...head, x: own, "text-anchor": "end" }, "own"), svg("text", { ...head, x: pooled, "text-anchor": "end" }, "pooled"));
       this.poolingHead = pooling ? svg("text", { ...head, x: pooling, "text-anchor": "end", class: "col maths" }, "B") : null;
-      if (this.poolingHead) parts.push(this.poolingHead);
+      if (this.poolingHead) {
+        this.poolingHead.append(svg("title", {}, MEANING.B));
+        parts.push(this.poolingHead);
+      }
       for (let i = 0; i < J; i++) {
         const y = this.rowY(i) + 4, label = svg("text", { class: "unit", x: 0, y }, fitted(labels[i], x0 - 10, LABEL_BOLD));
         label.append(svg("title", {}, labels[i]));
@@ -243,8 +246,8 @@ export class ForestPart {
     setAttribute(this.meanText, "x", Math.max(this.x0 + 40, Math.min(this.x1 - 40, this.X(shown.m) || 0)).toFixed(1));
     const target = app.target(), weights = app.weights(focus), runs = [];
     if (!app.averaged) runs.push(["If ", "muted"], ["τ", "muted maths"], [` were ${spread(app.tau, units.c)}: `, "muted"]);
-    runs.push([`${capital(data.words.one)} ${label}: ${fixed(units.y[focus], this.decimals)} → `, "strong"], [fixed(target.mean[focus], this.estimates), "pooled"], [". ", "strong"]);
-    runs.push(weights ? `${shareWords(weights, data.words.many, { its: "its ", the: "the " })}.` : `95${NBSP}% between ${fixed(target.lo95[focus], this.estimates)} and ${fixed(target.hi95[focus], this.estimates)}.`);
+    runs.push([`${capital(data.words.one)} ${label}: ${fixed(units.y[focus], this.decimals)}`, "strong"], [`${NBSP}±${NBSP}${fixed(units.s[focus], this.decimals)}`, "strong", "± standard error"], [" → ", "strong"], [fixed(target.mean[focus], this.estimates), "pooled"], [". ", "strong"]);
+    runs.push(weights ? `${shareWords(weights, data.words.many, { its: "its ", the: "the " })}.` : `95${NBSP}% between ${fixed(target.lo95[focus], this.estimates)} and ${fixed(target.hi95[focus], this.estimates)}${data.model.why_no_pooling ? ` (${data.model.why_no_pooling})` : ""}.`);
     setRuns(this.sentence, runs);
     for (const input of this.modes.querySelectorAll("input")) input.checked = (input.value === "averaged") === app.averaged;
     const y = this.rowY(focus);

@@ -80,6 +80,13 @@ export function shareWords(weights, many, { its = "", the = "" } = {}) {
   return `${own}${NBSP}% ${its}own data, ${others}${NBSP}% ${the}other ${many}, ${prior}${NBSP}% prior`;
 }
 
+/** What the symbols of every figure mean. */
+export const MEANING = {
+  mu: "common mean",
+  tau: "spread of the true effects (standard deviation)",
+  B: "s²/(s² + τ²): 0 keeps the unit's own value, 1 moves it onto the pooled mean",
+};
+
 export function capital(word) {
   return word.charAt(0).toUpperCase() + word.slice(1);
 }

@@ -1,8 +1,8 @@
 /** The prior panel: family and numbers of each prior, its density beside the posterior's, and what it says in words. */
-import { el, setAttribute, setRuns, setText, svg } from "./dom.js";
+import { el, setAttribute, setText, svg, tip } from "./dom.js";
 import { distribution, locationDensity, scaleLogDensity } from "./engine.js";
 import { FAMILIES } from "./families.js";
-import { multiples, NBSP, niceStep, percent, readNumber, rough, roughRange, written } from "./format.js";
+import { capital, MEANING, multiples, NBSP, niceStep, percent, readNumber, rough, roughRange, written } from "./format.js";
 import { problems, rangeProblem } from "./validity.js";
 
 const HEIGHT = 40, POINTS = 160, BINS = 20, TICKS = 1000;
@@ -13,7 +13,7 @@ export class PriorsPart {
     const { data } = app;
     this.pinWords = el("span", {});
     this.pinMark = svg("svg", { width: 24, height: 8, "aria-hidden": "true" }, svg("path", { d: "M0 4h24", class: "ghost-line" }), svg("circle", { cx: 12, cy: 4, r: 3.5, class: "ghost-mark" }));
-    this.pin = el("button", { type: "button", class: "link pin", onclick: () => app.pin(!app.ghost) }, this.pinMark, this.pinWords);
+    this.pin = el("button", { type: "button", class: "link pin", title: "keep this picture in grey while you change the priors", onclick: () => app.pin(!app.ghost) }, this.pinMark, this.pinWords);
     const name = `preset-${app.serial++}`;
     this.presets = data.presets.map(preset => {
       const input = el("input", { type: "radio", name, value: preset.id, onchange: () => app.usePreset(app.data.presets.find(p => p.id === preset.id)) });
@@ -67,7 +67,7 @@ class PriorBlock {
     this.high = rangeField(`Upper end for ${param}`, this.answer.id);
     this.range = el("form", { class: "range", id, hidden: true, onsubmit: event => { event.preventDefault(); this.elicit(); } }, `90${NBSP}% between`, this.low, "and", this.high, el("button", { type: "submit", class: "small" }, "Set"));
     this.node = el("div", { class: "prior" },
-      el("div", { class: "prior-head" }, el("h3", {}, el("span", { class: "symbol" }, given.symbol), given.words), this.family),
+      el("div", { class: "prior-head" }, el("h3", {}, tip("span", "symbol", given.symbol, meaning(app, param)), given.words), this.family),
       this.sketch, this.knobs, this.problem, el("p", { class: "words" }, this.toggle, this.words), this.range, this.answer);
   }
 
@@ -177,8 +177,8 @@ class PriorBlock {
   /** On the forest's own scale. */
   drawLocation() {
     const { app } = this, { family, numbers } = this.prior, axis = app.effectAxis || around(app);
-    const both = app.tauDistributions(), post = both && both.mixture ? x => locationDensity(both.mixture, x) : app.posterior.mu && Number.isFinite(app.posterior.mu.sd) ? x => Math.exp(-0.5 * ((x - app.posterior.mu.mean) / app.posterior.mu.sd) ** 2) / (2.5066 * app.posterior.mu.sd) : null;
-    const top = post ? post(app.posterior.mu.mean) : 1, log = FAMILIES[family].log, [lower, upper] = FAMILIES[family].support(numbers);
+    const both = app.tauDistributions(), post = both && both.mixture ? x => locationDensity(both.mixture, x) : this.curves();
+    const top = Array.isArray(post) ? Math.max(...post.flatMap(curve => curve.y)) : post ? post(app.posterior.mu.mean) : 1, log = FAMILIES[family].log, [lower, upper] = FAMILIES[family].support(numbers);
     const prior = FAMILIES[family].proper ? x => (x < lower || x > upper ? 0 : Math.exp(log(x, numbers))) : () => 0.12 * top;
     drawSketch(this.sketch, this.width, [axis.lo, axis.hi], sparse(multiples(axis.lo, axis.hi, axis.step)), prior, post);
     if (!FAMILIES[family].proper) return setText(this.words, "Every value is as likely as any other.");
@@ -194,18 +194,37 @@ class PriorBlock {
     setText(this.words, prior ? `Half below ${rough(prior.quantile(0.5))}, 90${NBSP}% below ${rough(prior.quantile(0.9))}${this.unit()}.` : "Every spread is as likely as any other.");
   }
 
+  /** The posterior as Python knows it, where the browser does not solve the model. */
+  curves() {
+    const { densities } = this.app.posterior;
+    return (densities && densities[this.param]) || null;
+  }
+
+  /** Which of several curves is which: their tops, from left to right. */
+  named(curves) {
+    if (!curves || !curves[0].label) return "";
+    const peak = ({ x, y }) => x[y.indexOf(Math.max(...y))], names = [...curves].sort((a, b) => peak(a) - peak(b)).map(curve => curve.label);
+    return names.length > 1 ? ` Posteriors, from the left: ${names.join(", ")}.` : ` Posterior: ${names[0]}.`;
+  }
+
   drawOther() {
+    const post = this.curves(), named = this.named(post);
     const { family, numbers } = this.prior, { support, proper, log } = FAMILIES[family], [lower, upper] = support(numbers);
     if (!proper) { this.sketch.replaceChildren(); return setText(this.words, "Every value is as likely as any other."); }
     if (lower >= 0) {
       const prior = positive(this.prior, 1), hi = Math.min(upper, prior.quantile(0.98)), step = niceStep(hi / 4);
-      drawSketch(this.sketch, this.width, [0, hi], multiples(0, hi, step), t => prior.density(Math.max(t, 1e-6 * hi)), null);
-      return setText(this.words, `Half below ${rough(prior.quantile(0.5))}, 90${NBSP}% below ${rough(prior.quantile(0.9))}${this.unit()}.`);
+      drawSketch(this.sketch, this.width, [0, hi], multiples(0, hi, step), t => prior.density(Math.max(t, 1e-6 * hi)), post);
+      return setText(this.words, `Half below ${rough(prior.quantile(0.5))}, 90${NBSP}% below ${rough(prior.quantile(0.9))}${this.unit()}.${named}`);
     }
     const [a, b] = lineQuantiles(family, numbers, [0.05, 0.95]), lo = 1.5 * a - 0.5 * b, hi = 1.5 * b - 0.5 * a;
-    drawSketch(this.sketch, this.width, [lo, hi], multiples(lo, hi, niceStep((hi - lo) / 5)), x => Math.exp(log(x, numbers)), null);
-    setText(this.words, `90${NBSP}% between ${roughRange(a, b)}${this.unit()}.`);
+    drawSketch(this.sketch, this.width, [lo, hi], multiples(lo, hi, niceStep((hi - lo) / 5)), x => (x < lower || x > upper ? 0 : Math.exp(log(x, numbers))), post);
+    setText(this.words, `90${NBSP}% between ${roughRange(a, b)}${this.unit()}.${named}`);
   }
+}
+
+function meaning(app, param) {
+  // Beside covariates μ is an intercept, and the panel's own words say so.
+  return param === "mu" && app.data.priors.some(p => p.param === "beta") ? "" : MEANING[param] || "";
 }
 
 /** The induced prior on pooling: what the prior on τ says about B of a typical unit. */
@@ -215,7 +234,7 @@ class PoolingBlock {
     const { words } = app.data;
     this.sketch = svg("svg", { class: "sketch", height: 60, role: "img", "aria-label": "Distribution of the pooling factor: prior and posterior" });
     this.words = el("p", { class: "words" });
-    this.node = el("div", { class: "prior" }, el("h3", { title: `A typical ${words.one} has the median standard error` }, el("span", { class: "symbol" }, "B"), `how far a typical ${words.one} is pooled`), this.sketch, this.words);
+    this.node = el("div", { class: "prior" }, el("h3", {}, tip("span", "symbol", "B", MEANING.B), el("span", { title: `A typical ${words.one} has the median standard error` }, `how far a typical ${words.one} is pooled`)), this.sketch, this.words);
   }
 
   layout(width) {
@@ -224,9 +243,10 @@ class PoolingBlock {
   }
 
   refresh() {
-    const { app, width: W } = this, c = app.units.c, both = this.cdfs();
-    this.node.hidden = !both;
-    if (!both) return;
+    const { app, width: W } = this, c = app.units.c, both = this.cdfs(), why = both ? "" : app.data.model.why_no_pooling;
+    this.node.hidden = !both && !why;
+    this.sketch.style.display = both ? "" : "none";
+    if (!both) return setText(this.words, why && `${capital(why)}.`);
     const spreadAt = B => (B <= 0 ? Infinity : c * Math.sqrt(1 / B - 1)), bins = F => Array.from({ length: BINS }, (_, k) => F(spreadAt(k / BINS)) - F(spreadAt((k + 1) / BINS)));
     const post = bins(both.post), prior = both.prior && bins(both.prior), top = 1.03 * Math.max(...post, ...(prior || []));
     const x = k => (W * k / BINS).toFixed(1), y = v => (HEIGHT - (HEIGHT - 2) * v / top).toFixed(1), stairs = v => v.map((h, k) => `${k ? "L" : "M"}${x(k)} ${y(h)}L${x(k + 1)} ${y(h)}`).join("");
@@ -248,13 +268,17 @@ class PoolingBlock {
   }
 }
 
-/** Prior as an outline, posterior filled: the grammar of every density. */
+/** Prior as an outline, posterior filled: the grammar of every density. The posterior is a function, or curves. */
 function drawSketch(sketch, width, [lo, hi], ticks, prior, post) {
-  const x = v => width * (v - lo) / (hi - lo), at = Array.from({ length: POINTS + 1 }, (_, k) => lo + (hi - lo) * k / POINTS);
-  const a = prior && at.map(prior), b = post && at.map(post), high = v => Math.max(...v.slice(1)), top = 1.03 * (a && b ? Math.max(high(b), Math.min(high(a), 3 * high(b))) : high(a || b || [0, 1]));
-  const y = v => (HEIGHT - (HEIGHT - 2) * Math.min(1, v / top)).toFixed(1), path = v => at.map((t, k) => `${k ? "L" : "M"}${x(t).toFixed(1)} ${y(v[k])}`).join("");
+  const x = v => width * (v - lo) / (hi - lo), at = Array.from({ length: POINTS + 1 }, (_, k) => lo + (hi - lo) * k / POINTS), inside = t => t >= lo && t <= hi;
+  const filled = Array.isArray(post) ? post.map(({ x, y }) => { const kept = [...x.keys()].filter(k => inside(x[k])); return { x: kept.map(k => x[k]), y: kept.map(k => y[k]) }; }).filter(curve => curve.x.length > 1) : post ? [{ x: at, y: at.map(post) }] : [];
+  const a = prior && at.map(prior), b = filled.flatMap(curve => curve.y.slice(1)), peak = Math.max(...b), highest = a ? Math.max(...a.slice(1)) : 0, top = 1.03 * (b.length ? Math.max(peak, Math.min(highest, 3 * peak)) : highest || 1);
+  const y = v => (HEIGHT - (HEIGHT - 2) * Math.min(1, v / top)).toFixed(1), path = (t, v) => t.map((s, k) => `${k ? "L" : "M"}${x(s).toFixed(1)} ${y(v[k])}`).join(""), several = filled.length > 1 ? " several" : "";
   const anchor = t => (x(t) < 12 ? "start" : x(t) > width - 12 ? "end" : "middle");
-  sketch.replaceChildren(...(b ? [svg("path", { d: `${path(b)}L${width} ${HEIGHT}L0 ${HEIGHT}Z`, class: "post-area" }), svg("path", { d: path(b), class: "post-line" })] : []), ...(a ? [svg("path", { d: path(a), class: "prior-line" })] : []),
+  sketch.replaceChildren(...filled.flatMap(curve => {
+    const line = path(curve.x, curve.y), end = x(curve.x[curve.x.length - 1]).toFixed(1);
+    return [svg("path", { d: `${line}L${end} ${HEIGHT}L${x(curve.x[0]).toFixed(1)} ${HEIGHT}Z`, class: `post-area${several}` }), svg("path", { d: line, class: `post-line${several}` })];
+  }), ...(a ? [svg("path", { d: path(at, a), class: "prior-line" })] : []),
     svg("path", { d: `M0 ${HEIGHT + 0.5}H${width}`, class: "axis-line" }),
     ...ticks.flatMap(t => [svg("path", { d: `M${x(t).toFixed(1)} ${HEIGHT}v4`, class: "axis-line" }), svg("text", { x: x(t).toFixed(1), y: HEIGHT + 15, "text-anchor": anchor(t) }, written(t))]));
 }

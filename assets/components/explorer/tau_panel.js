@@ -1,7 +1,7 @@
 /** The τ panel: every estimate from complete pooling to none, the density of τ, and the handle that moves both. */
-import { el, faded, setAttribute, setRuns, setText, sizeCanvas, svg } from "./dom.js";
+import { el, faded, setAttribute, setRuns, setText, sizeCanvas, svg, tip } from "./dom.js";
 import { Z50 } from "./engine.js";
-import { dodged, multiples, niceStep, short, spread } from "./format.js";
+import { dodged, MEANING, multiples, niceStep, short, spread } from "./format.js";
 
 const SAMPLES = 120, BAND_SAMPLES = 80, DENSITY = 320, PANEL_TOP = 8;
 const BUNDLE_REST = 120;   // ms between drawings of many lines while a prior moves
@@ -26,7 +26,7 @@ export class TauPart {
     this.why = el("p", { class: "why" });
     this.caption = el("p", { class: "caption" });
     this.node = el("section", { class: "tau-part", "aria-label": "The estimates for every possible tau" },
-      el("h2", { class: "fig-title" }, `The same estimates${unit} for every possible `, el("i", {}, "τ")), this.why, this.stage, this.caption);
+      el("h2", { class: "fig-title" }, `The same estimates${unit} for every possible `, tip("i", "", "τ", MEANING.tau)), this.why, this.stage, this.caption);
     this.listen();
   }
 
@@ -127,8 +127,9 @@ export class TauPart {
     this.stage.inert = !app.canHold;
     setAttribute(this.pill, "aria-disabled", !app.canHold);
     const exact = app.posterior && app.posterior.error > 0 ? ` Exact to ${powerOfTen(app.posterior.error)}${words.unit ? ` ${words.unit}` : ""}.` : "";
+    const prior = app.priors.mu, dashed = !app.posterior || !Number.isFinite(app.posterior.view.m) ? "" : prior && prior.family !== "Flat" ? "; dashed: the pooled mean, which falls back to the prior's mean as " : "; dashed: the pooled mean";
     setRuns(this.caption, [["How to read this.", "strong"], ` Each arrow runs from what a ${words.one} measured to what it is pooled to. Below, each line follows one ${words.one} from one value for all (left) to each on its own (right), darkest where the data put `,
-      ["τ", "maths"], "; drag ", ["τ", "maths"], ` and the forest follows. Areas are probabilities.${exact}`]);
+      ["τ", "maths"], ...(dashed.endsWith(" ") ? [dashed, ["τ", "maths"], " grows"] : [dashed]), "; drag ", ["τ", "maths"], ` and the forest follows. Areas are probabilities.${exact}`]);
     this.caption.hidden = Boolean(why);
     for (const c of [this.cFocus, this.cFront]) c.clearRect(0, 0, this.W, this.height);
     if (!app.canHold) this.cBundle.clearRect(0, 0, this.W, this.height);

@@ -39,15 +39,18 @@ def environment() -> str:
     return f"{cores} cores, Python {sys.version.split()[0]}, {packages}"
 
 
-def document(sections: dict[str, list[Row]]) -> str:
+def document(sections: dict[str, list[Row]], load: float) -> str:
     """The page of figures, in Markdown."""
+    busy = (
+        f" Other work was running (load {load:.1f}), so timings are worse than they are." if load > 1 else ""
+    )
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench WRITE=1`. Medians of repeated measurements in one run; figures in a browser "
-        "are taken in Chromium without a graphics card, from an event to a frame.",
+        "Written by `python -m benchmarks --write`: medians of repeated measurements in one run. Those in a "
+        "browser are taken in Chromium without a graphics card, from an event to a frame.",
         "",
-        f"Measured on {environment()}.",
+        f"Measured on {environment()}.{busy}",
     ]
     for name, rows in sections.items():
         title = (importlib.import_module(f"benchmarks.{name}").__doc__ or name).splitlines()[0]
@@ -67,8 +70,9 @@ def main(arguments: list[str]) -> int:
     write = "--write" in arguments
     chosen = [name for name in arguments if not name.startswith("-")] or modules()
     print(environment())
-    if os.getloadavg()[0] > 1:
-        print(f"This machine is busy (load {os.getloadavg()[0]:.1f}): timings will be worse than they are.")
+    load = os.getloadavg()[0]
+    if load > 1:
+        print(f"This machine is busy (load {load:.1f}): timings will be worse than they are.")
     sections: dict[str, list[Row]] = {}
     for name in chosen:
         module = importlib.import_module(f"benchmarks.{name}")
@@ -83,7 +87,7 @@ def main(arguments: list[str]) -> int:
     print(f"\n{len(missed)} targets missed" + "".join(f"\n  {row.what}" for row in missed))
     if write:
         DOCUMENT.parent.mkdir(exist_ok=True)
-        DOCUMENT.write_text(document(sections), "utf-8")
+        DOCUMENT.write_text(document(sections, load), "utf-8")
         print(f"written: {DOCUMENT.relative_to(ROOT)}")
     return 1 if missed else 0
 

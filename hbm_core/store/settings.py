@@ -109,18 +109,40 @@ class Option:
     field: str
     default: str
     words: str
+    bounds: str = ""
 
 
 def options() -> tuple[Option, ...]:
     """Every setting with its default and its words."""
     return tuple(
-        Option(f.metadata["variable"], f.name, _shown(f.default, f.default_factory), f.metadata["words"])
+        Option(
+            f.metadata["variable"],
+            f.name,
+            _shown(f.default, f.default_factory),
+            f.metadata["words"],
+            _bounds(f.metadata),
+        )
         for f in fields(Settings)
     )
 
 
+def markdown() -> str:
+    """Every setting as a Markdown table, as docs/settings.md holds it."""
+    rows = [f"| `{one.variable}` | {one.default} | {one.bounds} | {one.words} |" for one in options()]
+    return "\n".join(
+        ["| variable | default | from, to | what it decides |", "| --- | --- | --- | --- |", *rows]
+    )
+
+
+def _bounds(limits: Mapping[str, Any]) -> str:
+    if "lower" not in limits:
+        return ""
+    ends = [f"{limits[end]:,.0f}" if limits[end] >= 1 else f"{limits[end]:g}" for end in ("lower", "upper")]
+    return f"{ends[0]}, {'any' if limits['upper'] >= 1e18 else ends[1]}"
+
+
 def _shown(default: Any, factory: Callable[[], Any] | Any) -> str:
-    return "~/.local/share/partial-pooling-explorer" if factory is default_store else f"{default:g}"
+    return "~/.local/share/partial-pooling-explorer" if factory is default_store else f"{default:,.0f}"
 
 
 def _number(declared: Field[Any], value: Any) -> float | int:

@@ -169,6 +169,7 @@ def _actions(seen: Live) -> Actions:
         refused=lambda problem: session.notify(str(problem)),
         preset=set_preset,
         elicit=elicited,
-        fit=lambda: fits.start(study),
-        cancel=lambda: fits.cancel(study),
+        # The study of the moment: priors may have come to rest in the very run that brings the click.
+        fit=lambda: fits.start(session.study()),
+        cancel=lambda: fits.cancel(session.study()),
     )

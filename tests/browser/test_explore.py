@@ -313,3 +313,13 @@ def test_heavy_tails_say_why_there_is_no_pooling_factor(page: Page, server: Serv
     expect(explorer(page)).to_contain_text("Heavy tails: no single B.")
     block = explorer(page).locator(".prior", has=page.get_by_label("Family of the prior on nu"))
     expect(block.locator(".sketch .post-area")).to_have_count(1)
+
+
+def test_a_fit_clicked_at_once_is_of_the_prior_on_screen(page: Page, server: Server) -> None:
+    visit(page, server, "/?scenario=schools&seed=9")
+    field = explorer(page).get_by_label("scale of the prior on tau, exact", exact=True)
+    field.fill("7")
+    field.press("Enter")
+    explorer(page).get_by_role("button", name="Fit", exact=True).click()
+    expect(sidebar(page).get_by_text("Fit done")).to_be_visible(timeout=120_000)
+    assert parse_qs(urlsplit(page.url).query)["prior.tau"] == ["HalfCauchy(7)"]

@@ -38,6 +38,7 @@ class Explorer {
     this.serial = Date.now();
     this.sent = new Map();      // what Python was told and has not answered yet
     this.timers = {};
+    this.waiting = {};
     this.cost = { frame: 0, solve: 0 };
     this.observer = new ResizeObserver(() => this.resize());
     this.observer.observe(root);
@@ -389,6 +390,13 @@ class Explorer {
   later(name, wait, act) {
     clearTimeout(this.timers[name]);
     this.timers[name] = setTimeout(act, wait);
+    this.waiting[name] = act;
+  }
+
+  /** Ask for a fit of what is on screen, also where the hand has not rested yet. */
+  askForFit() {
+    if (this.waiting.priors && !this.sent.has(priorsKey(this.priors))) { clearTimeout(this.timers.priors); this.waiting.priors(); }
+    this.trigger("fit");
   }
 }
 

@@ -8,7 +8,7 @@ export class FitPart {
     this.app = app;
     this.label = el("span", {});
     this.fill = el("span", { class: "fill" });
-    this.button = el("button", { type: "button", class: "fit-button", onclick: () => { if (!this.busy && !app.problems.size) app.trigger("fit"); } }, this.label, this.fill);
+    this.button = el("button", { type: "button", class: "fit-button", onclick: () => { if (!this.busy && !app.problems.size) app.askForFit(); } }, this.label, this.fill);
     this.text = el("span", { role: "status" });
     this.cancel = el("button", { type: "button", class: "link", onclick: () => app.trigger("cancel") }, "Cancel");
     this.node = el("section", { class: "fit-part", "aria-label": "Fit" }, this.button, el("div", { class: "fit-line words" }, this.text, this.cancel));

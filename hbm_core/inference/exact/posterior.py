@@ -141,12 +141,12 @@ class TwoLevelPosterior(ExactPosterior):
     def _ledger(self) -> tuple[np.ndarray | None, Weights | None]:
         return (None, None) if self._make_ledger is None else self._make_ledger()
 
-    @property
+    @cached_property
     def pooling(self) -> np.ndarray | None:  # type: ignore[override]
         """E[B_i | y], ndarray (J,), or None."""
         return self._ledger[0]
 
-    @property
+    @cached_property
     def weights(self) -> Weights | None:  # type: ignore[override]
         """Linear weights averaged over τ, or None."""
         return self._ledger[1]

@@ -200,7 +200,7 @@ def first_look(effect: np.ndarray, se: np.ndarray, unit: str = "") -> pd.DataFra
             "rank_precision",
             "Rank correlation of precision and effect",
             rank,
-            "far from 0: see model precision",
+            "if far from 0, look at the model precision",
         ),
     ]
     table = pd.DataFrame(rows, columns=["quantity", "label", "value", "note"])

@@ -118,7 +118,7 @@ def bcg() -> Dataset:
         }
     )
     return Dataset(
-        "bcg", "BCG vaccine, 13 trials (Colditz 1994)", table, TRIAL_WORDS, "Colditz et al. (1994)"
+        "bcg", "BCG vaccine (Colditz 1994)", table, TRIAL_WORDS, "Colditz et al. (1994)"
     )
 
 
@@ -140,7 +140,7 @@ def beta_blockers() -> Dataset:
     table = pd.DataFrame({"unit": units, "effect": odds, "se": np.sqrt(variance)})
     return Dataset(
         "beta_blockers",
-        "Beta-blockers, 22 trials (Yusuf 1985)",
+        "Beta-blockers (Yusuf 1985)",
         table,
         BLOCKER_WORDS,
         "Yusuf et al. (1985); BDA3, table 5.4",

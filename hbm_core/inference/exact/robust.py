@@ -25,7 +25,7 @@ import numpy as np
 from scipy import special
 from scipy.interpolate import CubicSpline
 
-from hbm_core.errors import ImproperPosteriorError, NotExactError
+from hbm_core.errors import FitError, ImproperPosteriorError, NotExactError
 from hbm_core.inference.exact.base import PROBABILITIES, Conditional, ExactPosterior, Weights
 from hbm_core.inference.exact.robust_lattice import (
     Kind,
@@ -64,6 +64,8 @@ _COUNTS = (33, 33, 25)
 _FINER = {17: 25, 25: 33, 33: 49, 49: 65, 65: 97, 97: 129, 129: 193, 193: 257}
 _TABLE_BYTES = 300_000_000
 _KERNEL_BYTES = 120_000_000
+#: Distance in sds of a marginal density's mean from the lattice's where the density is not shown.
+_LOST = 0.05
 #: Most nodes of θ for the units' marginal densities.
 _GRID_LIMIT = 400
 _CACHE_BYTES = 600_000_000
@@ -640,7 +642,18 @@ class RobustPosterior(ExactPosterior):
     @cached_property
     def _marginals(self) -> list[Marginal]:
         lattice = self._table.lattice
-        mu, theta = self._on_the_line()
+        lost = FitError(
+            "The marginal distributions of this posterior could not be resolved: data and priors lie too far "
+            "apart for the lattice. Check the units of the priors, or use NUTS for this model."
+        )
+        try:
+            mu, theta = self._on_the_line()
+        except FloatingPointError:
+            raise lost from None
+        for place_, marginal in zip((0, *range(3, len(self.names))), (mu, *theta), strict=True):
+            gap = abs(marginal.mean - self.mean[place_])
+            if np.isfinite(self.sd[place_]) and gap > _LOST * self.sd[place_]:
+                raise lost
         of_v, _, of_nu = _node_densities(lattice, self._mass)
         box = lattice.box
         return [
@@ -679,7 +692,7 @@ class RobustPosterior(ExactPosterior):
             x = np.sort(np.concatenate([grid, own[(own > grid[0]) & (own < grid[-1])]]))
             x = x[np.concatenate([[True], np.diff(x) > 1e-9 * (grid[-1] - grid[0])])]
             x = np.concatenate([(x[:-1, None] + np.diff(x)[:, None] * np.arange(3) / 3).ravel(), x[-1:]])
-            log_rest = np.log(np.maximum(rest, 1e-15 * rest.max(axis=0)))
+            log_rest = np.log(np.maximum(rest, np.maximum(1e-15 * rest.max(axis=0), 1e-300)))
             predicted = np.exp(CubicSpline(grid, log_rest)(x))
             z = (x - y[i]) / se[i]
             if t_likelihood:

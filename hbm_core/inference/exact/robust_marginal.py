@@ -22,6 +22,11 @@ class Marginal:
     ----------
     mass : float
         Integral of the density as given.
+
+    Raises
+    ------
+    FloatingPointError
+        The density has no finite mass on these nodes.
     """
 
     def __init__(self, x: np.ndarray, density: np.ndarray) -> None:
@@ -29,6 +34,8 @@ class Marginal:
         spline = CubicSpline(x, values)
         cumulative = np.maximum.accumulate(spline.antiderivative()(x))
         self.mass = float(cumulative[-1])
+        if not 0 < self.mass < np.inf:
+            raise FloatingPointError("a density without finite mass")
         self.x, self._values = x, values / self.mass
         self._spline = CubicSpline(x, self._values)
         self._integral = self._spline.antiderivative()
@@ -39,6 +46,13 @@ class Marginal:
             [(self.x[:-1, None] + np.diff(self.x)[:, None] * np.arange(6) / 6).ravel(), self.x[-1:]]
         )
         return fine, np.maximum.accumulate(np.clip(self._integral(fine), 0.0, 1.0))
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean in the working coordinate."""
+        fine, cumulative = self._dense
+        middle = fine[len(fine) // 2]
+        return float(middle + np.diff(cumulative) @ ((fine[1:] + fine[:-1]) / 2 - middle))
 
     def density(self, x: np.ndarray) -> np.ndarray:
         """Density at `x`, zero outside the nodes."""

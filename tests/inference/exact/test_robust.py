@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hbm_core.errors import ImproperPosteriorError, InputError, NotExactError
+from hbm_core.errors import FitError, ImproperPosteriorError, InputError, NotExactError
 from hbm_core.inference.exact import robust, solve
 from hbm_core.inference.exact.robust import TOLERANCE, solve_robust
 from hbm_core.models.prior import Prior
@@ -388,6 +388,14 @@ def test_infinite_moments_are_said_to_be_infinite():
     assert np.isinf(two.sd[1])
     assert np.isfinite(two.quantiles()).all()
     assert np.isfinite(heavy.quantiles()).all()
+
+
+def test_marginals_that_the_lattice_cannot_resolve_are_refused_not_drawn():
+    y, se = DATA["eight schools"]
+    absurd = {"mu": "Normal(300, 1)", "tau": "HalfNormal(0.5)", "nu": "Gamma(2, 0.1)"}
+    exact = solve_robust(spec_of(y + 1e6, se, "likelihood", absurd))
+    with pytest.raises(FitError, match="units of the priors"):
+        exact.quantiles()
 
 
 def test_models_outside_are_left_to_samplers():

@@ -561,17 +561,18 @@ def serve(
     """Start the app: web server and workers."""
     import os
 
-    from streamlit.web import cli as streamlit_cli
-
     if store is not None:
         os.environ["HBM_STORE"] = str(store.resolve())
+    # Many small problems at once: threads inside one of them only get in each other's way.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     root = Path(__file__).parents[1]
     os.chdir(root)
     options = [f"--server.port={port}", f"--server.address={address}", "--server.headless=true"]
     if base_path:
         options.append(f"--server.baseUrlPath={base_path.strip('/')}")
-    sys.argv = ["streamlit", "run", str(root / "app.py"), *options]
-    streamlit_cli.main()
+    command = [sys.executable, "-m", "streamlit", "run", str(root / "app.py"), *options]
+    os.execv(sys.executable, command)
 
 
 def main() -> None:

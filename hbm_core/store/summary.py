@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from hbm_core.analysis import draws as tables
-from hbm_core.errors import InputError
+from hbm_core.errors import FitError, InputError
 from hbm_core.inference.exact import solve
 from hbm_core.models.structure import ModelSpec
 
@@ -85,7 +85,7 @@ def compared(table: pd.DataFrame, spec: ModelSpec) -> dict[str, Any] | None:
     """
     try:
         exact = solve(spec).summary(hdi=False)
-    except InputError:
+    except (InputError, FitError):
         return None
     found = tables.agreement(table, exact)
     worst = found[["z_mean", "z_sd", "z_median"]].abs().max(axis=1).dropna()

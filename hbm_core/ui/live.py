@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from hbm_core.errors import InputError
+from hbm_core.errors import FitError, InputError
 from hbm_core.inference.exact import ExactPosterior, solve
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.structure import ModelSpec
@@ -38,9 +38,12 @@ class Live:
 @st.cache_resource(max_entries=256, show_spinner="Solving exactly")
 def _solved(key: str, _spec: ModelSpec) -> ExactPosterior | str:
     try:
-        return solve(_spec)
-    except InputError as problem:
+        posterior = solve(_spec)
+        # Some engines find only here that a marginal cannot be trusted; better now than in a picture.
+        posterior.quantiles()
+    except (InputError, FitError) as problem:
         return str(problem)
+    return posterior
 
 
 def live(study: Study) -> Live:

@@ -53,7 +53,7 @@ def rows() -> list[Row]:
                 quantiles.append(clocked(other.quantiles))
                 draws.append(clocked(other.draws, 4000))
             made = (
-                f"table {statistics.median(table):.0f} ms, first quantiles {statistics.median(first):.0f} ms, "
+                f"table {statistics.median(table):.0f} ms, its quantiles {statistics.median(first):.0f} ms, "
                 f"4,000 draws {statistics.median(draws):.0f} ms; own error estimate {solved.error:.0e} sd"
             )
             both = statistics.median(np.add(change, quantiles).tolist())

@@ -20,6 +20,8 @@ from hbm_core.ui import session
 ROOT = Path(__file__).parents[2]
 #: Seconds between two looks at a fit that runs.
 PERIOD = 0.4
+#: Seconds that a click waits for a fit to be done already.
+MOMENT = 0.35
 
 
 @st.cache_resource(show_spinner=False)
@@ -125,9 +127,10 @@ def start(study: Study) -> None:
     """Ask for the study's fit; a refusal becomes a notice."""
     try:
         dataset = study.data(session.uploads)
-        engine().submit(
-            study.request(dataset), dataset, session.token(), label=f"{dataset.label}, {title_of(study)}"
-        )
+        title = f"{dataset.label}, {title_of(study)}"
+        id = engine().submit(study.request(dataset), dataset, session.token(), label=title)
+        # A small fit on a warm worker is done before a first look at its progress would be drawn.
+        engine().wait(id, MOMENT)
     except (InputError, StoreError) as problem:
         session.notify(str(problem))
 

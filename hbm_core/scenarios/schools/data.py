@@ -117,9 +117,7 @@ def bcg() -> Dataset:
             "year": year,
         }
     )
-    return Dataset(
-        "bcg", "BCG vaccine (Colditz 1994)", table, TRIAL_WORDS, "Colditz et al. (1994)"
-    )
+    return Dataset("bcg", "BCG vaccine (Colditz 1994)", table, TRIAL_WORDS, "Colditz et al. (1994)")
 
 
 def beta_blockers() -> Dataset:

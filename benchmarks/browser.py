@@ -25,6 +25,8 @@ from hbm_core.ui.explorer_component import joined
 from tests.browser.server import ROOT, Server, browse, chromium, serve, settled
 
 COLD, STEPS, ECHOES, FITS = 9, 90, 12, 9
+#: Pixels that the handle of τ goes to either side: not so far that it meets an end of the panel and rests.
+REACH = 80
 MANY = {"scenario": "schools", "dataset": "simulated", "knob.J": "500"}
 #: Native code of what the web process must never load.
 HEAVY = ("numba", "llvmlite", "nutpie")
@@ -105,7 +107,7 @@ def tau_drag(browser: Browser, server: Server, query: dict[str, str] | None, lab
         page.wait_for_timeout(400)
         page.evaluate("bench.watchTau()")
         for step in range(1, 181):
-            page.mouse.move(x + 5 + 120 * np.sin(step / 25), y)
+            page.mouse.move(x + 5 + REACH * np.sin(step / 25), y)
         frames, costs = page.evaluate("() => { bench.dragging = false; return [bench.frames, bench.costs]; }")
         page.mouse.up()
     gaps = np.diff(frames)

@@ -1,0 +1,38 @@
+"""The running server without a browser: health, headers, and what its process has loaded."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.browser.server import Server
+
+pytestmark = pytest.mark.browser
+
+
+def test_health_counts_workers_and_jobs(server: Server) -> None:
+    found = server.health()
+    assert found["ok"] is True
+    assert found["workers"] + found["warming"] >= 1
+    assert {"queued", "running", "version"} <= set(found)
+
+
+@pytest.mark.parametrize("path", ["/", "/api/health", "/trace"])
+def test_every_answer_carries_the_security_headers(server: Server, path: str) -> None:
+    with urllib.request.urlopen(server.url + path, timeout=10) as answer:
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "SAMEORIGIN"
+    assert "frame-ancestors 'self'" in headers["content-security-policy"]
+
+
+def test_the_web_process_has_loaded_no_sampler(server: Server) -> None:
+    maps = Path(f"/proc/{server.process.pid}/maps")
+    if not maps.exists():
+        pytest.skip("this system has no /proc to look into")
+    loaded = maps.read_text()
+    assert "numpy" in loaded
+    for library in ("nutpie", "llvmlite", "numba"):
+        assert library not in loaded

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 UV_VERSION := 0.13.8
 PORT ?= 8501
 STAMP := .venv/.ready
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 export PYTHONDONTWRITEBYTECODE ?= 1
 

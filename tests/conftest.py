@@ -1,10 +1,14 @@
 """What tests of several rooms share."""
 
-from pathlib import Path
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
-ROOT = Path(__file__).parent
+from tests.browser.server import browse, chromium
 
 
 @pytest.fixture(scope="session")
@@ -15,10 +19,16 @@ def compile_cache():
     return CompileCache(limit=32)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, when tests run in several processes, those that share a server or compiled models."""
-    for item in items:
-        if item.path.is_relative_to(ROOT / "browser"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-        elif item.get_closest_marker("sampling"):
-            item.add_marker(pytest.mark.xdist_group("sampling"))
+@pytest.fixture(scope="session")
+def chromium_is_here() -> None:
+    """Skip without a browser; in CI that is a failure, never a skip."""
+    if chromium() is None:
+        reason = "no Chromium on this machine: install it (Debian: apt-get install chromium)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_is_here: None) -> Iterator[Browser]:
+    """One Chromium a process: Playwright allows no second."""
+    with browse() as running:
+        yield running

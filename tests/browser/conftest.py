@@ -1,32 +1,20 @@
-"""One server and one browser for all browser tests. In CI a missing browser is a failure, never a skip."""
+"""One server for all tests that visit it, and a page that tells what its console complained of."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
-from tests.browser.server import Server, browse, chromium, serve
+from tests.browser.server import Server, serve
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if chromium() is None:
-        reason = "no Chromium on this machine: install it (Debian: apt-get install chromium)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+def server(chromium_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     with serve(folder / "store", folder / "server.log") as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def browser(server: Server) -> Iterator[Browser]:
-    with browse() as running:
         yield running
 
 

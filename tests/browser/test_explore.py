@@ -61,6 +61,7 @@ def test_a_moved_prior_is_followed_at_once_and_its_link_reopens_it(page: Page, s
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
     page.wait_for_url(re.compile(r"prior\.tau="))
+    page.wait_for_timeout(1000)  # the last key press is sent when the hand has rested
     settled(page)
     text = parse_qs(urlsplit(page.url).query)["prior.tau"][0]
     assert Prior.parse(text).numbers[0] < 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 
 import numpy as np
@@ -12,7 +11,6 @@ from scipy.special import ndtr
 from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
 from hbm_core.ui.explorer_component import joined
-from tests.browser.server import browse, chromium
 
 pytestmark = pytest.mark.browser
 
@@ -60,17 +58,14 @@ LOCATION = ("Normal(0, 20)", "Normal(8, 5)", "Flat()")
 
 
 @pytest.fixture(scope="module")
-def engine():
+def engine(browser):
     """A page that holds the engine; calls take and give JSON."""
-    if chromium() is None:
-        reason = "no Chromium on this machine: install it (Debian: apt-get install chromium)"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     source = joined(("special.js", "families.js", "engine.js"))
-    with browse() as browser:
-        page = browser.new_page()
-        page.set_content("<!doctype html>")
-        page.add_script_tag(content=f"{source}\nwindow.engine = {{ {', '.join(EXPORTS)} }};")
-        yield page
+    page = browser.new_page()
+    page.set_content("<!doctype html>")
+    page.add_script_tag(content=f"{source}\nwindow.engine = {{ {', '.join(EXPORTS)} }};")
+    yield page
+    page.close()
 
 
 SOLVE = """cases => cases.map(({ effect, se, mu, tau }) => {

@@ -18,6 +18,7 @@ from hbm_core.analysis.batched import at_tau, linear
 from hbm_core.analysis.convergence import chain_diagnostics, energy_bfmi
 from hbm_core.analysis.covariance import divergent, draws_table
 from hbm_core.analysis.coverage import uniformity
+from hbm_core.analysis.draws import LIMITS
 from hbm_core.analysis.loo import loo_table, outside_limit, psis_loo_table
 from hbm_core.analysis.predictive import cochran_q, pooled_mean, prior_predictive
 from hbm_core.analysis.shrinkage import pooling_factor
@@ -247,7 +248,7 @@ def _graded(value: float, passes: bool, fails: bool, measured: str, advice: str)
 # --- computation ---------------------------------------------------------------------------------------
 
 
-@check("R-hat of every parameter", "computation", "fail", "≤ 1.01 (fail > 1.05)")
+@check("R-hat of every parameter", "computation", "fail", f"≤ {LIMITS['r_hat']:g} (fail > 1.05)")
 def r_hat(evidence: Evidence) -> Finding:
     """Largest rank-normalised split R-hat."""
     table = evidence.diagnostics
@@ -255,7 +256,7 @@ def r_hat(evidence: Evidence) -> Finding:
         return _absent("needs draws of two chains or more")
     worst, where = float(table["r_hat"].max()), str(table["r_hat"].idxmax())
     advice = "Run longer or change the parameterization; chains disagree."
-    return _graded(worst, worst <= 1.01, worst > 1.05, f"{worst:.3f} ({where})", advice)
+    return _graded(worst, worst <= LIMITS["r_hat"], worst > 1.05, f"{worst:.3f} ({where})", advice)
 
 
 def _effective(evidence: Evidence, column: str) -> Finding:
@@ -264,16 +265,16 @@ def _effective(evidence: Evidence, column: str) -> Finding:
         return _absent("needs draws")
     worst, where = float(table[column].min()), str(table[column].idxmin())
     advice = "Take more draws, or a parameterization that mixes better."
-    return _graded(worst, worst >= 400, worst < 100, f"{worst:,.0f} ({where})", advice)
+    return _graded(worst, worst >= LIMITS["ess"], worst < 100, f"{worst:,.0f} ({where})", advice)
 
 
-@check("Bulk effective sample size", "computation", "fail", "≥ 400 (fail < 100)")
+@check("Bulk effective sample size", "computation", "fail", f"≥ {LIMITS['ess']:g} (fail < 100)")
 def ess_bulk(evidence: Evidence) -> Finding:
     """Smallest bulk effective sample size."""
     return _effective(evidence, "ess_bulk")
 
 
-@check("Tail effective sample size", "computation", "fail", "≥ 400 (fail < 100)")
+@check("Tail effective sample size", "computation", "fail", f"≥ {LIMITS['ess']:g} (fail < 100)")
 def ess_tail(evidence: Evidence) -> Finding:
     """Smallest tail effective sample size."""
     return _effective(evidence, "ess_tail")
@@ -291,7 +292,7 @@ def divergences(evidence: Evidence) -> Finding:
     return _graded(count, count == 0, fails, f"{count} of {flags.size:,} ({share:.2%})", advice)
 
 
-@check("E-BFMI of every chain", "computation", "warn", "≥ 0.3")
+@check("E-BFMI of every chain", "computation", "warn", f"≥ {LIMITS['e_bfmi']:g}")
 def bfmi(evidence: Evidence) -> Finding:
     """Smallest estimated Bayesian fraction of missing information."""
     found = energy_bfmi(evidence.tree) if evidence.tree is not None else np.empty(0)
@@ -299,7 +300,7 @@ def bfmi(evidence: Evidence) -> Finding:
         return _absent("needs draws with energies")
     worst = float(found.min())
     advice = "Energy is explored slowly: change the parameterization or the prior's tails."
-    return _graded(worst, worst >= 0.3, False, f"{worst:.2f}", advice)
+    return _graded(worst, worst >= LIMITS["e_bfmi"], False, f"{worst:.2f}", advice)
 
 
 @check("Error estimate of the quadrature", "computation", "fail", "≤ 1e-3 sd (fail > 1e-2 sd)")

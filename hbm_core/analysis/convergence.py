@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import binom, rankdata
 
 from hbm_core.analysis.covariance import divergent, draws_table
+from hbm_core.analysis.draws import LIMITS
 
 #: Code to (what it means, what to do).
 ADVICE: dict[str, tuple[str, str]] = {
@@ -120,7 +121,7 @@ def ess_evolution(tree: Any, names: Sequence[str] | None = None, points: int = 1
             "draws": int(upto),
             "kind": kind,
             "ess": float(ess(array[:, :upto], method=kind, prob=(0.05, 0.95) if kind == "tail" else None)),
-            "goal": 400,
+            "goal": int(LIMITS["ess"]),
         }
         for name, array in values.items()
         for upto in np.unique(np.linspace(draws / points, draws, points).astype(int).clip(8))
@@ -203,9 +204,9 @@ def advice_table(tree: Any) -> pd.DataFrame:
     chains = chain_diagnostics(tree)
     rows: list[tuple[str, float, str, str, bool]] = []
     for name, bound, better in (
-        ("r_hat", 1.01, "low"),
-        ("ess_bulk", 400.0, "high"),
-        ("ess_tail", 400.0, "high"),
+        ("r_hat", LIMITS["r_hat"], "low"),
+        ("ess_bulk", LIMITS["ess"], "high"),
+        ("ess_tail", LIMITS["ess"], "high"),
     ):
         values = chains[name].dropna()
         if values.empty:
@@ -217,7 +218,8 @@ def advice_table(tree: Any) -> pd.DataFrame:
     count = int(divergent(tree).sum())
     rows.append(("divergences", count, "", "0", count == 0))
     if (fraction := energy_bfmi(tree)).size:
-        rows.append(("bfmi", float(fraction.min()), "", "≥ 0.3", bool(fraction.min() >= 0.3)))
+        worst, least = float(fraction.min()), LIMITS["e_bfmi"]
+        rows.append(("bfmi", worst, "", f"≥ {least:g}", worst >= least))
     table = pd.DataFrame(rows, columns=["diagnostic", "worst", "parameter", "bound", "ok"])
     table["meaning"] = [
         "" if ok else ADVICE[d][0] for d, ok in zip(table["diagnostic"], table["ok"], strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -536,7 +537,5 @@ SECTIONS: dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]] = {
 }
 
 
-def section(page: Page, name: str) -> None:
-    """Draw one section: the picture left, its controls beside it."""
-    left, right = st.columns([2.75, 1], gap="large")
-    SECTIONS[name](page, left, right)
+#: Draws one section of a page by its name.
+section = partial(theme.section, SECTIONS)

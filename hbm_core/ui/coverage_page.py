@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html import escape
 from threading import Lock
 from typing import Any
@@ -943,10 +944,8 @@ SECTIONS: dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]] = {
 }
 
 
-def section(page: Page, name: str) -> None:
-    """Draw one section: the picture left, its controls beside it."""
-    left, right = st.columns([2.75, 1], gap="large")
-    SECTIONS[name](page, left, right)
+#: Draws one section of a page by its name.
+section = partial(theme.section, SECTIONS)
 
 
 __all__ = ["SECTIONS", "Lab", "Page", "open_page", "section", "story"]

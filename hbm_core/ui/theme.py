@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import altair as alt
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from hbm_core.plots.tokens import Mode
 
@@ -31,3 +34,11 @@ def title(text: str) -> None:
 def story(text: str) -> None:
     """The page's first sentence, as HTML: what people typed must have been escaped."""
     st.html(f'<p style="font-size:20px;line-height:28px;margin:0 0 .25rem;text-wrap:pretty">{text}</p>')
+
+
+def section[Page](
+    sections: Mapping[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]], page: Page, name: str
+) -> None:
+    """Draw one of a page's sections: the picture left, its controls beside it."""
+    left, right = st.columns([2.75, 1], gap="large")
+    sections[name](page, left, right)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import Generic, Literal
 
 import numpy as np
+from typing_extensions import TypeVar
 
 from hbm_core.errors import InputError
 from hbm_core.models.prior import Prior
+from hbm_core.models.three_level import ThreeLevelNormal
 
 Parameterization = Literal["centered", "noncentered", "partial", "collapsed"]
 PARAMETERIZATIONS: tuple[Parameterization, ...] = ("centered", "noncentered", "partial", "collapsed")
@@ -106,13 +108,17 @@ class TwoLevelNormal:
         return PARAMETERIZATIONS
 
 
+#: What a model can be made of; a plain `ModelSpec` is one of two levels.
+Structure = TypeVar("Structure", bound=TwoLevelNormal | ThreeLevelNormal, default=TwoLevelNormal)
+
+
 @dataclass(frozen=True, eq=False)
-class ModelSpec:
+class ModelSpec(Generic[Structure]):
     """A structure with its priors, constants and parameterization: all that an engine needs.
 
     Parameters
     ----------
-    structure : TwoLevelNormal
+    structure : TwoLevelNormal or ThreeLevelNormal
         Data and shape of the model.
     priors : mapping of str to Prior
         One per name in ``structure.parameters``.
@@ -128,10 +134,10 @@ class ModelSpec:
         parameterization.
     """
 
-    structure: TwoLevelNormal
+    structure: Structure
     priors: Mapping[str, Prior]
     constants: Mapping[str, float] = field(default_factory=dict)
-    parameterization: Parameterization = "noncentered"
+    parameterization: str = "noncentered"
 
     def __post_init__(self) -> None:
         names = self.structure.parameters

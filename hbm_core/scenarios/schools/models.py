@@ -210,7 +210,7 @@ class Declaration:
             if not (np.isfinite(value) and 0 < value < 1e100):
                 raise InputError(f"model constant {name}", "a positive finite number", value)
         default = default_parameterizations(structure)[0]
-        return ModelSpec(structure, chosen, numbers, parameterization or default)  # type: ignore[arg-type]
+        return ModelSpec(structure, chosen, numbers, parameterization or default)
 
 
 def _design(dataset: Dataset, columns: tuple[str, ...]) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""The three-level normal structure: units in groups, groups in a population."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hbm_core.errors import InputError
+
+#: Geometries of the two levels; "noncentered_group" centers the units in groups that are not centered.
+THREE_LEVEL_PARAMETERIZATIONS = ("collapsed", "centered", "noncentered", "noncentered_group", "partial")
+
+
+@dataclass(frozen=True, eq=False)
+class ThreeLevelNormal:
+    """Units with known standard errors around their group's mean, groups around a common mean.
+
+    y_i ~ Normal(θ_i, s_i), θ_i ~ Normal(μ_{g(i)}, σ_unit), μ_g ~ Normal(μ, σ_group). The parameters carry
+    the words of the two levels: with ``levels = ("creator", "genre")`` they are ``mu``, ``sigma_genre``,
+    ``sigma_creator``, ``mu_genre[label]`` and ``theta[label]``.
+
+    Parameters
+    ----------
+    effect : ndarray (N,)
+        y, in the outcome's units.
+    se : ndarray (N,)
+        s, in the outcome's units, positive.
+    group : ndarray (N,) of int
+        g, an index into `groups`; every group has at least one unit.
+    units : sequence of str
+        Labels, unique.
+    groups : tuple of str
+        Labels, unique.
+    levels : tuple of str
+        One unit and one group in a word each.
+    """
+
+    effect: np.ndarray
+    se: np.ndarray
+    group: np.ndarray
+    units: Sequence[str]
+    groups: tuple[str, ...]
+    levels: tuple[str, str] = ("unit", "group")
+
+    def __post_init__(self) -> None:
+        # Copies: they are frozen below, and the caller's arrays are not ours to freeze.
+        effect, se = np.array(self.effect, dtype=float), np.array(self.se, dtype=float)
+        group = np.array(self.group, dtype=np.int32)
+        if effect.ndim != 1 or effect.size == 0 or se.shape != effect.shape or group.shape != effect.shape:
+            raise InputError(
+                "effects, standard errors and groups",
+                "three equally long columns",
+                (effect.shape, se.shape, group.shape),
+            )
+        if len(self.units) != effect.size:
+            raise InputError("unit labels", f"{effect.size}, one per effect", len(self.units))
+        if not (np.isfinite(effect).all() and np.isfinite(se).all() and (se > 0).all()):
+            raise InputError("effects and standard errors", "finite effects and positive finite se", "others")
+        known = group.min() >= 0 and group.max() < len(self.groups)
+        if not known or (np.bincount(group, minlength=len(self.groups)) == 0).any():
+            raise InputError("groups", "at least one unit in each of the groups", "others")
+        for name, value in (("effect", effect), ("se", se), ("group", group)):
+            value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    @property
+    def typical_se(self) -> float:
+        """Median standard error: where a typical unit has B = ½ at σ_unit = this."""
+        return float(np.median(self.se))
+
+    @property
+    def spread(self) -> str:
+        """Name of the sd of the units around their group's mean."""
+        return f"sigma_{self.levels[0]}"
+
+    @property
+    def group_spread(self) -> str:
+        """Name of the sd of the groups' means."""
+        return f"sigma_{self.levels[1]}"
+
+    @property
+    def group_mean(self) -> str:
+        """Name of the vector of group means."""
+        return f"mu_{self.levels[1]}"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that take a prior, in order."""
+        return ("mu", self.group_spread, self.spread)
+
+    @property
+    def positive(self) -> frozenset[str]:
+        """Parameters that must be positive."""
+        return frozenset({self.group_spread, self.spread})
+
+    @property
+    def parameterizations(self) -> tuple[str, ...]:
+        """Geometries that apply; the first is the default."""
+        return THREE_LEVEL_PARAMETERIZATIONS

@@ -53,12 +53,32 @@ CREATE TABLE IF NOT EXISTS jobs (
     seal TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, queued);
+CREATE INDEX IF NOT EXISTS jobs_by_data ON jobs (data);
 CREATE TABLE IF NOT EXISTS interest (
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     session TEXT NOT NULL,
     active INTEGER NOT NULL DEFAULT 1,
     since REAL NOT NULL,
     PRIMARY KEY (job, session)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (
+    job TEXT NOT NULL,
+    session TEXT NOT NULL,
+    title TEXT,
+    pinned INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (job, session),
+    FOREIGN KEY (job, session) REFERENCES interest (job, session) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS uploads (
+    digest TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    label TEXT NOT NULL,
+    guest INTEGER NOT NULL,
+    link TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    created REAL NOT NULL,
+    used REAL NOT NULL,
+    PRIMARY KEY (digest, owner)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (
     name TEXT PRIMARY KEY,

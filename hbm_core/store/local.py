@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
@@ -12,12 +13,14 @@ import xarray as xr
 from hbm_core.errors import DamagedResult, InputError, StoreError
 from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios import scenario
+from hbm_core.store.access import LinkKeys
 from hbm_core.store.engine import Status
 from hbm_core.store.jobs import FIT, Ask, DamagedRow, Job, JobTable
 from hbm_core.store.request import FitRequest
 from hbm_core.store.results import ResultStore
 from hbm_core.store.retention import delete, open_table, reindex
 from hbm_core.store.settings import Settings
+from hbm_core.store.uploads import Upload, UploadTable
 
 #: Seconds within which a worker must have shown itself to count; using a result is noted once in a while.
 _FRESH, _USED = 60.0, 60.0
@@ -41,6 +44,7 @@ class LocalEngine:
         self.settings = settings or Settings.from_environment()
         self.results = ResultStore(self.settings.store)
         self.table: JobTable = open_table(self.settings.table, self.results)
+        self._uploads = UploadTable(self.table, LinkKeys(self.settings.store))
 
     def close(self) -> None:
         """Release the job table."""
@@ -201,6 +205,48 @@ class LocalEngine:
         """Whether the fit is public or was asked for by this session."""
         job = self._job(id)
         return job is not None and (job.public or session in self.table.sessions(id, active=False))
+
+    # Uploads ----------------------------------------------------------------------------------------------
+
+    def upload(self, dataset: Dataset, owner: str, label: str = "") -> str:
+        """Keep a person's own data; their digest. Nobody else may use them without a link's key.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            As a scenario's `read` made it.
+        owner : str
+            Whose it is.
+        label : str
+            Title for the owner alone, e.g. the file's name.
+
+        Raises
+        ------
+        InputError
+            The owner has as many uploads as one may have.
+        StoreError
+            The store is full or cannot be written.
+        """
+        # Kept under a neutral title: whoever uploads the same table does not learn another's file name.
+        self.results.save_data(replace(dataset, name="upload", label="Your data"))
+        self._uploads.keep(dataset.digest, owner, label or dataset.label, len(dataset.arrow))
+        return dataset.digest
+
+    def uploads(self, owner: str) -> list[Upload]:
+        """Data that the owner uploaded or was given the link of, the latest used first."""
+        return self._uploads.of(owner)
+
+    def may_use(self, digest: str, owner: str) -> bool:
+        """Whether the owner may use kept data: uploaded them, opened a link to them, or fitted them."""
+        return self._uploads.may_use(digest, owner)
+
+    def link_key(self, digest: str, owner: str) -> str | None:
+        """The key that the owner's links to these data carry; None for data that need none."""
+        return self._uploads.key(digest, owner)
+
+    def open_link(self, digest: str, key: str, owner: str) -> bool:
+        """Let the owner use data whose link was opened; False for a wrong key and for no such data."""
+        return self._uploads.open(digest, key, owner)
 
     # Keeping ----------------------------------------------------------------------------------------------
 

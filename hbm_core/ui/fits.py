@@ -128,7 +128,7 @@ def start(study: Study) -> None:
     try:
         dataset = study.data(session.uploads)
         title = f"{dataset.label}, {title_of(study)}"
-        id = engine().submit(study.request(dataset), dataset, session.token(), label=title)
+        id = engine().submit(study.request(dataset), dataset, session.owner(), label=title)
         # A small fit on a warm worker is done before a first look at its progress would be drawn.
         engine().wait(id, MOMENT)
     except (InputError, StoreError) as problem:
@@ -139,7 +139,7 @@ def cancel(study: Study) -> None:
     """Take this session's wish back."""
     found = view(study)
     if found.status.active:
-        engine().cancel(found.id, session.token())
+        engine().cancel(found.id, session.owner())
 
 
 def panel(study: Study) -> None:

@@ -75,7 +75,7 @@ class Entry:
 def library() -> tuple[list[Entry], list[Entry]]:
     """The session's fits and the public gallery's others, newest first."""
     engine = fits.engine()
-    own = [job for job in engine.jobs(session.token()) if job.task == FIT]
+    own = [job for job in engine.jobs(session.owner()) if job.task == FIT]
     mine = {job.id for job in own}
     others = [job for job in engine.gallery() if job.task == FIT and job.id not in mine]
     return [_entry(job) for job in own], [_entry(job) for job in others]
@@ -535,7 +535,7 @@ def ask_delete(id: str, label: str) -> None:
 
 
 def _delete(id: str) -> None:
-    fits.engine().delete(id, session.token())
+    fits.engine().delete(id, session.owner())
     st.session_state.pop(_CHOSEN, None)
 
 
@@ -545,7 +545,7 @@ def again(entry: Entry) -> None:
     engine = fits.engine()
     try:
         dataset = engine.results.dataset(entry.request.data)
-        engine.submit(entry.request, dataset, session.token(), entry.job.label)
+        engine.submit(entry.request, dataset, session.owner(), entry.job.label)
     except (InputError, StoreError, DamagedResult) as problem:
         session.notify(str(problem))
 
@@ -560,7 +560,7 @@ def _rename(id: str, key: str) -> None:
 
 
 def _cancel(id: str) -> None:
-    fits.engine().cancel(id, session.token())
+    fits.engine().cancel(id, session.owner())
 
 
 def _go(page: str) -> None:

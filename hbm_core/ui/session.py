@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
-from hbm_core.errors import InputError
+from hbm_core.errors import InputError, StoreError
+from hbm_core.models.dataset import Dataset
+from hbm_core.store.access import is_visitor_token, owner_name, visitor_token
 from hbm_core.store.study import Study
+
+#: The cookie that tells one visitor's browser from another's.
+COOKIE = "hbm_visitor"
 
 _STUDY, _WRITTEN, _NOTICE, _TOKEN = "study", "study_written_query", "study_notice", "session_token"
 _SOUND, _RESETS = "study_last_sound", "study_resets"
@@ -89,15 +93,41 @@ def notice() -> str | None:
     return st.session_state.pop(_NOTICE, None)
 
 
-def token() -> str:
-    """Return the session's secret name in the job table: whose interest a fit is."""
+def owner() -> str:
+    """Whose uploads and fits these are: the signed-in user's, else the browser's, else the session's."""
+    user = st.user.to_dict()
+    if user.get("is_logged_in") and (name := user.get("sub") or user.get("email")):
+        return owner_name("user", str(user.get("iss", "")), str(name))
     if _TOKEN not in st.session_state:
-        st.session_state[_TOKEN] = secrets.token_urlsafe(24)
+        # Asked once: a connection that breaks takes its cookies along while the script still runs.
+        cookie = st.context.cookies.get(COOKIE)
+        known = is_visitor_token(cookie)
+        st.session_state[_TOKEN] = owner_name("visitor", str(cookie)) if known else visitor_token()
     return st.session_state[_TOKEN]
 
 
 def uploads(digest: str) -> bytes | None:
-    """Arrow bytes of an uploaded data set, by digest."""
+    """Arrow bytes of an uploaded data set, by digest; None where this visitor may not use it."""
     from hbm_core.ui.fits import engine
 
-    return engine().uploaded(digest)
+    return engine().uploaded(digest) if engine().may_use(digest, owner()) else None
+
+
+def keep_upload(dataset: Dataset, label: str = "") -> bool:
+    """Keep a visitor's own data and make them the study's; a refusal becomes a notice.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        As the scenario's `read` made it.
+    label : str
+        Title for the visitor alone, e.g. the file's name.
+    """
+    from hbm_core.ui.fits import engine
+
+    try:
+        digest = engine().upload(dataset, owner(), label)
+    except (InputError, StoreError) as problem:
+        notify(str(problem))
+        return False
+    return change(dataset=digest)

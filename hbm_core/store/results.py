@@ -2,7 +2,8 @@
 
 ``fits/<id>/`` holds ``posterior.nc`` (uncompressed netCDF), ``summary.json`` (what pages load first) and
 ``meta.json`` (request, timings, environment, sha256 of the other files and of itself).
-``data/<digest>.arrow`` holds a data set, ``partial/<id>.nc`` the draws of a fit that still runs.
+``data/<digest>.arrow`` holds a data set and ``data/<digest>.json`` its words, sealed; ``partial/<id>.part``
+the draws of a fit that still runs: sha256, then netCDF. A file that is not what was written is never shown.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import json
 import os
 import platform
 import shutil
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,16 @@ from hbm_core.store.jobs import Ask
 #: Version of the folder's layout.
 LAYOUT = 1
 POSTERIOR, SUMMARY, META = "posterior.nc", "summary.json", "meta.json"
+_WORDS = {"name", "label", "words", "reference", "truth"}
 #: Groups whose numbers are draws of a distribution; likelihoods and statistics stay in double precision.
 DRAWS = ("posterior", "prior", "posterior_predictive", "prior_predictive")
 #: Largest rounding that single precision may cost, in sds of the draws.
 SINGLE_LOSS = 1e-6
 # The HDF5 library is not safe for threads.
 _HDF5 = threading.Lock()
+_SHA256_BYTES = 32
+#: Seconds for which damaged results are kept to be looked into.
+QUARANTINE = 30 * 86400.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,19 +123,16 @@ class ResultStore:
         try:
             files = self.meta(id)["files"]
             return all((self.path(id) / name).stat().st_size == kept["bytes"] for name, kept in files.items())
-        except (DamagedResult, OSError):
+        except (DamagedResult, OSError, KeyError, TypeError, AttributeError):
             return False
 
     def meta(self, id: str) -> dict[str, Any]:
         """Request, timings, environment and digests of a result. Raises DamagedResult."""
-        text = self._read(id, META)
-        try:
-            value = json.loads(text)
-            seal = value.pop("seal")
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise _damaged(id, f"{META} cannot be read") from None
-        if seal != _digest(_json(value)):
+        value = _unsealed(self._read(id, META))
+        if value is None:
             raise _damaged(id, f"{META} is not what was written")
+        if value.get("ask", {}).get("id") != id:
+            raise _damaged(id, "its files are those of another fit")
         return value
 
     def ask(self, id: str) -> Ask:
@@ -157,14 +160,17 @@ class ResultStore:
         with _disk_in_words(self.root):
             aside.mkdir(parents=True, exist_ok=True)
             if self.path(id).exists():
-                self.path(id).rename(aside / f"{id}-{time.time_ns()}")
+                target = aside / f"{id}-{time.time_ns()}"
+                self.path(id).rename(target)
+                os.utime(target)
 
     def delete(self, id: str) -> None:
         """Remove a result and its partial draws; nothing happens where there are none."""
         self.drop_partial(id)
-        if self.path(id).exists():
-            with self._temporary() as folder:
-                self.path(id).rename(folder)
+        with _disk_in_words(self.root):
+            if self.path(id).exists():
+                with self._temporary() as folder:
+                    self.path(id).rename(folder)
 
     def size(self, id: str) -> int:
         """Bytes on disk of one result."""
@@ -174,44 +180,65 @@ class ResultStore:
         """Bytes on disk of all results."""
         return sum(self.size(id) for id in self.ids())
 
-    def sweep(self, age: float = 3600.0) -> None:
-        """Remove what crashes left behind: temporary entries older than `age` seconds."""
-        folder = self.root / "tmp"
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if time.time() - path.stat().st_mtime > age:
+    def sweep(self, age: float = 3600.0, pid: int | None = None) -> None:
+        """Remove what crashes left behind: temporary entries older than `age` seconds, or those of a process.
+
+        Parameters
+        ----------
+        age : float
+            Seconds. What was set aside as damaged goes once it is older than `QUARANTINE` as well.
+        pid : int, optional
+            A process of this machine that has ended: all that it left, and nothing else, whatever its age.
+        """
+        now = time.time()
+        for path in _entries(self.root / "tmp"):
+            if path.name.startswith(_owned(pid)) if pid is not None else now - _changed(path, now) > age:
+                _remove(path)
+        for path in _entries(self.root / "quarantine") if pid is None else ():
+            if now - _changed(path, now) > QUARANTINE:
                 _remove(path)
 
     # Draws of a fit that still runs -----------------------------------------------------------------------
 
     def write_partial(self, id: str, tree: xr.DataTree) -> None:
-        """Replace a running fit's draws so far."""
-        target = self.root / "partial" / f"{_plain(id)}.nc"
+        """Replace a running fit's draws so far. Raises StoreError where the disk refuses."""
+        with _HDF5:
+            content = bytes(tree.to_netcdf(engine="netcdf4"))
+        target = self._partial(id)
         with _disk_in_words(self.root), self._temporary() as path:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write_tree(tree, path, sync=False)
+            # In one file, so that no crash can part the draws from their digest; not flushed: nobody
+            # needs them after one.
+            path.write_bytes(hashlib.sha256(content).digest() + content)
             path.replace(target)
 
     def partial(self, id: str) -> xr.DataTree | None:
-        """A running fit's draws so far; None where there are none yet."""
+        """A running fit's draws so far, verified; None where there are none yet, or damaged ones."""
         try:
-            return _read_tree(self.root / "partial" / f"{_plain(id)}.nc")
+            content = self._partial(id).read_bytes()
         except OSError:
             return None
+        seal, content = content[:_SHA256_BYTES], content[_SHA256_BYTES:]
+        return _read_tree(content) if hashlib.sha256(content).digest() == seal else None
 
     def has_partial(self, id: str) -> bool:
         """Whether a running fit's draws can be read."""
-        return (self.root / "partial" / f"{_plain(id)}.nc").exists()
+        return self._partial(id).exists()
 
     def drop_partial(self, id: str) -> None:
         """Remove a running fit's draws so far."""
-        (self.root / "partial" / f"{_plain(id)}.nc").unlink(missing_ok=True)
+        with _disk_in_words(self.root):
+            self._partial(id).unlink(missing_ok=True)
+
+    def _partial(self, id: str) -> Path:
+        return self.root / "partial" / f"{_plain(id)}.part"
 
     # Data sets --------------------------------------------------------------------------------------------
 
     def save_data(self, dataset: Dataset) -> None:
         """Keep a data set with its words; nothing happens where it is kept already."""
         target = self.root / "data" / f"{dataset.digest}.arrow"
-        if target.exists():
+        if self._sound_data(dataset.digest):
             return
         words = {
             "name": dataset.name,
@@ -223,7 +250,10 @@ class ResultStore:
         with _disk_in_words(self.root):
             target.parent.mkdir(parents=True, exist_ok=True)
             # The table last: where it is, the words are.
-            for path, content in ((target.with_suffix(".json"), _json(words)), (target, dataset.arrow)):
+            for path, content in (
+                (target.with_suffix(".json"), _json(_sealed(words))),
+                (target, dataset.arrow),
+            ):
                 with self._temporary() as written:
                     _write_bytes(written, content)
                     written.replace(path)
@@ -235,6 +265,10 @@ class ResultStore:
             content = (self.root / "data" / f"{_plain(digest)}.arrow").read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise DamagedResult(
+                f"The kept data set {digest[:12]} cannot be read ({error.strerror}). Load it again."
+            ) from error
         if _digest(content) != digest:
             raise DamagedResult(f"The kept data set {digest[:12]} is not what was written. Load it again.")
         return content
@@ -252,12 +286,25 @@ class ResultStore:
         content = self.arrow(digest)
         if content is None:
             raise StoreError(f"The data set {digest[:12]} is not kept here any more. Load it again.")
-        try:
-            kept = json.loads((self.root / "data" / f"{digest}.json").read_bytes())
-            words = Words(**kept.pop("words"))
-        except (OSError, ValueError, TypeError, KeyError):
-            kept, words = {"name": "upload", "label": "Your data"}, Words()
+        kept = self._words(digest)
+        if kept is None:
+            return Dataset("upload", "Your data", table_from_arrow(content), Words())
+        words = Words(**kept.pop("words"))
         return Dataset(table=table_from_arrow(content), words=words, **kept)
+
+    def _words(self, digest: str) -> dict[str, Any] | None:
+        """What was said about a data set; None where it is not what was written."""
+        try:
+            kept = _unsealed((self.root / "data" / f"{digest}.json").read_bytes())
+        except OSError:
+            return None
+        return kept if kept is not None and kept.keys() == _WORDS else None
+
+    def _sound_data(self, digest: str) -> bool:
+        try:
+            return self.arrow(digest) is not None and self._words(digest) is not None
+        except DamagedResult:
+            return False
 
     def delete_data(self, digest: str) -> None:
         """Remove a data set."""
@@ -271,7 +318,7 @@ class ResultStore:
         """A name on the store's own file system; what still bears it afterwards is removed."""
         folder = self.root / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / uuid.uuid4().hex
+        path = folder / f"{_owned(os.getpid())}{uuid.uuid4().hex}"
         try:
             yield path
         finally:
@@ -302,6 +349,8 @@ class ResultStore:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             raise _damaged(id, f"{name} is missing") from None
+        except OSError as error:
+            raise _damaged(id, f"{name} cannot be read ({error.strerror})") from error
         if found != expected:
             raise _damaged(id, f"{name} is not what was written")
 
@@ -360,6 +409,16 @@ def _sealed(value: dict[str, Any]) -> dict[str, Any]:
     return value | {"seal": _digest(_json(value))}
 
 
+def _unsealed(text: bytes) -> dict[str, Any] | None:
+    """Inverse of `_sealed` and `_json`; None for anything else."""
+    try:
+        value = json.loads(text)
+        seal = value.pop("seal")
+        return value if seal == _digest(_json(value)) else None
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False).encode()
 
@@ -380,7 +439,7 @@ def _damaged(id: str, what: str) -> DamagedResult:
     )
 
 
-def _write_tree(tree: xr.DataTree, path: Path, sync: bool = True) -> None:
+def _write_tree(tree: xr.DataTree, path: Path) -> None:
     try:
         with _HDF5:
             tree.to_netcdf(path, engine="netcdf4")
@@ -388,12 +447,11 @@ def _write_tree(tree: xr.DataTree, path: Path, sync: bool = True) -> None:
         # The HDF5 library says no more than "HDF error" when a write fails.
         full = shutil.disk_usage(path.parent).free < tree.nbytes
         raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
-    if sync:
-        _sync(path)
+    _sync(path)
 
 
-def _read_tree(path: Path) -> xr.DataTree:
-    with _HDF5, xr.open_datatree(path, engine="netcdf4") as opened:
+def _read_tree(source: Path | bytes) -> xr.DataTree:
+    with _HDF5, xr.open_datatree(source, engine="netcdf4") as opened:
         tree = opened.load()
     for node in tree.subtree:
         for variable in node.variables.values():
@@ -421,11 +479,30 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _changed(path: Path, default: float) -> float:
+    """When it was last changed; `default` where it has just gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return default
+
+
+def _owned(pid: int) -> str:
+    """How the names of a process's temporary entries begin."""
+    return f"{socket.gethostname()}-{pid}-"
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        # What cannot be removed now is swept later.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -434,7 +511,7 @@ def _disk_in_words(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         match error.errno:
-            case errno.ENOSPC | errno.EDQUOT:
+            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
                 reason = "the disk is full. Free some space or delete fits"
             case errno.EROFS | errno.EACCES | errno.EPERM:
                 reason = "it cannot be written. Check its permissions, or set HBM_STORE to another folder"

@@ -25,6 +25,10 @@ class InputError(ValueError):
         text = f"{subject}: expected {expected}, got {self.got}."
         super().__init__(f"{text} {hint}".strip())
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """Travel between processes by what it was made from, not by its text."""
+        return type(self), (self.subject, self.expected, self.got, self.hint)
+
 
 class ImproperPosteriorError(InputError):
     """The posterior has no finite mass under these priors and these data."""

@@ -17,6 +17,7 @@ from scipy.special import ndtri
 
 from hbm_core.analysis.batched import linear, tau_mixture
 from hbm_core.analysis.predictive import pooled_mean, prior_predictive
+from hbm_core.analysis.spread import Spread, in_turn
 from hbm_core.errors import InputError, NotExactError
 from hbm_core.inference.exact import ExactPosterior, solve
 from hbm_core.models.prior import Prior
@@ -26,6 +27,8 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 #: Estimators that need no prior.
 CLASSICAL = ("none", "complete", "eb")
 _CHUNK = 400_000
+#: Data sets per part of a calibration.
+_BLOCK = 5
 _SEPARATION = 0.3
 
 
@@ -198,6 +201,8 @@ def coverage_study(
     levels: Sequence[float] = LEVELS,
     bins: Sequence[str] | None = None,
     groupings: Sequence[str] = ("all", "precision", "selection", "distance"),
+    spread: Spread = in_turn,
+    progress: Callable[[float], None] | None = None,
 ) -> pd.DataFrame:
     """Simulate, estimate, compare with the truth.
 
@@ -218,6 +223,10 @@ def coverage_study(
     groupings : sequence of str
         "all"; "precision": by `bins`; "selection": the unit with the largest raw effect, and the top
         tenth; "distance": thirds of the true |θ_i − μ| within a replication.
+    spread : Spread
+        Computes the parts of the study; the numbers do not depend on it.
+    progress : callable, optional
+        Called with the share done.
 
     Returns
     -------
@@ -230,43 +239,134 @@ def coverage_study(
     """
     if int(replications) < 2:
         raise InputError("replications", "a whole number of at least 2", replications)
-    world = truth.simulate(int(replications), seed)
-    theta, se = world["theta"], np.array(truth.se)
-    masks = _groups(world, se, bins, groupings)
-    names = [n for e in estimators for n in (priors if e == "partial" else (e,))]
+    world, se = truth.simulate(int(replications), seed), np.array(truth.se)
+    # a Mapping may be anything; what travels is plain
+    plain = {name: dict(prior) for name, prior in priors.items()}
+    names = [n for e in estimators for n in (plain if e == "partial" else (e,))]
+    # data sets of similar spread share their nodes: far fewer of them per part
+    alike = np.argsort(world["effect"].std(axis=1), kind="stable")
+    size = max(1, _CHUNK // (len(se) * 80))
+    chunks = [alike[start : start + size] for start in range(0, len(alike), size)]
+    jobs = [
+        (
+            {name: values[chunk] for name, values in world.items()},
+            se,
+            {name: plain.get(name) for name in names},
+            tuple(levels),
+            bins,
+            tuple(groupings),
+        )
+        for chunk in chunks
+    ]
+    sums: dict[_Key, Moments] = {}
+    for done, found in enumerate(spread(_study_part, jobs), start=1):
+        for key, moments in found.items():
+            sums[key] = sums[key] + moments if key in sums else moments
+        if progress is not None:
+            progress(done / len(jobs))
+    groups = list(dict.fromkeys(key[1:3] for key in sums))
     rows = []
     for name in names:
-        found = estimate(name, world["effect"], se, priors.get(name), levels)
-        miss = found.point - theta
-        for (grouping, label), mask in masks.items():
-            point = _averages({"mse": miss**2, "mae": np.abs(miss), "bias": miss}, mask)
+        for grouping, label in groups:
+            at = sums[name, grouping, label, None]
+            point = at.columns(("mse", "mae", "bias"))
             rmse = np.sqrt(point["mse"])
             point["rmse"] = rmse
             point["rmse_se"] = point["mse_se"] / (2 * rmse) if rmse > 0 else 0.0
-            for place, level in enumerate(levels):
-                low, high = found.low[:, :, place], found.high[:, :, place]
-                below, above = np.maximum(low - theta, 0), np.maximum(theta - high, 0)
-                # an exact hit on the edge, as with a zero-width interval at the truth, is covered
-                interval = _averages(
-                    {
-                        "coverage": ((theta >= low) & (theta <= high)).astype(float),
-                        "width": high - low,
-                        "interval_score": high - low + 2 / (1 - level) * (below + above),
-                    },
-                    mask,
-                )
+            for level in levels:
+                interval = sums[name, grouping, label, level].columns(("coverage", "width", "interval_score"))
                 key = {
                     "estimator": name,
                     "grouping": grouping,
                     "bin": label,
                     "level": level,
                     "replications": int(replications),
-                    "units": int(mask.sum()),
+                    "units": at.units,
                 }
                 rows.append(key | point | interval)
     measures = ["mse", "rmse", "mae", "bias", "coverage", "width", "interval_score"]
     order = [column for measure in measures for column in (measure, f"{measure}_se")]
     return pd.DataFrame(rows)[["estimator", "grouping", "bin", "level", "replications", "units", *order]]
+
+
+#: Estimator, grouping, bin, and level (None: what does not depend on it).
+_Key = tuple[str, str, str, float | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count, mean and sum of squared deviations of some measures over replications; they add.
+
+    Attributes
+    ----------
+    count, units : int
+        Replications, and the units in them, behind the figures.
+    mean, square : ndarray (measures,)
+        Means over replications of each one's mean over its units, and sums of squares around them.
+    """
+
+    count: int
+    units: int
+    mean: np.ndarray
+    square: np.ndarray
+
+    @classmethod
+    def of(cls, values: Sequence[np.ndarray], mask: np.ndarray) -> Moments:
+        """Those of arrays (R, J) where the mask (R, J) holds."""
+        count = mask.sum(axis=1)
+        used = count > 0
+        each = np.stack([np.where(mask, value, 0.0).sum(axis=1)[used] / count[used] for value in values])
+        mean = each.mean(axis=1) if used.any() else np.zeros(len(each))
+        return cls(int(used.sum()), int(count.sum()), mean, ((each - mean[:, None]) ** 2).sum(axis=1))
+
+    def __add__(self, other: Moments) -> Moments:
+        """Those of both together (Chan, Golub and LeVeque 1983, The American Statistician 37)."""
+        count = self.count + other.count
+        apart, share = other.mean - self.mean, other.count / max(count, 1)
+        return Moments(
+            count,
+            self.units + other.units,
+            self.mean + apart * share,
+            self.square + other.square + apart**2 * (self.count * share),
+        )
+
+    def columns(self, names: Sequence[str]) -> dict[str, float]:
+        """Means with their Monte-Carlo standard errors; NaN where there is nothing to average."""
+        none = np.full(len(names), np.nan)
+        mean = self.mean if self.count else none
+        error = np.sqrt(self.square / (self.count - 1) / self.count) if self.count > 1 else none
+        found = {}
+        for place, name in enumerate(names):
+            found[name], found[f"{name}_se"] = float(mean[place]), float(error[place])
+        return found
+
+
+def _study_part(
+    world: Mapping[str, np.ndarray],
+    se: np.ndarray,
+    priors: Mapping[str, Mapping[str, Prior] | None],
+    levels: Sequence[float],
+    bins: Sequence[str] | None,
+    groupings: Sequence[str],
+) -> dict[_Key, Moments]:
+    """Every estimator on some of a study's data sets."""
+    theta = world["theta"]
+    masks = _groups(world, se, bins, groupings)
+    sums: dict[_Key, Moments] = {}
+    for name, prior in priors.items():
+        found = estimate(name, world["effect"], se, prior, levels)
+        miss = found.point - theta
+        for group, mask in masks.items():
+            sums[name, *group, None] = Moments.of((miss**2, np.abs(miss), miss), mask)
+        for place, level in enumerate(levels):
+            low, high = found.low[:, :, place], found.high[:, :, place]
+            below, above = np.maximum(low - theta, 0), np.maximum(theta - high, 0)
+            # an exact hit on the edge, as with a zero-width interval at the truth, is covered
+            inside = ((theta >= low) & (theta <= high)).astype(float)
+            score = high - low + 2 / (1 - level) * (below + above)
+            for group, mask in masks.items():
+                sums[name, *group, level] = Moments.of((inside, high - low, score), mask)
+    return sums
 
 
 def coverage_by_tau(
@@ -420,6 +520,7 @@ def sbc_pit(
     units: int | None = 8,
     solver: Callable[[ModelSpec], ExactPosterior] = solve,
     progress: Callable[[float], None] | None = None,
+    spread: Spread = in_turn,
 ) -> pd.DataFrame:
     """Posterior probabilities below the truth, one row per simulated data set.
 
@@ -441,6 +542,8 @@ def sbc_pit(
         ``ModelSpec -> ExactPosterior``.
     progress : callable, optional
         Called with the share done.
+    spread : Spread
+        Computes the parts; the numbers do not depend on it.
 
     Returns
     -------
@@ -456,16 +559,35 @@ def sbc_pit(
         truths[f"beta[{column}]"] = world["beta"][:, place]
     for place in range(0, len(labels), step):
         truths[f"theta[{labels[place]}]"] = world["theta"][:, place]
+    plain = replace(model, priors=dict(model.priors), constants=dict(model.constants))
+    blocks = [slice(start, start + _BLOCK) for start in range(0, replications, _BLOCK)]
+    jobs = [
+        (plain, world["effect"][b], {name: value[b] for name, value in truths.items()}, solver)
+        for b in blocks
+    ]
+    parts = []
+    for done, found in enumerate(spread(_pit_part, jobs), start=1):
+        parts.append(found)
+        if progress is not None:
+            progress(done / len(jobs))
+    return pd.DataFrame({name: np.concatenate([found[name] for found in parts]) for name in parts[0]})
+
+
+def _pit_part(
+    model: ModelSpec,
+    effect: np.ndarray,
+    truths: Mapping[str, np.ndarray],
+    solver: Callable[[ModelSpec], ExactPosterior],
+) -> dict[str, np.ndarray]:
+    """Posterior probabilities below the truth of some data sets."""
     found: dict[str, list[float]] = {}
-    for r in range(replications):
-        posterior = solver(_with_effect(model, world["effect"][r]))
+    for r, row in enumerate(effect):
+        posterior = solver(_with_effect(model, row))
         for name, value in truths.items():
             if name in posterior.names:
                 rank = float(np.ravel(posterior.cdf(name, np.array([value[r]])))[0])
                 found.setdefault(name, []).append(rank)
-        if progress is not None:
-            progress((r + 1) / replications)
-    return pd.DataFrame(found)
+    return {name: np.array(ranks) for name, ranks in found.items()}
 
 
 def sbc(
@@ -555,18 +677,6 @@ def _groups(
         for t, label in enumerate(("nearest the mean", "middle", "farthest from the mean")):
             masks["distance", label] = third == t
     return masks
-
-
-def _averages(values: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
-    """Means over the mask with Monte-Carlo standard errors over replications."""
-    count = mask.sum(axis=1)
-    used = count > 0
-    found = {}
-    for name, value in values.items():
-        each = np.where(mask, value, 0.0).sum(axis=1)[used] / count[used]
-        found[name] = float(each.mean())
-        found[f"{name}_se"] = float(each.std(ddof=1) / np.sqrt(each.size)) if each.size > 1 else np.nan
-    return found
 
 
 def _ecdf_statistic(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from hbm_core.analysis.batched import linear, tau_mixture
 from hbm_core.analysis.coverage import CLASSICAL, Truth, estimate
+from hbm_core.analysis.spread import Spread, in_turn
 from hbm_core.errors import NotExactError
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
@@ -111,6 +112,7 @@ def coverage_curve(
     seed: int = 42,
     levels: Sequence[float] = (0.95,),
     progress: Callable[[float], None] | None = None,
+    spread: Spread = in_turn,
 ) -> pd.DataFrame:
     """Coverage at each fixed τ, and averaged over each prior; the same standardised draws at every τ.
 
@@ -132,6 +134,8 @@ def coverage_curve(
         Probabilities of the central intervals.
     progress : callable, optional
         Called with the share done.
+    spread : Spread
+        Computes the parts; the numbers do not depend on it.
 
     Returns
     -------
@@ -155,7 +159,7 @@ def coverage_curve(
             found = estimate(name, effect, se, levels=levels)
             inside = (theta[:, :, None] >= found.low) & (theta[:, :, None] <= found.high)
         else:
-            below = _below(effect, theta, se, prior)[:, :, None]
+            below = _below(effect, theta, se, prior, spread)[:, :, None]
             tail = (1 - np.asarray(levels)) / 2
             inside = (below >= tail) & (below <= 1 - tail)
         each = inside.mean(axis=1).reshape(len(worlds), replications, len(levels))
@@ -177,15 +181,24 @@ def coverage_curve(
     return pd.DataFrame(rows)
 
 
-def _below(effect: np.ndarray, theta: np.ndarray, se: np.ndarray, prior: Mapping[str, Prior]) -> np.ndarray:
+def _below(
+    effect: np.ndarray, theta: np.ndarray, se: np.ndarray, prior: Mapping[str, Prior], spread: Spread
+) -> np.ndarray:
     """Posterior probability below each true effect, ndarray (R, J)."""
-    units = tuple(str(place) for place in range(len(se)))
-    spec = ModelSpec(TwoLevelNormal(effect[0], se, units), prior)
     # data sets of similar spread share their nodes: far fewer of them per chunk
     order = np.argsort(effect.std(axis=1), kind="stable")
     size = max(1, _AT_ONCE // len(se))
+    chunks = [order[start : start + size] for start in range(0, len(effect), size)]
+    jobs = [(effect[chunk], theta[chunk], se, dict(prior)) for chunk in chunks]
     out = np.empty(effect.shape)
-    for start in range(0, len(effect), size):
-        chunk = order[start : start + size]
-        out[chunk] = tau_mixture(spec, effect[chunk]).theta().cdf(theta[chunk])
+    for chunk, found in zip(chunks, spread(_below_part, jobs), strict=True):
+        out[chunk] = found
     return out
+
+
+def _below_part(
+    effect: np.ndarray, theta: np.ndarray, se: np.ndarray, prior: Mapping[str, Prior]
+) -> np.ndarray:
+    units = tuple(str(place) for place in range(len(se)))
+    spec = ModelSpec(TwoLevelNormal(effect[0], se, units), prior)
+    return tau_mixture(spec, effect).theta().cdf(theta)

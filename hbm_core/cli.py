@@ -104,9 +104,11 @@ def _data(study: Study, data: Path | None, dataset: str | None) -> Dataset:
         return study.data()
     if dataset is not None:
         raise InputError("data", "either --dataset or --data", "both")
-    from hbm_core.scenarios.tables import read_file
+    from hbm_core.scenarios.tables import MOST_BYTES, file_title, read_file
 
-    return find_scenario(study.scenario).read(read_file(data), label=data.name)
+    # Nobody uploads here: the machine's owner chose the file.
+    table = read_file(data, most_bytes=20 * MOST_BYTES)
+    return find_scenario(study.scenario).read(table, label=file_title(data.name))
 
 
 def _units_shown(names: list[str], units: str) -> list[str]:

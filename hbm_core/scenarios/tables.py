@@ -1,8 +1,8 @@
 """Tables that people bring: files into raw tables, raw cells into numbers and names, every problem named.
 
-`read_file` turns a CSV or Parquet file into a table and refuses what cannot be one. `Reader` then brings the
-columns of a scenario into canonical form and collects every problem with its row and column. Cells are inert
-text: nothing here evaluates a formula or trusts a name.
+`read_file` turns a CSV or Parquet file into a table and refuses what cannot be one; `read_table` tells how
+it was read as well. `Reader` then brings the columns of a scenario into canonical form and collects every
+problem with its row and column. Cells are inert text: nothing here evaluates a formula or trusts a name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -28,6 +31,8 @@ from hbm_core.scenarios.base import Column, DataProblems, Problem
 MOST_BYTES = 200 * 2**20
 MOST_COLUMNS = 1_000
 MOST_ROWS = 5_000_000
+#: Rows times columns, which bounds memory whatever a file promises.
+MOST_CELLS = 20_000_000
 LONGEST_NAME = 200
 #: Problems listed per column; the rest is counted.
 MOST_PROBLEMS = 200
@@ -42,7 +47,30 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "a Zstandard archive",
     b"BZh": "a bzip2 archive",
     b"7z\xbc\xaf": "a 7-Zip archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x89HDF": "an HDF5 or netCDF file",
+    b"CDF\x01": "a netCDF file",
+    b"CDF\x02": "a netCDF file",
+    b"CDF\x05": "a netCDF file",
+    b"SQLite format 3": "a database",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"ARROW1": "an Arrow or Feather file",
+    b"{\\rtf": "a word processor's document",
+    b"<!DOCTYPE": "a web page",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "an XML file",
+    b'[{"': "a JSON file",
+    b'{"': "a JSON file",
 }
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+#: A first line by which spreadsheets name the separator.
+_SEPARATOR_LINE = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
+#: Bytes of the longest row that is read.
+_LONGEST_ROW = 2**24
+#: Letters that are not seen or that turn the text around them: zero widths, soft hyphens, bidi embeddings.
+_UNSEEN = re.compile("[\u00ad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?")
 _SPACE = re.compile("[ \u00a0\u202f'’]")
@@ -68,6 +96,54 @@ def file_title(name: str) -> str:
     return printable if len(printable) <= 100 else printable[:97] + "…"
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A table as it was read, and how.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Raw: CSV cells as text, Parquet cells with their types.
+    format : str
+        "CSV" or "Parquet".
+    encoding : str
+        "UTF-8", "UTF-16" or "Windows-1252"; empty for Parquet.
+    separator : str
+        Empty for Parquet.
+    marked : bool
+        Whether a byte-order mark was there.
+    """
+
+    table: pd.DataFrame
+    format: str
+    encoding: str = ""
+    separator: str = ""
+    marked: bool = False
+
+    @property
+    def words(self) -> str:
+        """How it was read, one sentence.
+
+        >>> Reading(pd.DataFrame({"u": ["A"], "y": ["1,5"]}), "CSV", "UTF-8", ";").words
+        'Read as CSV in UTF-8, separated by semicolons, with decimal commas: 1 row, 2 columns.'
+        """
+        parts = [self.format]
+        if self.encoding:
+            parts[0] += f" in {self.encoding}" + (" with a byte-order mark" if self.marked else "")
+        if self.separator and self.table.shape[1] > 1:
+            parts.append(f"separated by {_SEPARATORS[self.separator]}")
+        if habit := number_habit(self.table):
+            parts.append(f"with {habit}")
+        rows, columns = self.table.shape
+        size = f"{rows:,} row{'s' * (rows != 1)}, {columns:,} column{'s' * (columns != 1)}"
+        sure = (
+            ""
+            if self.encoding != "Windows-1252"
+            else " It is not UTF-8, so look whether accented letters are right."
+        )
+        return f"Read as {', '.join(parts)}: {size}.{sure}"
+
+
 def read_file(
     source: str | Path | bytes,
     filename: str = "",
@@ -76,10 +152,30 @@ def read_file(
     most_columns: int = MOST_COLUMNS,
     most_rows: int = MOST_ROWS,
 ) -> pd.DataFrame:
-    """A CSV or Parquet file as a raw table.
+    """A CSV or Parquet file as a raw table; see `read_table`.
+
+    Text must be in Unicode here: where nobody sees the table, a guessed encoding would go unnoticed.
+    """
+    found = read_table(
+        source, filename, most_bytes=most_bytes, most_columns=most_columns, most_rows=most_rows, guess=False
+    )
+    return found.table
+
+
+def read_table(
+    source: str | Path | bytes,
+    filename: str = "",
+    *,
+    most_bytes: int = MOST_BYTES,
+    most_columns: int = MOST_COLUMNS,
+    most_rows: int = MOST_ROWS,
+    guess: bool = True,
+) -> Reading:
+    """A CSV or Parquet file as a raw table, with what was found out about it.
 
     CSV cells stay text, exactly as written, so that messages can quote them; Parquet cells keep their types.
-    The separator of a CSV (comma, semicolon, tab, bar) is the most frequent one of its header.
+    The separator of a CSV (comma, semicolon, tab, bar) is the most frequent one of its header, or what a
+    first line ``sep=;`` says. Text is UTF-8, or UTF-16 where a byte-order mark says so.
 
     Parameters
     ----------
@@ -88,12 +184,15 @@ def read_file(
     filename : str
         The uploaded file's name, for messages; a path's own name by default.
     most_bytes, most_columns, most_rows : int
-        Limits.
+        Limits. Rows times columns are limited too, to `MOST_CELLS`, and unpacked Parquet to 4 × `most_bytes`:
+        no file takes more memory than that, whatever it inflates to.
+    guess : bool
+        Whether text that is not UTF-8 is read as Windows-1252.
 
     Raises
     ------
     InputError
-        Not a CSV or Parquet file, wrong encoding, too large, nested Parquet types.
+        Not a CSV or Parquet file, wrong encoding, too large, quotes that do not close, nested Parquet types.
     DataProblems
         Rows of the wrong length, columns without a name or with the same name.
     """
@@ -106,7 +205,7 @@ def read_file(
             raise InputError(f"file {title}", "a CSV or Parquet file", kind, _SPREADSHEET)
     if content.startswith(b"PAR1"):
         return _read_parquet(content, title, most_bytes, most_columns, most_rows)
-    return _read_csv(content, title, most_columns, most_rows)
+    return _read_csv(content, title, most_columns, most_rows, guess)
 
 
 def _content(source: str | Path | bytes, title: str, most_bytes: int) -> bytes:
@@ -114,7 +213,11 @@ def _content(source: str | Path | bytes, title: str, most_bytes: int) -> bytes:
         size = len(source)
     else:
         path = Path(source)
-        if not path.is_file():
+        try:
+            found = path.is_file()
+        except ValueError:
+            found = False
+        if not found:
             raise InputError(f"file {title}", "an existing file", "no such file", "Check the path.")
         size = path.stat().st_size
     if size > most_bytes:
@@ -130,42 +233,92 @@ def _content(source: str | Path | bytes, title: str, most_bytes: int) -> bytes:
         raise InputError(f"file {title}", "a file that can be read", error.strerror or "an error") from None
 
 
-def _decode(content: bytes, title: str) -> str:
+def _decode(content: bytes, title: str, guess: bool) -> tuple[str, str, bool]:
+    """Text, its encoding, and whether a byte-order mark was there."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"file {title}", "text in UTF-8", "text in UTF-16", _SPREADSHEET)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"file {title}, line {line}",
-            "text in UTF-8",
-            f"the byte 0x{content[error.start]:02x}",
-            _SPREADSHEET,
-        ) from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
+        try:
+            return content.decode("utf-16"), "UTF-16", True
+        except UnicodeDecodeError:
+            raise InputError(f"file {title}", "text in UTF-8", "broken UTF-16", _SPREADSHEET) from None
+    marked = content.startswith(b"\xef\xbb\xbf")
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
         raise InputError(f"file {title}, line {line}", "text", "binary data", "Give a CSV or Parquet file.")
-    return text
-
-
-def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int) -> pd.DataFrame:
-    text = _decode(content, title).strip("\r\n") + "\n"
-    first = text.splitlines()[0]
-    bare = re.sub(r'"[^"]*"', "", first)
-    separator = max(",;\t|", key=bare.count)
-    rows = csv.reader(io.StringIO(text), delimiter=separator)
-    csv.field_size_limit(max(len(text), 131_072))
     try:
-        header = [name.strip() for name in next(rows)]
-    except csv.Error as error:
+        return content.decode("utf-8-sig"), "UTF-8", marked
+    except UnicodeDecodeError as error:
+        place = error.start + 3 * marked
+    try:
+        if guess and not marked:
+            return content.decode("cp1252"), "Windows-1252", False
+    except UnicodeDecodeError as error:
+        place = error.start
+    raise InputError(
+        f"file {title}, line {content.count(b'\n', 0, place) + 1}",
+        "text in UTF-8",
+        f"the byte 0x{content[place]:02x}",
+        _SPREADSHEET,
+    )
+
+
+def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int, guess: bool) -> Reading:
+    text, encoding, marked = _decode(content, title, guess)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.strip("\n\ufeff") + "\n"
+    said = _SEPARATOR_LINE.match(text)
+    text = text[said.end() :] if said else text
+    bare = re.sub(r'"[^"]*"', "", text[: text.find("\n")])
+    separator = said[1] if said else max(_SEPARATORS, key=bare.count)
+    csv.field_size_limit(max(len(text), 131_072))
+    rows = csv.reader(io.StringIO(text), delimiter=separator)
+    try:
+        header = [_tidy(name) for name in next(rows)]
+    except (csv.Error, StopIteration) as error:
         raise InputError(f"file {title}, line 1", "a header of column names", error) from None
     # Spreadsheets write separators for empty columns; those go once they are known to be empty.
     names = [name or f"{_UNNAMED}{place}" for place, name in enumerate(header, start=1)]
     _check_header(names, title, most_columns)
+    quoted = '"' in text
+    if quoted and text.count('"') % 2:
+        _check_quotes(text, separator, title)
+    table = _csv_table(text, names, separator, rows.line_num, quoted, title, most_rows)
+    frame = table.to_pandas()
+    unnamed = [name for name in names if name.startswith(_UNNAMED)]
+    if filled := [name for name in unnamed if frame[name].str.strip().any()]:
+        words = "has cells but no name. Give every column of the header a name."
+        raise DataProblems([Problem(None, f"number {name.removeprefix(_UNNAMED)}", words) for name in filled])
+    return Reading(frame.drop(columns=unnamed), "CSV", encoding, separator, marked)
+
+
+def _check_quotes(text: str, separator: str, title: str) -> None:
+    """Refuse a quote that opens and never closes, which would swallow the rows after it."""
+    rows = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
+    line = 1
+    try:
+        for _ in rows:
+            line = rows.line_num + 1
+    except csv.Error:
+        raise InputError(
+            f"file {title}, line {line}",
+            "quotes in pairs",
+            "a quote that opens a value and does not close it",
+            "Close it, or write a quote inside a value twice.",
+        ) from None
+
+
+def _csv_table(
+    text: str, names: list[str], separator: str, skip: int, quoted: bool, title: str, most_rows: int
+) -> pa.Table:
+    """Cells as text, read in blocks, so that a table beyond the limits is refused before it is held."""
     skipped: list[Problem] = []
+    more = 0
 
     def note(row: Any) -> str:
+        nonlocal more
+        if len(skipped) == MOST_PROBLEMS:
+            more += 1
+            return "skip"
         # Numbered from the file's first line, which is the header.
         skipped.append(
             Problem(
@@ -177,15 +330,17 @@ def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int) -> 
         )
         return "skip"
 
+    content = text.encode()
+    longest = min(_LONGEST_ROW, len(content) + 1)
     try:
-        table = pyarrow.csv.read_csv(
-            io.BytesIO(text.encode()),
-            # One thread: only then do rows of the wrong length come with their number.
+        # One thread: only then do rows of the wrong length come with their number.
+        reader = pyarrow.csv.open_csv(
+            pa.BufferReader(content),
             read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, column_names=names, skip_rows=rows.line_num
+                use_threads=False, column_names=names, skip_rows=skip, block_size=max(longest, 2**10)
             ),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter=separator, newlines_in_values='"' in text, invalid_row_handler=note
+                delimiter=separator, newlines_in_values=quoted, invalid_row_handler=note
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: pa.string() for name in names},
@@ -193,52 +348,106 @@ def _read_csv(content: bytes, title: str, most_columns: int, most_rows: int) -> 
                 quoted_strings_can_be_null=False,
             ),
         )
+        table = pa.Table.from_batches(_within(reader, title, most_rows), reader.schema)
     except pa.ArrowInvalid as error:
         if "Empty CSV" in str(error):
             raise InputError(f"file {title}", "rows under the header", "a header only") from None
+        if "straddling" in str(error):
+            most = f"rows of at most {_LONGEST_ROW / 2**20:.0f} MB"
+            raise InputError(f"file {title}", most, "a longer one", "Does a quote not close?") from None
         raise InputError(f"file {title}", "a CSV file", str(error).splitlines()[0], _SPREADSHEET) from None
     if skipped:
-        raise DataProblems(_capped(skipped))
-    frame = table.to_pandas()
-    unnamed = [name for name in names if name.startswith(_UNNAMED)]
-    if filled := [name for name in unnamed if frame[name].str.strip().any()]:
-        text = "has cells but no name. Give every column of the header a name."
-        raise DataProblems([Problem(None, f"number {name.removeprefix(_UNNAMED)}", text) for name in filled])
-    return _checked_rows(frame.drop(columns=unnamed), title, most_rows)
+        if more:
+            skipped.append(Problem(None, None, f"{more:,} more rows of the wrong length."))
+        raise DataProblems(skipped)
+    if table.num_rows == 0:
+        raise InputError(f"file {title}", "rows under the header", "a header only")
+    return table
 
 
-def _read_parquet(
-    content: bytes, title: str, most_bytes: int, most_columns: int, most_rows: int
-) -> pd.DataFrame:
+def _within(batches: Iterable[pa.RecordBatch], title: str, most_rows: int) -> Iterable[pa.RecordBatch]:
+    """The same batches, up to the limits of rows and cells."""
+    rows = 0
+    for batch in batches:
+        rows += batch.num_rows
+        _check_size(rows, batch.num_columns, title, most_rows, "more rows")
+        yield batch
+
+
+def _check_size(rows: int, columns: int, title: str, most_rows: int, got: str = "") -> None:
+    if rows > most_rows:
+        raise InputError(f"file {title}", f"at most {most_rows:,} rows", got or f"{rows:,} rows")
+    if rows * columns > MOST_CELLS:
+        raise InputError(
+            f"file {title}",
+            f"at most {MOST_CELLS:,} cells (rows times columns)",
+            "more" if got else f"{rows:,} rows of {columns:,} columns",
+            "Leave out the columns that are not needed.",
+        )
+
+
+def _read_parquet(content: bytes, title: str, most_bytes: int, most_columns: int, most_rows: int) -> Reading:
     try:
-        file = pyarrow.parquet.ParquetFile(pa.BufferReader(content))
-        names = list(file.schema_arrow.names)
-        size = sum(file.metadata.row_group(place).total_byte_size for place in range(file.num_row_groups))
-        _check_header(names, title, most_columns)
+        source = pa.BufferReader(content)
+        schema = pyarrow.parquet.read_schema(source)
+        _check_header([_tidy(name) for name in schema.names], title, most_columns)
         nested = [
-            Problem(None, field.name, f"has the type {field.type}; a column needs plain numbers or text.")
-            for field in file.schema_arrow
-            if pa.types.is_nested(field.type)
-            or pa.types.is_binary(field.type)
-            or pa.types.is_large_binary(field.type)
-        ]
+            Problem(None, field.name, f"has the type {shown(field.type)[1:-1]}; "
+                    "a column needs plain numbers or text.")
+            for field in schema
+            if not _is_flat(field.type)
+        ]  # fmt: skip
         if nested:
             raise DataProblems(nested)
-        if size > 4 * most_bytes or file.metadata.num_rows > most_rows:
-            raise InputError(
-                f"file {title}",
-                f"at most {most_rows:,} rows and {4 * most_bytes / 2**20:.0f} MB once unpacked",
-                f"{file.metadata.num_rows:,} rows and {size / 2**20:.0f} MB",
-            )
-        table = file.read().to_pandas()
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"file {title}", "a Parquet file", str(error).splitlines()[0]) from None
-    return _checked_rows(table.reset_index(drop=True), title, most_rows)
+        # Texts stay a dictionary until their size is known: one long text may stand in every row.
+        texts = [field.name for field in schema if _is_text(field.type)]
+        source.seek(0)
+        file = pyarrow.parquet.ParquetFile(source, read_dictionary=texts)
+        groups = (file.metadata.row_group(place) for place in range(file.num_row_groups))
+        _check_unpacked(sum(group.total_byte_size for group in groups), title, most_bytes)
+        _check_size(file.metadata.num_rows, len(schema), title, most_rows)
+        batches = list(_plain(_within(file.iter_batches(), title, most_rows), title, most_bytes))
+        frame = pa.Table.from_batches(batches).to_pandas(ignore_metadata=True) if batches else None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"file {title}", "a Parquet file", said) from None
+    if frame is None or len(frame) == 0:
+        raise InputError(f"file {title}", "rows under the header", "a header only")
+    index = [name for name in frame.columns if re.fullmatch(r"__index_level_\d+__", name)]
+    return Reading(frame.drop(columns=index).rename(columns=_tidy), "Parquet")
+
+
+def _plain(batches: Iterable[pa.RecordBatch], title: str, most_bytes: int) -> Iterable[pa.RecordBatch]:
+    """Batches whose dictionaries are written out, as long as all texts stay within the limit."""
+    size = 0
+    for batch in batches:
+        columns = []
+        for column in batch.columns:
+            if isinstance(column, pa.DictionaryArray) and _is_text(column.type.value_type):
+                lengths = pa.compute.binary_length(column.dictionary).cast(pa.int64())
+                size += pa.compute.sum(lengths.take(column.indices)).as_py() or 0
+                _check_unpacked(size, title, most_bytes)
+                column = column.cast(pa.large_string())
+            columns.append(column)
+        yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _check_unpacked(size: int, title: str, most_bytes: int) -> None:
+    if size > 4 * most_bytes:
+        most = f"at most {4 * most_bytes / 2**20:.0f} MB once unpacked"
+        raise InputError(f"file {title}", most, f"{size / 2**20:,.0f} MB or more")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _is_flat(kind: pa.DataType) -> bool:
-    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    return not (pa.types.is_nested(kind) or any(test(kind) for test in binary))
+    if pa.types.is_dictionary(kind):
+        return _is_flat(kind.value_type)
+    return (
+        _is_text(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
+    )
 
 
 def _check_header(header: list[str], title: str, most_columns: int) -> None:
@@ -256,14 +465,6 @@ def _check_header(header: list[str], title: str, most_columns: int) -> None:
     ]
     if problems:
         raise DataProblems(_capped(problems))
-
-
-def _checked_rows(table: pd.DataFrame, title: str, most_rows: int) -> pd.DataFrame:
-    if len(table) == 0:
-        raise InputError(f"file {title}", "rows under the header", "a header only")
-    if len(table) > most_rows:
-        raise InputError(f"file {title}", f"at most {most_rows:,} rows", f"{len(table):,} rows")
-    return table
 
 
 def _capped(problems: list[Problem]) -> list[Problem]:
@@ -301,7 +502,89 @@ def _inert(value: object) -> str:
 
 def canonical_name(name: object) -> str:
     """Column names that differ in case, spaces, points or hyphens are the same column."""
-    return re.sub(r"[\s.\-_]+", "_", str(name).strip().casefold()).strip("_")
+    return re.sub(r"[\s.\-_]+", "_", _tidy(name).casefold()).strip("_")
+
+
+def _tidy(value: object) -> str:
+    """A name on one line, composed (NFC), without letters that are not seen or that turn others around."""
+    text = unicodedata.normalize("NFC", _UNSEEN.sub("", str(value)))
+    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
+
+
+def number_habit(table: pd.DataFrame) -> str:
+    """What its cells show of how the writer of a table writes numbers; empty for plain points.
+
+    >>> number_habit(pd.DataFrame({"y": ["1.234,5", "2"]}))
+    'decimal commas and points between thousands'
+    """
+    found: dict[str, None] = {}
+    for place in range(table.shape[1]):
+        column = table.iloc[:, place]
+        if pd.api.types.is_numeric_dtype(column):
+            continue
+        texts = [_number_text(value) for value in column[column.astype(str).str.contains(r"\d[,.\s']\d")]]
+        mark = _decimal_mark(texts) if any("," in text for text in texts) else "."
+        if mark == ",":
+            found["decimal commas"] = None
+            if any("." in text and _with_comma(text) is not None for text in texts):
+                found["points between thousands"] = None
+        elif mark == "." and any("," in text and _with_point(text) is not None for text in texts):
+            found["commas between thousands"] = None
+    return " and ".join(found)
+
+
+def guessed(table: pd.DataFrame, columns: Sequence[Column]) -> dict[str, str | None]:
+    """The table's column for each of the scenario's: its own name first, then its aliases; None if absent.
+
+    >>> guessed(pd.DataFrame({"School": ["A"], "yi": [1.0]}), (Column("unit", "text", "", ("school",)),))
+    {'unit': 'School'}
+    """
+    places = {canonical_name(name): str(name) for name in reversed(table.columns)}
+    return {
+        column.name: next(
+            (places[key] for key in map(canonical_name, (column.name, *column.aliases)) if key in places),
+            None,
+        )
+        for column in columns
+    }
+
+
+def mapped(
+    table: pd.DataFrame, columns: Sequence[Column], mapping: Mapping[str, str | None], others: Sequence[str]
+) -> pd.DataFrame:
+    """A table whose columns bear the scenario's names, as a person mapped them, then `others`.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Raw.
+    columns : sequence of Column
+        The scenario's.
+    mapping : mapping of str to str or None
+        The scenario's name to the table's; what is absent or None stays out.
+    others : sequence of str
+        Further columns to keep. One that the scenario would take for its own is renamed.
+
+    Raises
+    ------
+    DataProblems
+        One column is mapped twice.
+    """
+    chosen = [(column.name, name) for column in columns if (name := mapping.get(column.name)) is not None]
+    taken = Counter(name for _, name in chosen)
+    problems = [
+        Problem(None, shown(name), f"is chosen for {count} columns. One column can be only one thing.")
+        for name, count in taken.items()
+        if count > 1
+    ]
+    if problems:
+        raise DataProblems(problems)
+    parts = {name: table[source] for name, source in chosen}
+    known = {canonical_name(name) for column in columns for name in (column.name, *column.aliases)}
+    for name in others:
+        if name not in taken:
+            parts[f"other {name}" if canonical_name(name) in known else name] = table[name]
+    return pd.DataFrame(parts, index=table.index)
 
 
 class Reader:
@@ -401,7 +684,8 @@ class Reader:
     def labels(self, name: str, unique: bool = True, longest: int = LONGEST_NAME) -> np.ndarray:
         """Names of a column: text, trimmed, not empty, not too long, unique if asked.
 
-        Whole numbers become their digits. What looks like a formula, HTML or a script is text like any other.
+        Whole numbers become their digits. What looks like a formula, HTML or a script is text like any other;
+        letters that are not seen or that turn the text around them go, so that no two names look the same.
         """
         raw = self.cells(name)
         text = np.array([_label(value) for value in raw], dtype=object)
@@ -467,7 +751,7 @@ class Reader:
             if place in taken:
                 continue
             raw = self._table.iloc[:, place]
-            name = " ".join(str(self._raw.columns[place]).split())
+            name = _tidy(self._raw.columns[place])
             if not name or len(name) > LONGEST_NAME or name in found or name in self._source:
                 text = f"needs a name of 1 to {LONGEST_NAME} characters that no other column has."
                 self.problems.append(Problem(None, shown(name), text))
@@ -504,7 +788,7 @@ def _label(value: Any) -> str:
         return ""
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
-    return " ".join(str(value).split())
+    return _tidy(value)
 
 
 def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -533,6 +817,10 @@ def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]
         values = column.to_numpy(dtype=float, na_value=np.nan)
         places = np.flatnonzero(~np.isfinite(values))
         return values, places, [_no_number(str(values[place])) for place in places]
+    if isinstance(column.dtype, pd.StringDtype):
+        values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+        if np.isfinite(values).all():
+            return values, np.array([], dtype=int), []
     texts = [_number_text(value) for value in column]
     values = pd.to_numeric(pd.Series(texts, dtype="str"), errors="coerce").to_numpy(dtype=float, copy=True)
     # Only a comma makes the meaning of a point doubtful: without one, the fast reading stands.

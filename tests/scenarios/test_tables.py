@@ -61,7 +61,7 @@ def test_a_path_reads_like_its_content(tmp_path):
         (b"unit,effect,se\n", "header only"),
         (b"unit,effect,se", "header only"),
         ("unit,effect,se\nZürich,1,1\n".encode("latin-1"), "line 2.*UTF-8"),
-        (PLAIN.encode("utf-16"), "UTF-16"),
+        (PLAIN.encode("utf-16")[:-1], "UTF-16"),
         (b"unit,effect\n\x00\x01,2\n", "binary"),
         (b"PK\x03\x04rest", "spreadsheet"),
         (b"\x1f\x8brest", "gzip"),

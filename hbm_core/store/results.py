@@ -62,6 +62,8 @@ class Result:
         Whether it stopped before it was complete.
     stopped : str
         Why, half a sentence; empty for a complete one.
+    environment : mapping of str to str, optional
+        What computed it; this process where absent.
     """
 
     tree: xr.DataTree
@@ -69,6 +71,7 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict)
     partial: bool = False
     stopped: str = ""
+    environment: Mapping[str, str] | None = None
 
 
 class ResultStore:
@@ -202,8 +205,7 @@ class ResultStore:
 
     def write_partial(self, id: str, tree: xr.DataTree) -> None:
         """Replace a running fit's draws so far. Raises StoreError where the disk refuses."""
-        with _HDF5:
-            content = bytes(tree.to_netcdf(engine="netcdf4"))
+        content = to_bytes(tree)
         target = self._partial(id)
         with _disk_in_words(self.root), self._temporary() as path:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -380,6 +382,17 @@ def _narrowed(array: xr.DataArray) -> xr.DataArray:
     return array.copy(data=single) if np.all(fits) else array
 
 
+def to_bytes(tree: xr.DataTree) -> bytes:
+    """The tree as netCDF, in memory: how a result travels."""
+    with _HDF5:
+        return bytes(tree.to_netcdf(engine="netcdf4"))
+
+
+def from_bytes(content: bytes) -> xr.DataTree:
+    """Inverse of `to_bytes`; read-only."""
+    return _read_tree(content)
+
+
 def environment() -> dict[str, str]:
     """What computed a result: interpreter, platform and versions."""
     from hbm_core.store.request import engine_versions
@@ -399,7 +412,7 @@ def _meta(ask: Ask, result: Result, folder: Path) -> dict[str, Any]:
         "timings": dict(result.timings),
         "partial": result.partial,
         "stopped": result.stopped,
-        "environment": environment(),
+        "environment": environment() if result.environment is None else dict(result.environment),
         "created": time.time(),
         "files": files,
     }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hbm_core.errors import InputError
+
+
+_ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})")
 
 
 def default_store() -> Path:
@@ -76,10 +80,24 @@ class Settings:
         3.0, 0.1, 600, whole=False,
     )  # fmt: skip
 
+    scheduler: str = field(
+        default="",
+        metadata={
+            "variable": "HBM_SCHEDULER",
+            "words": "Address of a Dask scheduler, tcp://host:port: fits and studies run on its workers",
+        },
+    )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "store", Path(self.store).expanduser().absolute())
+        if self.scheduler and not _ADDRESS.fullmatch(self.scheduler):
+            raise InputError(
+                "setting HBM_SCHEDULER",
+                "the address of a Dask scheduler, tcp://host:port or tls://host:port",
+                repr(self.scheduler),
+            )
         for declared in fields(self):
-            if declared.name != "store":
+            if declared.name not in ("store", "scheduler"):
                 object.__setattr__(self, declared.name, _number(declared, getattr(self, declared.name)))
 
     @classmethod
@@ -142,7 +160,9 @@ def _bounds(limits: Mapping[str, Any]) -> str:
 
 
 def _shown(default: Any, factory: Callable[[], Any] | Any) -> str:
-    return "~/.local/share/partial-pooling-explorer" if factory is default_store else f"{default:,.0f}"
+    if factory is default_store:
+        return "~/.local/share/partial-pooling-explorer"
+    return (default or "none") if isinstance(default, str) else f"{default:,.0f}"
 
 
 def _number(declared: Field[Any], value: Any) -> float | int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -12,7 +13,7 @@ from typing import Any
 from hbm_core.errors import InputError
 from hbm_core.inference.sampler import Sampler
 from hbm_core.models.dataset import Dataset, table_from_arrow
-from hbm_core.models.prior import Prior
+from hbm_core.models.prior import Prior, read_number
 from hbm_core.models.structure import ModelSpec
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios
@@ -22,6 +23,12 @@ from hbm_core.store.request import ENGINES, FitRequest
 SIMULATED = "simulated"
 _UPLOAD = re.compile(r"[0-9a-f]{64}")
 _SAMPLER_KEYS = ("draws", "tune", "chains", "target_accept", "seed")
+#: What a link may say. ``key`` opens data that are not everybody's; who reads the link deals with it.
+PARAMETERS = (
+    "scenario", "dataset", "data_seed", "model", "covariates", "parameterization", "engine",
+    *_SAMPLER_KEYS, "unit", "key",
+)  # fmt: skip
+_GROUPS = ("knob", "prior", "constant")
 #: Longest text of a single URL value; longer ones are nonsense or an attack.
 _LONGEST = 400
 
@@ -111,18 +118,24 @@ class Study:
         """The model's declaration."""
         return self._scenario.model(self.model)
 
+    @property
+    def uploaded(self) -> bool:
+        """Whether the data are somebody's own, named by their digest."""
+        return _UPLOAD.fullmatch(self.dataset) is not None
+
     def data(self, uploads: Uploads | None = None) -> Dataset:
-        """The data set; InputError where an upload is no longer kept."""
-        if _UPLOAD.fullmatch(self.dataset):
+        """The data set; InputError where an upload is not kept, or not for whom asks."""
+        if self.uploaded:
             arrow = uploads(self.dataset) if uploads else None
             if arrow is None:
                 raise InputError(
                     "data set",
-                    "data that are still kept",
+                    "data that are kept here and that you may use",
                     f"upload {self.dataset[:12]}",
-                    "Upload the file again.",
+                    "Upload the file, or ask its owner for a complete link.",
                 )
-            return self._scenario.read(table_from_arrow(arrow))
+            # Asked for anew each time, as the right to the data may have ended; read once.
+            return _read(self.scenario, arrow)
         return _load(self.scenario, self.dataset, self.data_seed, tuple(sorted(self.knobs.items())))
 
     def spec(self, dataset: Dataset) -> ModelSpec:
@@ -133,6 +146,14 @@ class Study:
 
     def request(self, dataset: Dataset) -> FitRequest:
         """The complete request: defaults filled in, so that its digest says everything."""
+        # Several pages' parts ask for it in one run, and its digest is worked out only once.
+        known, request = self.__dict__.get("_requested", (None, None))
+        if known is not dataset:
+            request = self._request(dataset)
+            self.__dict__["_requested"] = dataset, request
+        return request
+
+    def _request(self, dataset: Dataset) -> FitRequest:
         spec = self.spec(dataset)
         return FitRequest(
             scenario=self.scenario,
@@ -205,9 +226,8 @@ class Study:
         The command line and the browser's address both come through here.
         """
         for name, value in query.items():
-            if len(name) > _LONGEST or len(value) > _LONGEST:
-                raise InputError(f"parameter {name[:40]}", f"at most {_LONGEST} characters", len(value))
-        base = cls.default(query.get("scenario"))
+            _check_parameter(name, value)
+        base = cls.default(find_scenario(query["scenario"]).id if "scenario" in query else None)
         values: dict[str, Any] = {
             name: query[name]
             for name in ("dataset", "model", "parameterization", "engine", "unit")
@@ -218,7 +238,7 @@ class Study:
         groups: dict[str, dict[str, Any]] = {"knob": {}, "prior": {}, "constant": {}}
         for key, value in query.items():
             group, _, name = key.partition(".")
-            if name and group in groups:
+            if group in groups:
                 groups[group][name] = value
         values["knobs"] = groups["knob"]
         values["priors"] = {name: Prior.parse(text) for name, text in groups["prior"].items()}
@@ -244,6 +264,19 @@ class Study:
                 raise InputError("prior", "one of the parameters " + ", ".join(known), repr(name))
 
 
+def _check_parameter(name: str, value: str) -> None:
+    """Refuse a parameter that nobody knows, or whose text is too long or not text."""
+    subject = f"parameter {name[:40]!r}"
+    if len(name) > _LONGEST or len(value) > _LONGEST:
+        raise InputError(subject, f"at most {_LONGEST} characters", f"{max(len(name), len(value)):,}")
+    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name + value):
+        raise InputError(subject, "text without control characters", repr(value))
+    group, dot, rest = name.partition(".")
+    if name not in PARAMETERS and not (group in _GROUPS and dot and rest):
+        known = ", ".join((*PARAMETERS, *(f"{one}.NAME" for one in _GROUPS)))
+        raise InputError("link", f"the parameters {known}", repr(name))
+
+
 def _plain(value: Any) -> str:
     text = repr(value) if isinstance(value, float) else str(value)
     return text[:-2] if text.endswith(".0") else text
@@ -251,7 +284,7 @@ def _plain(value: Any) -> str:
 
 def _number(name: str, text: str, whole: bool = False) -> float:
     try:
-        value = float(text)
+        value = read_number(text)
     except ValueError:
         raise InputError(f"parameter {name}", "a number", repr(text)) from None
     if value != value or abs(value) > 1e300 or (whole and value != int(value)):
@@ -263,3 +296,8 @@ def _number(name: str, text: str, whole: bool = False) -> float:
 def _load(scenario: str, dataset: str, seed: int, knobs: tuple[tuple[str, Any], ...]) -> Dataset:
     found = find_scenario(scenario)
     return found.simulate(seed, **dict(knobs)) if dataset == SIMULATED else found.dataset(dataset)
+
+
+@lru_cache(maxsize=16)
+def _read(scenario: str, arrow: bytes) -> Dataset:
+    return find_scenario(scenario).read(table_from_arrow(arrow))

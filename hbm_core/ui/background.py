@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import pandas as pd
 import streamlit as st
 from scipy.special import ndtri
 
+from hbm_core.inference.exact import ExactPosterior
 from hbm_core.inference.exact.two_level import TwoLevelPosterior
 from hbm_core.plots.first_look import funnel, funnel_table
 from hbm_core.plots.induced import induced, induced_table
@@ -17,50 +21,77 @@ from hbm_core.store.study import Study
 from hbm_core.ui import theme
 from hbm_core.ui.live import Live, live
 
+#: Counting intervals needs quantiles of every unit: once per posterior, not once per run.
+_SAID: WeakKeyDictionary[ExactPosterior, str] = WeakKeyDictionary()
+
 
 def background(study: Study) -> None:
     """Draw the story, the model and the first look."""
-    seen, scenario, mode = live(study), find_scenario(study.scenario), theme.mode()
-    structure, words = seen.spec.structure, seen.dataset.words
+    seen, mode = live(study), theme.mode()
     st.divider()
     if said := truth_sentence(seen):
         st.markdown(said)
     left, right = st.columns([1, 1], gap="large")
+    dataset = seen.dataset
+    data = (dataset.name, dataset.digest, study.scenario)
     with left:
-        theme.title("What this is about")
-        st.markdown("\n".join(f"- {line}" for line in scenario.story))
-        theme.title(f"The model: {study.declared.label}")
-        st.markdown(study.declared.summary)
-        for line in study.declared.formula:
-            st.latex(line)
-        st.image(
-            plate_svg(plate_table(structure, words.one), mode), width=320, alt="Plate diagram of the model"
-        )
-        theme.caption(
-            "Circles are unknown, the filled one is measured, squares are known beforehand. "
-            "What stands in the frame repeats for every unit."
-        )
+        _about((*data, study.model, *seen.spec.structure.columns), mode, seen)
         _adaptive(seen, mode)
     with right:
-        theme.title("The data before any model")
-        points, lines = funnel_table(structure)
-        theme.chart(funnel(points, lines, words.axis, mode), key="first_look_funnel")
-        theme.caption(
-            f"Each circle is a {words.one}. If all shared one true effect (dashed), 95 % of them would lie "
-            "in the grey cone: units far outside it speak for real differences."
-        )
-        st.table(first_look_rows(scenario.first_look(seen.dataset)), border="horizontal", hide_index=True)
-        if seen.dataset.reference:
-            st.caption(f"Data: {seen.dataset.reference}")
+        _before(data, mode, seen)
+
+
+# No prior changes what these two draw, and drawing anew would cost more than all the rest of a run:
+# their elements are kept and sent as they were.
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _about(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
+    study, structure, words = _seen.study, _seen.spec.structure, _seen.dataset.words
+    scenario = find_scenario(study.scenario)
+    theme.title("What this is about")
+    st.markdown("\n".join(f"- {line}" for line in scenario.story))
+    theme.title(f"The model: {study.declared.label}")
+    st.markdown(study.declared.summary)
+    for line in study.declared.formula:
+        st.latex(line)
+    st.image(plate_svg(plate_table(structure, words.one), mode), width=320, alt="Plate diagram of the model")
+    theme.caption(
+        "Circles are unknown, the filled one is measured, squares are known beforehand. "
+        "What stands in the frame repeats for every unit."
+    )
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _before(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
+    structure, dataset = _seen.spec.structure, _seen.dataset
+    words = dataset.words
+    theme.title("The data before any model")
+    points, lines = funnel_table(structure)
+    theme.chart(funnel(points, lines, words.axis, mode), key="first_look_funnel")
+    theme.caption(
+        f"Each circle is a {words.one}. If all shared one true effect (dashed), 95 % of them would lie "
+        "in the grey cone: units far outside it speak for real differences."
+    )
+    look = find_scenario(_seen.study.scenario).first_look(dataset)
+    st.table(first_look_rows(look), border="horizontal", hide_index=True)
+    if dataset.reference:
+        st.caption(f"Data: {dataset.reference}")
 
 
 def truth_sentence(seen: Live) -> str:
     """How many 95 % intervals hold the simulated truth, raw and pooled; empty without truth."""
     if seen.dataset.truth is None or seen.posterior is None:
         return ""
+    if seen.posterior not in _SAID:
+        _SAID[seen.posterior] = _counted(seen, seen.posterior, seen.dataset.truth)
+    return _SAID[seen.posterior]
+
+
+def _counted(seen: Live, posterior: ExactPosterior, known: Mapping[str, float]) -> str:
     structure = seen.spec.structure
-    truth = np.array([seen.dataset.truth[f"theta[{label}]"] for label in structure.units])
-    low, high = seen.posterior.quantiles((0.025, 0.975))[seen.posterior.theta].T
+    truth = np.array([known[f"theta[{label}]"] for label in structure.units])
+    low, high = posterior.quantiles((0.025, 0.975))[posterior.theta].T
     pooled = int(((low <= truth) & (truth <= high)).sum())
     raw = int((np.abs(structure.effect - truth) <= ndtri(0.975) * structure.se).sum())
     return (

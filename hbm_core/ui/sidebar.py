@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios
 from hbm_core.store.study import SIMULATED, Study
@@ -21,7 +22,7 @@ def draw(study: Study) -> None:
     _choice("Data set", "dataset", datasets, study.dataset)
     if study.dataset == SIMULATED:
         _simulator(study)
-    models = {id: id.replace("_", " ") for id in found.models if _applies(study, id)}
+    models = {id: id.replace("_", " ") for id in _applicable(study)}
     models[study.model] = fits.title_of(study)
     _choice("Model", "model", models, study.model, help=study.declared.summary)
     st.caption(study.declared.label)
@@ -33,20 +34,29 @@ def draw(study: Study) -> None:
     fits.panel(study)
     left, right = st.columns(2)
     with left:
-        copy_link(study.query)
+        copy_link(session.address(study))
     right.button("Reset", on_click=session.reset, width="stretch")
 
 
-def _applies(study: Study, model: str) -> bool:
-    """Whether a model can be built for the study's data: `covariates` needs a moderator."""
-    if model == study.model:
-        return True
-    changed = study.change(model=model)
-    try:
-        changed.spec(changed.data(session.uploads))
-    except ValueError:
-        return False
-    return True
+def _applicable(study: Study) -> tuple[str, ...]:
+    """Models that can be built for the study's data: `covariates` needs a moderator."""
+    dataset = study.data(session.uploads)
+    found = _buildable(study.scenario, dataset.digest, study.covariates, study, dataset)
+    return tuple(id for id in find_scenario(study.scenario).models if id in found or id == study.model)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _buildable(
+    scenario: str, data: str, covariates: tuple[str, ...], _study: Study, _dataset: Dataset
+) -> frozenset[str]:
+    found = set()
+    for id in find_scenario(scenario).models:
+        try:
+            _study.change(model=id).spec(_dataset)
+        except ValueError:
+            continue
+        found.add(id)
+    return frozenset(found)
 
 
 def _choice(label: str, field: str, options: dict[str, str], current: str, help: str | None = None) -> None:

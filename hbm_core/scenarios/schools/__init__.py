@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,11 @@ from hbm_core.scenarios.schools.simulator import KNOBS, simulate
 MOST_UNITS = 100_000
 _UNIT_ALIASES = ("study", "school", "trial", "site", "name", "label", "id")
 _SE_ALIASES = ("s", "sei", "sigma", "std_err", "std_error", "standard_error", "stderr")
+
+
+@cache
+def _labels() -> Mapping[str, str]:
+    return MappingProxyType({name: build().label for name, build in BUILT_IN.items()})
 
 
 class Schools(Scenario):
@@ -69,7 +75,7 @@ class Schools(Scenario):
     @property
     def datasets(self) -> Mapping[str, str]:
         """Built-in data sets: name to label."""
-        return {name: build().label for name, build in BUILT_IN.items()}
+        return _labels()
 
     def dataset(self, name: str) -> Dataset:
         """One built-in data set; InputError for an unknown name."""

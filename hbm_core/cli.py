@@ -75,6 +75,8 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
         name, sign, value = text.partition("=")
         if not sign or not name.strip():
             raise InputError(option, "NAME=value", repr(text))
+        if name.strip() in found:
+            raise InputError(option, "every name once", f"{name.strip()} twice")
         found[name.strip()] = value.strip()
     return found
 

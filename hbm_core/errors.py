@@ -19,7 +19,10 @@ class InputError(ValueError):
     """
 
     def __init__(self, subject: str, expected: str, got: object, hint: str = "") -> None:
-        shown = str(got)
+        try:
+            shown = str(got)
+        except ValueError:  # Python writes no whole number of more than 4,300 digits.
+            shown = f"a {type(got).__name__} of too many digits"
         self.subject, self.expected, self.hint = subject, expected, hint
         self.got = shown if len(shown) <= 80 else shown[:77] + "…"
         text = f"{subject}: expected {expected}, got {self.got}."

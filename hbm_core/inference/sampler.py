@@ -44,12 +44,12 @@ class Sampler:
             value = getattr(self, name)
             whole = name != "target_accept"
             try:
-                number = float(value)
-            except (TypeError, ValueError):
+                number = float("nan") if isinstance(value, bool) else float(value)
+            except (TypeError, ValueError, OverflowError):
                 number = float("nan")
             if not lower <= number <= upper or (whole and number != int(number)):
                 kind = "a whole number" if whole else "a number"
-                raise InputError(f"sampler setting {name}", f"{kind} from {lower:g} to {upper:g}", value)
+                raise InputError(f"sampler setting {name}", f"{kind} from {lower:,} to {upper:,}", value)
             object.__setattr__(self, name, int(number) if whole else number)
 
     def as_dict(self) -> dict[str, Any]:

@@ -13,6 +13,18 @@ from hbm_core.errors import InputError
 from hbm_core.models.families import FAMILIES, Family
 
 _CALL = re.compile(r"\s*([A-Za-z]\w*)\s*\(([^()]*)\)\s*")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf|nan", re.ASCII | re.IGNORECASE)
+
+
+def read_number(text: str) -> float:
+    """A number as links, commands and requests write it: ASCII digits, a point, an exponent; ValueError else.
+
+    >>> read_number(" -1.5e3 ")
+    -1500.0
+    """
+    if not _NUMBER.fullmatch(text.strip()):
+        raise ValueError(text)
+    return float(text)
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Prior:
             if name not in names or name in values:
                 raise InputError(f"prior {family}", f"the numbers {', '.join(names) or '(none)'}", name)
             try:
-                values[name] = float(value)
+                values[name] = read_number(value)
             except ValueError:
                 raise InputError(f"prior {family}, {name}", "a number", repr(value.strip())) from None
         return cls(family, tuple(values[name] for name in names if name in values))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset
-from hbm_core.models.prior import Prior
+from hbm_core.models.prior import Prior, read_number
 from hbm_core.models.structure import ModelSpec
 
 
@@ -47,9 +47,9 @@ class Knob:
                 raise InputError(subject, "one of " + ", ".join(self.choices), repr(value))
             return str(value)
         try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise InputError(subject, "a number", repr(value)) from None
+            number = read_number(value) if isinstance(value, str) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(subject, "a number", value) from None
         if not (np.isfinite(number) and self.lower <= number <= self.upper):
             raise InputError(subject, f"a number from {self.lower:g} to {self.upper:g}", value)
         if self.integer and number != int(number):

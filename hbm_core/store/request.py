@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
@@ -22,6 +22,8 @@ from hbm_core.scenarios import scenario
 SCHEMA_VERSION = 1
 ENGINES = ("nuts", "exact")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+#: Characters of a text and entries of a mapping or list in a request: far above what any model has.
+_LONGEST, _MOST = 400, 1000
 
 
 @cache
@@ -87,10 +89,16 @@ class FitRequest:
     versions: Mapping[str, str] = field(default_factory=engine_versions)
 
     def __post_init__(self) -> None:
-        if not _DIGEST.fullmatch(self.data):
+        if not (isinstance(self.data, str) and _DIGEST.fullmatch(self.data)):
             raise InputError("data digest", "64 hexadecimal digits", self.data)
         if self.engine not in ENGINES:
             raise InputError("engine", "one of " + ", ".join(ENGINES), repr(self.engine))
+        for name in ("scenario", "model", "parameterization"):
+            _text(name, getattr(self, name))
+        for name in ("model_version", "schema"):
+            _count(name, getattr(self, name))
+        for name, value in self.constants.items():
+            _finite(f"constants, {name}", value)
         for name in ("priors", "constants", "versions"):
             ordered = dict(sorted(getattr(self, name).items()))
             object.__setattr__(self, name, MappingProxyType(ordered))
@@ -115,11 +123,33 @@ class FitRequest:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> FitRequest:
-        """Inverse of `as_dict`."""
-        given = dict(value)
-        given["priors"] = {name: Prior.parse(text) for name, text in given["priors"].items()}
-        given["covariates"] = tuple(given["covariates"])
-        given["sampler"] = Sampler(**given["sampler"])
+        """Inverse of `as_dict`, for what anybody sends.
+
+        Raises
+        ------
+        InputError
+            A field is missing, unknown, or not of its kind; the message names it.
+        """
+        known = [declared.name for declared in fields(cls)]
+        given = _mapping("", value, known)
+        for name in ("scenario", "data", "model", "priors"):
+            if name not in given:
+                raise InputError(f"request, {name}", "a value", "none")
+        priors = _mapping("priors", given["priors"])
+        given["priors"] = {name: Prior.parse(_text(f"priors, {name}", text)) for name, text in priors.items()}
+        if "constants" in given:
+            given["constants"] = _mapping("constants", given["constants"])
+        if "covariates" in given:
+            listed = given["covariates"]
+            if not isinstance(listed, list | tuple) or len(listed) > _MOST:
+                raise InputError("request, covariates", f"a list of at most {_MOST} names", _kind(listed))
+            given["covariates"] = tuple(_text("covariates", name) for name in listed)
+        if "sampler" in given:
+            settings = _mapping("sampler", given["sampler"], [item.name for item in fields(Sampler)])
+            given["sampler"] = Sampler(**settings)
+        if "versions" in given:
+            versions = _mapping("versions", given["versions"])
+            given["versions"] = {name: _text(f"versions, {name}", text) for name, text in versions.items()}
         return cls(**given)
 
     @cached_property
@@ -141,3 +171,38 @@ class FitRequest:
             .model(self.model)
             .spec(dataset, self.priors, self.constants, self.covariates, self.parameterization)
         )
+
+
+def _kind(value: object) -> str:
+    try:
+        return f"{type(value).__name__} {value!r:.60}"
+    except ValueError:
+        return f"{type(value).__name__} of too many digits"
+
+
+def _mapping(name: str, value: object, known: Sequence[str] = ()) -> dict[str, Any]:
+    """`value` as a mapping of short names; only `known` ones where given."""
+    subject = f"request, {name}" if name else "request"
+    if not isinstance(value, Mapping) or len(value) > _MOST:
+        raise InputError(subject, f"names and values, at most {_MOST}", _kind(value))
+    for key in value:
+        _text(name or "a field's name", key)
+        if known and key not in known:
+            raise InputError(subject, "the fields " + ", ".join(known), repr(key))
+    return dict(value)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST:
+        raise InputError(f"request, {name}", f"a text of 1 to {_LONGEST} characters", _kind(value))
+    return value
+
+
+def _count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise InputError(f"request, {name}", "a whole number from 0", _kind(value))
+
+
+def _finite(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise InputError(f"request, {name}", "a finite number", _kind(value))

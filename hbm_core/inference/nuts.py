@@ -16,17 +16,9 @@ import numpy as np
 import xarray as xr
 
 from hbm_core.errors import FitError
-from hbm_core.inference.marginal import draw_effects, effective_scale, unit_log_likelihood
+from hbm_core.inference.recipes import recipe
+from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.inference.sampler import ChainProgress, Progress, Sampler
-from hbm_core.models.prior import Prior
-from hbm_core.models.pymc_model import (
-    build,
-    data_share,
-    data_values,
-    moment_tau,
-    samples_effects,
-    structure_key,
-)
 from hbm_core.models.structure import ModelSpec
 
 CORES = 2
@@ -69,20 +61,21 @@ class CompileCache:
         return len(self._compiled)
 
     def __contains__(self, spec: ModelSpec) -> bool:
-        return structure_key(spec) in self._compiled
+        return recipe(spec).key(spec) in self._compiled
 
     def get(self, spec: ModelSpec) -> Any:
         """The compiled model of `spec`'s structure holding `spec`'s numbers and starting points."""
         import nutpie
         import pytensor
 
-        key = structure_key(spec)
+        how = recipe(spec)
+        key = how.key(spec)
         with self._lock:
             if key not in self._compiled:
                 # Under fastmath the last bit depends on whether numba's disk cache was warm, and chains
                 # amplify it to other draws: a seed would not reproduce its fit.
                 with pytensor.config.change_flags(numba__fastmath=False):
-                    self._compiled[key] = nutpie.compile_pymc_model(build(spec))
+                    self._compiled[key] = nutpie.compile_pymc_model(how.build(spec))
                 self.compilations += 1
                 while len(self._compiled) > self.limit:
                     self._compiled.popitem(last=False)
@@ -90,9 +83,7 @@ class CompileCache:
             compiled = self._compiled[key]
         # The compiled starting point belongs to whichever model was compiled first: draws would depend on
         # the history of the process.
-        return replace(
-            compiled.with_data(**data_values(spec)), initial_point_func=_starting_point(spec, compiled)
-        )
+        return replace(compiled.with_data(**how.data(spec)), initial_point_func=how.start(spec, compiled))
 
 
 def warm(cache: CompileCache, specs: Iterable[ModelSpec]) -> None:
@@ -134,9 +125,9 @@ def sample(
     Returns
     -------
     xarray.DataTree
-        ``posterior`` (``mu``, ``tau``, ``beta`` (column), ``nu``, ``tau_star``, ``theta`` (unit), as far as
-        the model has them), ``sample_stats``, ``log_likelihood`` (``y`` (unit), θ integrated out; absent
-        without pooling under a flat prior), ``observed_data``, ``constant_data``. Attributes: ``partial``
+        ``posterior`` (the variables of the structure's `Recipe`), ``sample_stats``, ``log_likelihood``
+        (``y`` (unit), the unit's effect integrated out; absent without pooling under a flat prior),
+        ``observed_data``, ``constant_data``. Attributes: ``partial``
         (1 if it was stopped), ``stopped`` (why, or ""), ``timing_compile``, ``timing_sample``,
         ``timing_total`` (seconds), ``versions`` and ``sampler`` (JSON), ``parameterization``.
 
@@ -161,12 +152,8 @@ def sample(
 
     draws = _rectangle(chains)
     _refuse_useless(draws, spec, stopped)
-    posterior = _posterior(spec, draws, sampler.seed)
-    tree = _tree(spec, draws, posterior)
-    if (values := unit_log_likelihood(spec, _flat(posterior))) is not None:
-        shape = next(iter(posterior.values())).shape[:2]
-        likelihood = _dataset(spec, {"y": values.reshape(*shape, -1)}, {"y": ("unit",)})
-        tree["log_likelihood"] = xr.DataTree(likelihood)
+    statistics = {name: draws[name] for name in _STATISTICS.values() if name in draws}
+    tree = result_tree(spec, recipe(spec).complete(spec, draws, sampler.seed), statistics)
     tree.attrs.update(
         partial=int(bool(stopped)),
         stopped=stopped,
@@ -236,8 +223,9 @@ class _Run:
                     shown = now
                     draws = _rectangle(self._chains(running.inspect()))
                     if draws:
-                        posterior = _posterior(self.spec, draws, self.sampler.seed)
-                        partial = _tree(self.spec, draws, posterior)
+                        posterior = recipe(self.spec).complete(self.spec, draws, self.sampler.seed)
+                        statistics = {name: draws[name] for name in _STATISTICS.values() if name in draws}
+                        partial = result_tree(self.spec, posterior, statistics, likelihood=False)
                         partial.attrs.update(partial=1, stopped="still running")
                         self.on_partial(partial)
         except BaseException:
@@ -304,117 +292,9 @@ def _rectangle(chains: list[_Chain]) -> dict[str, np.ndarray]:
     return {name: np.stack([chains[place][name][:length] for place in kept]) for name in chains[kept[0]]}
 
 
-def _posterior(spec: ModelSpec, draws: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """The model's own parameters, in order, θ and τ* completed: arrays (chain, draw, …)."""
-    structure = spec.structure
-    posterior = {name: draws[name] for name in structure.parameters}
-    if structure.pooling == "none":
-        return posterior
-    if structure.pooling == "partial" and structure.scale == "adaptive":
-        posterior["tau_star"] = effective_scale(posterior["tau"], spec.constants)
-    if samples_effects(spec):
-        posterior["theta"] = draws["theta"]
-    else:
-        # A stream of its own: nutpie's chains use the seed itself.
-        rng = np.random.default_rng([seed, 1])
-        effects = draw_effects(spec, _flat(posterior), rng)
-        posterior["theta"] = effects.reshape(*posterior["mu"].shape, -1)
-    return posterior
-
-
-def _flat(posterior: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: values.reshape(-1, *values.shape[2:]) for name, values in posterior.items()}
-
-
-def _dataset(
-    spec: ModelSpec, arrays: Mapping[str, np.ndarray], dims: Mapping[str, tuple[str, ...]]
-) -> xr.Dataset:
-    coords = {"unit": list(spec.structure.units), "column": list(spec.structure.columns)}
-    found = {name: (("chain", "draw", *dims.get(name, ())), values) for name, values in arrays.items()}
-    shape = next(iter(arrays.values())).shape
-    used = {dim for entry in dims.items() for dim in entry[1] if entry[0] in arrays}
-    index = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
-    return xr.Dataset(found, coords=index | {dim: coords[dim] for dim in sorted(used)})
-
-
-def _tree(
-    spec: ModelSpec, draws: Mapping[str, np.ndarray], posterior: Mapping[str, np.ndarray]
-) -> xr.DataTree:
-    structure = spec.structure
-    statistics = {name: draws[name] for name in _STATISTICS.values() if name in draws}
-    unit = {"unit": list(structure.units)}
-    constant: dict[str, Any] = {"se": ("unit", structure.se)}
-    if structure.columns:
-        constant["design"] = (("unit", "column"), structure.design)
-        constant_coords: dict[str, Any] = unit | {"column": list(structure.columns)}
-    else:
-        constant_coords = unit
-    return xr.DataTree.from_dict(
-        {
-            "posterior": _dataset(spec, posterior, {"theta": ("unit",), "beta": ("column",)}),
-            "sample_stats": _dataset(spec, statistics, {}),
-            "observed_data": xr.Dataset({"y": ("unit", structure.effect)}, coords=unit),
-            "constant_data": xr.Dataset(constant, coords=constant_coords),
-        }
-    )
-
-
-def _starting_point(spec: ModelSpec, compiled: Any) -> Callable[[Any], np.ndarray]:
-    """A function from a seed to a start in the sampler's coordinates, from these data and priors alone.
-
-    Hyperparameters start near moment estimates, drawn into the middle 90 % of their priors, each with a
-    jitter on its own scale, so that a change of units changes nothing.
-    """
-    structure = spec.structure
-    names, _, shapes = compiled.shape_info
-    y, s = structure.effect, structure.se
-    precision = 1 / s**2
-    tau = max(moment_tau(structure), 0.5 * structure.typical_se)
-    centre = {"mu": float(precision @ y / precision.sum()), "tau": tau, "beta": 0.0, "nu": 10.0, "theta": y}
-    width = {"mu": 1 / np.sqrt(precision.sum()), "beta": tau, "theta": s}
-    plain = {}
-    for name, prior in spec.priors.items():
-        value = np.asarray(centre[name], dtype=float)
-        plain[name] = np.clip(value, *prior.distribution.ppf([0.05, 0.95])) if prior.proper else value
-    share = data_share(structure)
-
-    def start(seed: Any) -> np.ndarray:
-        rng = np.random.default_rng(seed)
-        parts = []
-        for name, shape in zip(names, shapes, strict=True):
-            jitter = rng.uniform(-1, 1, size=tuple(int(length) for length in shape))
-            parameter = name.removesuffix("_log__").removesuffix("_interval__")
-            if parameter in spec.priors and name != parameter:
-                parts.append(_unconstrained(name, spec.priors[parameter], plain[parameter]) + jitter)
-            elif parameter in spec.priors:
-                parts.append(plain[parameter] + width[parameter] * jitter)
-            elif name == "theta":
-                parts.append(plain["mu"] + 0.5 * (y - plain["mu"]) + 0.5 * tau * jitter)
-            elif name == "theta_tilde":
-                parts.append(share * plain["mu"] + plain["tau"] ** share * jitter)
-            else:
-                parts.append(jitter)
-            if sum(part.size for part in parts) >= compiled.n_dim:
-                break
-        return np.concatenate([np.ravel(part) for part in parts])
-
-    return start
-
-
-def _unconstrained(name: str, prior: Prior, value: np.ndarray) -> np.ndarray:
-    """PyMC's log or interval transform of a parameter's value."""
-    if name.endswith("_interval__"):
-        lower, upper = prior.support
-        return np.log(value - lower) - np.log(upper - value)
-    return np.log(value)
-
-
 def _no_start(spec: ModelSpec, error: Exception) -> str:
     """Say in words which terms of the log posterior are not finite where chains start."""
-    structure = spec.structure
-    with np.errstate(all="ignore"):
-        z = (structure.effect - np.median(structure.effect)) / structure.se
-        extreme = [unit for unit, value in zip(structure.units, z, strict=True) if not abs(value) < 1e100]
+    extreme = recipe(spec).extreme(spec)
     if extreme:
         reason = f"the effects of {', '.join(extreme[:5])} lie too many standard errors from the others"
     else:

@@ -138,7 +138,7 @@ def build(spec: ModelSpec) -> pm.Model:
 
         def variable(name: str, **kwargs: Any) -> Any:
             positive = name in structure.positive
-            return _variable(pm, name, spec.priors[name], data.get(f"prior_{name}"), positive, **kwargs)
+            return random_variable(name, spec.priors[name], data.get(f"prior_{name}"), positive, **kwargs)
 
         def observe(mean: Any, sd: Any) -> None:
             kwargs: dict[str, Any] = {"mu": mean, "sigma": sd, "observed": data["effect"], "dims": "unit"}
@@ -190,8 +190,13 @@ def build(spec: ModelSpec) -> pm.Model:
     return model
 
 
-def _variable(pm: Any, name: str, prior: Prior, numbers: Any, positive: bool, **kwargs: Any) -> Any:
-    """A random variable of `prior`'s family whose numbers are read from the data vector `numbers`."""
+def random_variable(name: str, prior: Prior, numbers: Any, positive: bool, **kwargs: Any) -> Any:
+    """A PyMC variable of `prior`'s family whose numbers are read from the data vector `numbers`.
+
+    To be called within a model; a flat prior on a positive parameter is flat on the positive half.
+    """
+    import pymc as pm
+
     family = "HalfFlat" if positive and not prior.proper else prior.family
     arguments = {number.name: numbers[place] for place, number in enumerate(prior.declared.numbers)}
     return getattr(pm, family)(name, **arguments, **kwargs)

@@ -15,7 +15,7 @@ import xarray as xr
 
 from hbm_core.errors import FitError, StoreError
 from hbm_core.inference.exact import solve
-from hbm_core.inference.marginal import unit_log_likelihood
+from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.inference.sampler import Progress
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.structure import ModelSpec
@@ -145,27 +145,9 @@ def exact_draws(spec: ModelSpec, chains: int, draws: int, seed: int) -> xr.DataT
     began = time.perf_counter()
     posterior = solve(spec)
     found = {name: np.asarray(values) for name, values in posterior.draws(chains * draws, seed).items()}
-    structure = spec.structure
-    coords = {"chain": np.arange(chains), "draw": np.arange(draws), "unit": list(structure.units)}
-    if structure.columns:
-        coords["column"] = list(structure.columns)
-    inner = {"theta": ("unit",), "beta": ("column",)}
-
-    def shaped(values: np.ndarray, *dims: str) -> tuple[tuple[str, ...], np.ndarray]:
-        return ("chain", "draw", *dims), values.reshape(chains, draws, *values.shape[1:])
-
-    units = {"unit": coords["unit"]}
-    groups = {
-        "posterior": xr.Dataset(
-            {name: shaped(v, *inner.get(name, ())) for name, v in found.items()}, coords
-        ),
-        "observed_data": xr.Dataset({"y": ("unit", structure.effect)}, units),
-        "constant_data": xr.Dataset({"se": ("unit", structure.se)}, units),
-    }  # fmt: skip
-    if (likelihood := unit_log_likelihood(spec, found)) is not None:
-        groups["log_likelihood"] = xr.Dataset({"y": shaped(likelihood, "unit")}, coords)
+    shaped = {name: values.reshape(chains, draws, *values.shape[1:]) for name, values in found.items()}
+    tree = result_tree(spec, shaped)
     seconds = time.perf_counter() - began
-    tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(
         partial=0, stopped="", parameterization=spec.parameterization,
         timing_compile=0.0, timing_sample=seconds, timing_total=seconds,

@@ -1,0 +1,133 @@
+"""What a sampler must know of a structure: its PyMC model, where to start, and what completes its draws."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from hbm_core.models.prior import Prior
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+Arrays = dict[str, np.ndarray]
+#: From a seed to a start in the sampler's coordinates.
+Start = Callable[[Any], np.ndarray]
+
+
+class Recipe(ABC):
+    """Everything about one structure that NUTS and the store's other engines need.
+
+    Specifications are `ModelSpec` of the recipe's own structure.
+    """
+
+    @abstractmethod
+    def dims_of(self, spec: Any) -> Mapping[str, tuple[str, ...]]:
+        """Dimensions of the posterior's variables beyond chain and draw; scalars are absent."""
+
+    @abstractmethod
+    def key(self, spec: Any) -> Hashable:
+        """What decides the compiled code: no numbers."""
+
+    @abstractmethod
+    def data(self, spec: Any) -> Arrays:
+        """Every ``pm.Data`` of the model with its value."""
+
+    @abstractmethod
+    def build(self, spec: Any) -> pm.Model:
+        """The model in PyMC."""
+
+    @abstractmethod
+    def centres(self, spec: Any) -> tuple[Arrays, Arrays]:
+        """Where parameters with a prior start, and how far a start may be from there (identity scale)."""
+
+    @abstractmethod
+    def inner_start(self, spec: Any, name: str, plain: Arrays, jitter: np.ndarray) -> np.ndarray | None:
+        """Start of a sampled variable without a prior of its own; None to take the jitter, in (−1, 1)."""
+
+    @abstractmethod
+    def complete(self, spec: Any, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:
+        """The model's own parameters in order, what was integrated out drawn from its conditional.
+
+        Parameters
+        ----------
+        spec : ModelSpec
+            The model.
+        draws : mapping of str to ndarray (chain, draw, …)
+            What the sampler moved.
+        seed : int
+            Of the fit; conditional draws take a stream of their own.
+        """
+
+    @abstractmethod
+    def coords(self, spec: Any) -> Mapping[str, Iterable[Any]]:
+        """Labels of the dimensions."""
+
+    @abstractmethod
+    def log_likelihood(self, spec: Any, draws: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Log density of each unit's data, its effect integrated out, ndarray (n, units); None without one.
+
+        The same for every parameterization. `draws` are flat: arrays (n, …).
+        """
+
+    @abstractmethod
+    def observed(self, spec: Any) -> tuple[xr.Dataset, xr.Dataset]:
+        """Groups ``observed_data`` and ``constant_data`` of a result."""
+
+    def start(self, spec: Any, compiled: Any) -> Start:
+        """A function from a seed to a start, from these data and priors alone.
+
+        Hyperparameters start near moment estimates, drawn into the middle 90 % of their priors, each with a
+        jitter on its own scale, so that a change of units changes nothing.
+
+        Parameters
+        ----------
+        spec : ModelSpec
+            The model.
+        compiled : nutpie's compiled model
+            For the names and shapes of what it moves.
+        """
+        names, _, shapes = compiled.shape_info
+        centre, width = self.centres(spec)
+        plain: Arrays = {}
+        for name, prior in spec.priors.items():
+            value = np.asarray(centre[name], dtype=float)
+            plain[name] = np.clip(value, *prior.distribution.ppf([0.05, 0.95])) if prior.proper else value
+
+        def start(seed: Any) -> np.ndarray:
+            rng = np.random.default_rng(seed)
+            parts: list[Any] = []
+            for name, shape in zip(names, shapes, strict=True):
+                jitter = rng.uniform(-1, 1, size=tuple(int(length) for length in shape))
+                parameter = name.removesuffix("_log__").removesuffix("_interval__")
+                if parameter in spec.priors and name != parameter:
+                    parts.append(_unconstrained(name, spec.priors[parameter], plain[parameter]) + jitter)
+                elif parameter in spec.priors:
+                    parts.append(plain[parameter] + width[parameter] * jitter)
+                else:
+                    found = self.inner_start(spec, name, plain, jitter)
+                    parts.append(jitter if found is None else found)
+                if sum(part.size for part in parts) >= compiled.n_dim:
+                    break
+            return np.concatenate([np.ravel(part) for part in parts])
+
+        return start
+
+    def extreme(self, spec: Any) -> list[str]:
+        """Labels of units so far from the others that no density is finite; to explain a missing start."""
+        structure = spec.structure
+        with np.errstate(all="ignore"):
+            z = (structure.effect - np.median(structure.effect)) / structure.se
+            return [unit for unit, value in zip(structure.units, z, strict=True) if not abs(value) < 1e100]
+
+
+def _unconstrained(name: str, prior: Prior, value: np.ndarray) -> np.ndarray:
+    """PyMC's log or interval transform of a parameter's value."""
+    if name.endswith("_interval__"):
+        lower, upper = prior.support
+        return np.log(value - lower) - np.log(upper - value)
+    return np.log(value)

@@ -107,27 +107,41 @@ class UploadTable:
     def may_use(self, digest: str, owner: str) -> bool:
         """Whether the data are held by `owner`, or are those of a fit that `owner` asked for."""
         now = time.time()
-        row = self.table._one("SELECT used FROM uploads WHERE digest = ? AND owner = ?", (digest, owner))
+        row = self.table._one(
+            "SELECT link, used FROM uploads WHERE digest = ? AND owner = ?", (digest, owner)
+        )
         if row is not None:
             if now - row["used"] > _USED:
-                self.table._write("UPDATE uploads SET used = ? WHERE digest = ?", (now, digest))
+                # A guest's use keeps the host's data from going by age, and nobody else's.
+                self.table._write(
+                    "UPDATE uploads SET used = ? WHERE digest = ? AND link = ?", (now, digest, row["link"])
+                )
             return True
         asked = "SELECT 1 FROM jobs JOIN interest ON job = id WHERE data = ? AND session = ? LIMIT 1"
         return self.table._one(asked, (digest, owner)) is not None
 
     def held(self, digest: str) -> bool:
-        """Whether anybody holds the data."""
-        return self.table._one("SELECT 1 FROM uploads WHERE digest = ?", (digest,)) is not None
+        """Whether the data are anybody's upload."""
+        return self.table._one("SELECT 1 FROM uploads WHERE digest = ? AND NOT guest", (digest,)) is not None
 
     def key(self, digest: str, owner: str) -> str | None:
-        """The key that a link to the data carries; None where `owner` holds none to give."""
+        """The key that `owner`'s links to the data carry; None for who may not use them.
+
+        It ends with the upload it was made for. Simulated data, which are nobody's upload, have one key.
+        """
         row = self.table._one("SELECT link FROM uploads WHERE digest = ? AND owner = ?", (digest, owner))
-        return None if row is None else self.keys.key(digest, row["link"])
+        if row is not None:
+            return self.keys.key(digest, row["link"])
+        shared = not self.held(digest) and self.may_use(digest, owner)
+        return self.keys.key(digest, "") if shared else None
 
     def open(self, digest: str, key: str, owner: str) -> bool:
         """Let `owner` use the data as a guest where `key` is that of a link to them."""
         rows = self.table._all(
-            "SELECT link, bytes FROM uploads WHERE digest = ? AND NOT guest ORDER BY created", (digest,)
+            "SELECT link, bytes FROM uploads WHERE digest = ? AND NOT guest"
+            " UNION ALL SELECT * FROM (SELECT '', 0 FROM jobs WHERE data = ? LIMIT 1)"
+            " WHERE NOT EXISTS (SELECT 1 FROM uploads WHERE digest = ? AND NOT guest)",
+            (digest, digest, digest),
         )
         # One comparison at least: an answer takes as long for data that are not here.
         tried = [(row, self.keys.fits(key, digest, row["link"])) for row in rows]
@@ -145,16 +159,21 @@ class UploadTable:
         )
         return True
 
-    def drop(self, digest: str, owner: str) -> bool:
-        """End a person's hold; True where no owner is left, so that the data go, the guests' holds too."""
+    def drop(self, digest: str, owner: str) -> tuple[str, ...]:
+        """End a person's hold, and the holds of guests who came by that person's link; whose ended."""
         with self.table._transaction() as db:
             row = db.execute(
                 "DELETE FROM uploads WHERE digest = ? AND owner = ? RETURNING guest, link", (digest, owner)
             ).fetchone()
-            if row is None or row["guest"]:
-                return False
-            db.execute("DELETE FROM uploads WHERE digest = ? AND guest AND link = ?", (digest, row["link"]))
-            return db.execute("SELECT 1 FROM uploads WHERE digest = ?", (digest,)).fetchone() is None
+            if row is None:
+                return ()
+            if row["guest"]:
+                return (owner,)
+            guests = db.execute(
+                "DELETE FROM uploads WHERE digest = ? AND guest AND link = ? RETURNING owner",
+                (digest, row["link"]),
+            ).fetchall()
+        return (owner, *(guest["owner"] for guest in guests))
 
     def old(self, before: float) -> list[Upload]:
         """Holds that were not used since `before`, in seconds since the epoch."""

@@ -8,18 +8,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import streamlit as st
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import hbm_core
 from hbm_core.errors import StoreError
+from hbm_core.store.access import is_visitor_token, visitor_token
 from hbm_core.store.settings import Settings
 from hbm_core.store.supervisor import Supervisor
 from hbm_core.ui import fits
+from hbm_core.ui.session import COOKIE
 
+#: How long a visitor is known: the longest that browsers keep a cookie.
+COOKIE_SECONDS = 400 * 86400
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
@@ -44,6 +50,45 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+
+class VisitorCookie:
+    """Gives a browser without one the cookie by which its visitor's fits and uploads are found again.
+
+    The cookie cannot be read by scripts, is not sent along by other sites' forms, and travels only encrypted
+    where the page came so.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; a page's answer brings the cookie where it was absent or malformed."""
+        if scope["type"] != "http" or is_visitor_token(HTTPConnection(scope).cookies.get(COOKIE)):
+            await self.app(scope, receive, send)
+            return
+
+        async def with_cookie(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=list(message.get("headers", ())))
+                if headers.get("content-type", "").startswith("text/html"):
+                    headers.append("set-cookie", visitor_cookie(scope))
+                    # A shared cache would hand one visitor's name to the next.
+                    headers["cache-control"] = "no-store"
+                    message["headers"] = headers.raw
+            await send(message)
+
+        await self.app(scope, receive, with_cookie)
+
+
+def visitor_cookie(scope: Scope) -> str:
+    """A fresh visitor's cookie, as the header says it."""
+    base = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    forwarded = Headers(scope=scope).get("x-forwarded-proto", "")
+    secure = "; Secure" if "https" in (scope.get("scheme"), forwarded.split(",")[0].strip()) else ""
+    return (
+        f"{COOKIE}={visitor_token()}; Path=/{base}; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Lax{secure}"
+    )
 
 
 def warm_up() -> None:
@@ -84,4 +129,4 @@ async def health(request: Request) -> JSONResponse:
 
 
 ROUTES = [Route("/api/health", health)]
-MIDDLEWARE = [Middleware(SecurityHeaders)]
+MIDDLEWARE = [Middleware(SecurityHeaders), Middleware(VisitorCookie)]

@@ -12,8 +12,8 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.store.access import is_visitor_token, owner_name, visitor_token
 from hbm_core.store.study import Study
 
-#: The cookie that tells one visitor's browser from another's.
-COOKIE = "hbm_visitor"
+#: The cookie that tells one visitor's browser from another's, and a link's parameter that opens private data.
+COOKIE, KEY = "hbm_visitor", "key"
 
 _STUDY, _WRITTEN, _NOTICE, _TOKEN = "study", "study_written_query", "study_notice", "session_token"
 _SOUND, _RESETS = "study_last_sound", "study_resets"
@@ -25,19 +25,50 @@ def study() -> Study:
     if _STUDY not in st.session_state or (query and query != st.session_state.get(_WRITTEN)):
         try:
             opened = Study.from_query(query) if query else Study.default()
+            _admit(opened, query.get(KEY, ""))
             opened.spec(opened.data(uploads))
-        except InputError as problem:
+        except (InputError, StoreError) as problem:
             opened = Study.default()
             notify(f"This link could not be opened as it is, so you see the default study. {problem}")
         st.session_state[_STUDY] = opened
+    current: Study = st.session_state[_STUDY]
+    if current.uploaded and not _usable(current):
+        st.session_state[_STUDY] = Study.default(current.scenario)
+        notify("The data of this study are no longer kept, so you see the default study.")
     return st.session_state[_STUDY]
+
+
+def _admit(opened: Study, key: str) -> None:
+    """Let the visitor use what a link's key opens. Whether there are such data is not told without it."""
+    from hbm_core.ui.fits import engine
+
+    if opened.uploaded and key and not engine().may_use(opened.dataset, owner()):
+        engine().open_link(opened.dataset, key, owner())
+
+
+def _usable(current: Study) -> bool:
+    try:
+        return uploads(current.dataset) is not None
+    except StoreError:
+        return False
+
+
+def address(current: Study) -> dict[str, str]:
+    """URL parameters that reopen the study, for whoever opens them: with the key to uploaded data."""
+    from hbm_core.ui.fits import engine
+
+    if not current.uploaded:
+        return current.query
+    key = engine().link_key(current.dataset, owner())
+    return current.query | ({KEY: key} if key else {})
 
 
 def mirror(current: Study) -> None:
     """Write the study into the address, so that copying it reopens exactly this."""
-    if dict(st.query_params) != current.query:
-        st.query_params.from_dict(current.query)
-    st.session_state[_WRITTEN] = current.query
+    written = address(current)
+    if dict(st.query_params) != written:
+        st.query_params.from_dict(written)
+    st.session_state[_WRITTEN] = written
 
 
 def change(**changes: Any) -> bool:
@@ -110,7 +141,20 @@ def uploads(digest: str) -> bytes | None:
     """Arrow bytes of an uploaded data set, by digest; None where this visitor may not use it."""
     from hbm_core.ui.fits import engine
 
-    return engine().uploaded(digest) if engine().may_use(digest, owner()) else None
+    return _kept(digest) if engine().may_use(digest, owner()) else None
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _kept(digest: str) -> bytes | None:
+    # One object for all: who parses it can tell that it is the same.
+    from hbm_core.ui.fits import engine
+
+    return engine().uploaded(digest)
+
+
+def forget(digest: str) -> None:
+    """Drop what memory holds of data that were deleted."""
+    _kept.clear(digest)
 
 
 def keep_upload(dataset: Dataset, label: str = "") -> bool:
@@ -130,4 +174,5 @@ def keep_upload(dataset: Dataset, label: str = "") -> bool:
     except (InputError, StoreError) as problem:
         notify(str(problem))
         return False
+    _kept.clear(digest)
     return change(dataset=digest)

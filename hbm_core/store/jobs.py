@@ -1,19 +1,24 @@
 """The job table: one SQLite file (WAL) that says what is asked for, by whom, and where it stands.
 
 It is the single source of truth. Every change is one short transaction; a worker's every write names the
-worker, so that one that lost its job cannot touch it any more.
+worker, so that one that lost its job cannot touch it any more. Every row of `jobs` is sealed: a digest over
+all its columns is renewed by a trigger of our own connections, only where the earlier one was right, so that
+whatever else changes a row is found out when it is read.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -199,33 +204,50 @@ class DamagedRow(StoreError):
     """A row of the job table is not what was written."""
 
 
+class DamagedTable(StoreError):
+    """The file of the job table is not what was written."""
+
+
 class JobTable:
     """The table in the file `path`, made where absent; one object serves all threads of a process.
+
+    Readers never wait for a writer. A file that cannot be written is read from a copy. A file that was
+    replaced by another is followed.
 
     Parameters
     ----------
     path : Path
         SQLite file.
     patience : float
-        Seconds to wait for another process's transaction before giving up.
+        Seconds to wait for another process's transaction before giving up, and for another thread's.
+
+    Attributes
+    ----------
+    read_only : bool
+        Whether the file can only be read.
+    epoch : int
+        How often the file was opened: grows when another took its place.
 
     Raises
     ------
+    DamagedTable
+        The file is damaged.
     StoreError
-        The file is damaged, locked for longer than `patience`, or cannot be written.
+        It is locked for longer than `patience`, or cannot be made.
     """
 
     def __init__(self, path: Path, patience: float = 5.0) -> None:
-        self.path, self.patience = path, patience
-        self._lock = threading.RLock()
+        self.path, self.patience, self.epoch = path, patience, 0
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._held: list[Any] = []
+        self._closer = weakref.finalize(self, _release, self._held)
         with _plain_words(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = _open(path, patience)
-        self._closer = weakref.finalize(self, self._db.close)
+            self._attach()
 
     def close(self) -> None:
         """Release the file."""
-        with self._lock:
+        with self._writing, self._reading:
             self._closer()
 
     def __enter__(self) -> JobTable:
@@ -256,7 +278,6 @@ class JobTable:
             now,
             now,
             now,
-            _seal(ask, now),
         )
         with self._transaction() as db:
             waiting = db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()[0]
@@ -268,7 +289,7 @@ class JobTable:
             changed = db.execute(
                 "INSERT INTO jobs"
                 " (id, task, request, data, public, label, state, created, queued, updated, used, seal)"
-                " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?, ?, ?, '')"
                 " ON CONFLICT (id) DO UPDATE SET state = 'queued', attempts = 0, error = NULL, partial = 0,"
                 f" finished = NULL, queued = excluded.queued, updated = excluded.updated, {_FREE}"
                 " WHERE state IN ('failed', 'cancelled')",
@@ -314,6 +335,10 @@ class JobTable:
             )
         return [_job(row) for row in rows if _sound(row)]
 
+    def ids(self) -> set[str]:
+        """Ids of all jobs, damaged or not."""
+        return {str(row["id"]) for row in self._all("SELECT id FROM jobs", ())}
+
     def position(self, id: str) -> int | None:
         """Place in the queue, 1 for the next to run; None for a job that does not wait."""
         row = self._one(
@@ -356,6 +381,13 @@ class JobTable:
         """Delete a row whatever it says: for rows that are damaged."""
         self._write("DELETE FROM jobs WHERE id = ?", (id,))
 
+    def drop_damaged(self) -> None:
+        """Delete every row that is not what was written, whatever it says its id is."""
+        with self._transaction() as db:
+            for row in db.execute("SELECT rowid AS place, * FROM jobs").fetchall():
+                if not _sound(row):
+                    db.execute("DELETE FROM jobs WHERE rowid = ?", (row["place"],))
+
     def lost(self, id: str, reason: str) -> None:
         """Note that the result of a finished job is gone or damaged, so that asking again fits anew."""
         self._write(
@@ -365,15 +397,33 @@ class JobTable:
         )
 
     def adopt(self, ask: Ask, created: float, size: int, partial: bool) -> None:
-        """Enter a result found on disk as done, where the table does not know it."""
-        self._write(
-            "INSERT INTO jobs (id, task, request, data, public, label, state, bytes, partial,"
-            " created, queued, updated, finished, used, seal)"
-            " VALUES (?, ?, ?, ?, ?, ?, 'done', ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-            (ask.id, ask.task, ask.request, ask.data, ask.public, ask.label, size, partial)
-            + (created,) * 5
-            + (_seal(ask, created),),
-        )
+        """Enter a result found on disk as done, where the table does not know it or its row is damaged.
+
+        Whose interest it is stays as it was.
+        """
+        values = (
+            ask.task, ask.request, ask.data, ask.public, ask.label, "done", size, partial, *(created,) * 5
+        )  # fmt: skip
+        with self._transaction() as db:
+            row = db.execute("SELECT * FROM jobs WHERE id = ?", (ask.id,)).fetchone()
+            if row is not None and _sound(row):
+                return
+            if row is None:
+                db.execute(
+                    "INSERT INTO jobs (task, request, data, public, label, state, bytes, partial,"
+                    " created, queued, updated, finished, used, id, seal)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '')",
+                    (*values, ask.id),
+                )
+                return
+            db.execute(
+                "UPDATE jobs SET task = ?, request = ?, data = ?, public = ?, label = ?, state = ?,"
+                " bytes = ?, partial = ?, created = ?, queued = ?, updated = ?, finished = ?, used = ?,"
+                f" attempts = 0, error = NULL, pinned = 0, started = NULL, {_FREE} WHERE id = ?",
+                (*values, ask.id),
+            )
+            written = db.execute("SELECT * FROM jobs WHERE id = ?", (ask.id,)).fetchone()
+            db.execute("UPDATE jobs SET seal = ? WHERE id = ?", (_seal(dict(written)), ask.id))
 
     # What workers do --------------------------------------------------------------------------------------
 
@@ -408,9 +458,12 @@ class JobTable:
                 "UPDATE jobs SET state = 'running', worker = ?, lease = ?, attempts = attempts + 1,"
                 " started = ?, updated = ?, progress = NULL, cancel = NULL, error = NULL"
                 " WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND id = coalesce(?, id)"
-                " ORDER BY queued, id LIMIT 1) RETURNING *",
+                " ORDER BY queued, id LIMIT 1) RETURNING id",
                 (worker, now + lease, now, now, only),
             ).fetchone()
+            if row is not None:
+                # Read again: what an update returns is older than what its trigger wrote.
+                row = db.execute("SELECT * FROM jobs WHERE id = ?", (row["id"],)).fetchone()
         if row is not None and not _sound(row):
             self.drop(row["id"])
             return None
@@ -485,6 +538,8 @@ class JobTable:
         now = time.time()
         found = []
         for row in self._all("SELECT * FROM jobs WHERE state = 'running'", ()):
+            if not _sound(row):
+                continue
             job = _job(row)
             compiling = job.progress is None or job.progress.stage == "compiling"
             patience = cancel_seconds * (10 if compiling else 1)
@@ -516,59 +571,225 @@ class JobTable:
 
     def problems(self) -> list[str]:
         """What SQLite's integrity check finds wrong, and the ids of rows whose seal does not fit."""
-        with _plain_words(self.path), self._lock:
-            found = [row[0] for row in self._db.execute("PRAGMA integrity_check")]
-        broken = [row["id"] for row in self._all("SELECT * FROM jobs", ()) if not _sound(row)]
-        return [text for text in found if text != "ok"] + [f"row {id} is damaged" for id in broken]
+        return self.faults() + [f"row {id} is damaged" for id in self.damaged()]
+
+    def faults(self) -> list[str]:
+        """What SQLite's integrity check finds wrong with the file."""
+        found = [str(row[0]) for row in self._all("PRAGMA integrity_check", ())]
+        return [text for text in found if text != "ok"]
+
+    def damaged(self) -> list[str]:
+        """Ids of rows that are not what was written."""
+        return [str(row["id"]) for row in self._all("SELECT * FROM jobs", ()) if not _sound(row)]
+
+    def salvage(self, path: Path) -> None:
+        """Take over from a damaged file what can still be read and is what was written."""
+        db = sqlite3.connect(path, isolation_level=None)
+        db.row_factory, db.text_factory = sqlite3.Row, _text
+        try:
+            for table, order in _KEYS.items():
+                for direction in ("", " DESC"):
+                    # Both ways: a broken page in the middle hides what lies behind it.
+                    found = []
+                    with suppress(sqlite3.Error):
+                        for row in db.execute(f"SELECT * FROM {table} ORDER BY {order}{direction}"):
+                            found.append(dict(row))
+                    self._enter(table, [row for row in found if table != "jobs" or _sound(row)])
+        finally:
+            db.close()
+
+    def _enter(self, table: str, rows: list[dict[str, Any]]) -> None:
+        with self._transaction() as db:
+            names = [row["name"] for row in db.execute(f"PRAGMA table_info({table})")]
+            for row in rows:
+                given = {name: row[name] for name in names if name in row}
+                marks = ", ".join("?" * len(given))
+                # Interest in a job that was lost goes with it.
+                with suppress(sqlite3.IntegrityError):
+                    db.execute(
+                        f"INSERT OR IGNORE INTO {table} ({', '.join(given)}) VALUES ({marks})",
+                        tuple(given.values()),
+                    )
 
     # ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         # IMMEDIATE: whoever begins may also commit, so that waiting happens here and nowhere else.
-        with _plain_words(self.path), self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            finally:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+        with _plain_words(self.path):
+            self._follow(writing=True)
+            with self._turn(self._writing):
+                db = self._writer
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                    db.execute("COMMIT")
+                finally:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> int:
         with self._transaction() as db:
             return db.execute(statement, values).rowcount
 
     def _one(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Row | None:
-        with _plain_words(self.path), self._lock:
-            return self._db.execute(statement, values).fetchone()
+        with _plain_words(self.path):
+            self._follow()
+            with self._turn(self._reading):
+                return self._reader.execute(statement, values).fetchone()
 
     def _all(self, statement: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
-        with _plain_words(self.path), self._lock:
-            return self._db.execute(statement, values).fetchall()
+        with _plain_words(self.path):
+            self._follow()
+            with self._turn(self._reading):
+                return self._reader.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _turn(self, lock: threading.Lock) -> Iterator[None]:
+        if not lock.acquire(timeout=self.patience):
+            raise sqlite3.OperationalError("locked by another thread")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _follow(self, writing: bool = False) -> None:
+        """Open the file anew where another took its place, or where it may be writable by now."""
+        if _identity(self.path) == self._file and not (writing and self.read_only):
+            return
+        with self._turn(self._writing), self._turn(self._reading):
+            if self._closer.alive and (_identity(self.path) != self._file or (writing and self.read_only)):
+                self._attach()
+
+    def _attach(self) -> None:
+        held: list[Any] = []
+        try:
+            writer, reader = _open(self.path, self.patience)
+            read_only = False
+        except sqlite3.OperationalError as error:
+            if not _refused(str(error)) or not self.path.is_file():
+                raise
+            folder = tempfile.TemporaryDirectory(prefix="hbm-table-", ignore_cleanup_errors=True)
+            held.append(folder)
+            writer, reader = _open(_copied(self.path, Path(folder.name)), self.patience)
+            writer.execute("PRAGMA query_only = ON")
+            read_only = True
+        _release(self._held)
+        self._held.extend([*held, writer, reader])
+        self._writer, self._reader, self.read_only = writer, reader, read_only
+        self._file = _identity(self.path)
+        self.epoch += 1
 
 
-def _open(path: Path, patience: float) -> sqlite3.Connection:
+#: Tables worth saving from a damaged file, in the order in which they refer to each other, with their keys.
+_KEYS = {"jobs": "rowid", "interest": "job, session", "notes": "job, session", "uploads": "digest, owner"}
+
+
+def _release(held: list[Any]) -> None:
+    for thing in reversed(held):
+        thing.cleanup() if isinstance(thing, tempfile.TemporaryDirectory) else thing.close()
+    held.clear()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    for ending in ("", "-wal"):
+        if (part := path.with_name(path.name + ending)).exists():
+            shutil.copyfile(part, folder / part.name)
+    return folder / path.name
+
+
+def _connection(path: Path, patience: float) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+    db.row_factory, db.text_factory = sqlite3.Row, _text
+    return db
+
+
+def _text(content: bytes) -> str:
+    # Damaged text must reach the check of its row, not end in an error of the driver.
+    return content.decode("utf-8", "replace")
+
+
+@contextmanager
+def held(path: Path, exclusive: bool = False) -> Iterator[None]:
+    """Keep a job table's file from being replaced while it is opened, and the other way round.
+
+    Without this, a write-ahead log of one file could be taken for that of another.
+    """
+    try:
+        lock = path.with_name(path.name + ".lock").open("w")
+    except OSError:
+        # Where no lock can be made, no file can be replaced.
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+
+
+def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     # The switch to WAL does not wait for others by itself, so that a crowd's first opening needs this loop.
     until = time.monotonic() + patience
     while True:
-        db = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
-        try:
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("PRAGMA foreign_keys = ON")
-            db.executescript(_SCHEMA)
-        except sqlite3.OperationalError as error:
-            db.close()
-            if "locked" not in str(error) or time.monotonic() > until:
+        with held(path):
+            db = _connection(path, patience)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")
+                db.execute("PRAGMA foreign_keys = ON")
+                db.execute("PRAGMA temp_store = MEMORY")
+                db.executescript(_SCHEMA)
+                _seal_rows(db)
+                reader = _connection(path, patience)
+                reader.execute("PRAGMA query_only = ON")
+                reader.execute("SELECT 1 FROM jobs LIMIT 1").fetchone()
+            except sqlite3.OperationalError as error:
+                db.close()
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            except sqlite3.Error:
+                db.close()
                 raise
-            time.sleep(0.02)
-        except sqlite3.Error:
-            db.close()
-            raise
-        else:
-            return db
+            else:
+                return db, reader
+        time.sleep(0.02)
+
+
+def _seal_rows(db: sqlite3.Connection) -> None:
+    """Let this connection seal what it writes; a row that was damaged before stays so."""
+    names = [row["name"] for row in db.execute("PRAGMA table_info(jobs)") if row["name"] != "seal"]
+
+    def seal(*values: Any) -> str | None:
+        with suppress(TypeError):
+            return _seal(dict(zip(names, values, strict=True)))
+        return None
+
+    def renewed(earlier: Any, *values: Any) -> Any:
+        old, new = values[: len(names)], values[len(names) :]
+        return (seal(*new) or "") if earlier == seal(*old) else earlier
+
+    db.create_function("hbm_seal", len(names), seal)
+    db.create_function("hbm_renewed", 2 * len(names) + 1, renewed)
+    old, new = (", ".join(f"{row}.{name}" for name in names) for row in ("OLD", "NEW"))
+    db.execute(
+        f"CREATE TEMP TRIGGER jobs_changed AFTER UPDATE OF {', '.join(names)} ON main.jobs BEGIN"
+        f" UPDATE jobs SET seal = hbm_renewed(OLD.seal, {old}, {new}) WHERE rowid = NEW.rowid; END"
+    )
+    db.execute(
+        "CREATE TEMP TRIGGER jobs_entered AFTER INSERT ON main.jobs WHEN NEW.seal = '' BEGIN"
+        f" UPDATE jobs SET seal = hbm_seal({new}) WHERE rowid = NEW.rowid; END"
+    )
+
+
+def _refused(text: str) -> bool:
+    return "readonly" in text or "unable to open" in text or "disk I/O" in text
 
 
 @contextmanager
@@ -577,14 +798,20 @@ def _plain_words(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         text = str(error)
+        if any(word in text for word in ("malformed", "not a database", "no such table", "no such column")):
+            raise DamagedTable(
+                f"The job table {path.name} is damaged. Restart the app: it rebuilds the table from what can "
+                "still be read and the results on disk."
+            ) from error
         if "locked" in text or "busy" in text:
             reason = "is held by another process for too long. Try again; if it stays, restart the app."
-        elif "malformed" in text or "not a database" in text:
-            reason = "is damaged. Restart the app: it rebuilds the table from the results on disk."
         elif "full" in text:
             reason = "cannot grow, because the disk is full. Free some space; earlier results are intact."
-        elif "readonly" in text or "unable to open" in text:
-            reason = "cannot be written. Check the folder's permissions, or set HBM_STORE to another one."
+        elif _refused(text):
+            reason = (
+                "cannot be written. Check the folder's permissions and the disk, or set HBM_STORE to another "
+                "folder. Earlier results can be read."
+            )
         else:
             reason = f"failed: {text}."
         raise StoreError(f"The job table {path.name} {reason}") from error
@@ -605,15 +832,16 @@ def _end(db: sqlite3.Connection, id: str, worker: str, reason: str, attempts: in
     )
 
 
-def _seal(ask: Ask, created: float) -> str:
-    columns = [ask.id, ask.task, ask.request, ask.data, bool(ask.public), created]
-    return hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+def _seal(values: Mapping[str, Any]) -> str:
+    """Digest of a row. Columns without a value are left out, so that a new one breaks no old row."""
+    given = {name: value for name, value in values.items() if value is not None and name != "seal"}
+    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
-def _sound(row: sqlite3.Row) -> bool:
+def _sound(row: sqlite3.Row | Mapping[str, Any]) -> bool:
     try:
-        ask = Ask(row["id"], row["task"], row["request"], row["data"], row["public"])
-        return row["seal"] == _seal(ask, row["created"]) and row["state"] in STATES
+        values = {name: row[name] for name in row.keys() if name != "place"}  # noqa: SIM118
+        return values["seal"] == _seal(values) and values["state"] in STATES
     except TypeError:
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from hbm_core.store.engine import Status
 from hbm_core.store.jobs import FIT, Ask, DamagedRow, Job, JobTable
 from hbm_core.store.request import FitRequest
 from hbm_core.store.results import ResultStore
-from hbm_core.store.retention import delete, open_table, reindex
+from hbm_core.store.retention import delete, mend, open_table, reindex
 from hbm_core.store.settings import Settings
 from hbm_core.store.uploads import Upload, UploadTable
 
@@ -44,6 +45,7 @@ class LocalEngine:
         self.settings = settings or Settings.from_environment()
         self.results = ResultStore(self.settings.store)
         self.table: JobTable = open_table(self.settings.table, self.results)
+        self._epoch = self.table.epoch
         self._uploads = UploadTable(self.table, LinkKeys(self.settings.store))
 
     def close(self) -> None:
@@ -273,11 +275,15 @@ class LocalEngine:
     # ------------------------------------------------------------------------------------------------------
 
     def _job(self, id: str) -> Job | None:
+        if self.table.epoch != self._epoch:
+            # Another file took the table's place while it was open.
+            self._epoch = self.table.epoch
+            with suppress(StoreError):
+                reindex(self.table, self.results)
         try:
             return self.table.get(id)
         except DamagedRow:
-            self.table.drop(id)
-            reindex(self.table, self.results)
+            mend(self.table, self.results, id)
             return self.table.get(id)
 
     def _done(self, id: str) -> Job:
@@ -294,7 +300,9 @@ class LocalEngine:
         try:
             return read(id)
         except DamagedResult as error:
-            self._lose(id, str(error))
+            # Where the store cannot be written it cannot be set aside, and is not shown all the same.
+            with suppress(StoreError):
+                self._lose(id, str(error))
             raise
 
     def _lose(self, id: str, why: str) -> None:
@@ -303,7 +311,9 @@ class LocalEngine:
 
     def _used(self, job: Job) -> None:
         if time.time() - job.used > _USED:
-            self.table.touch(job.id)
+            # A result can be read even where this cannot be noted.
+            with suppress(StoreError):
+                self.table.touch(job.id)
 
 
 def _built_in(request: FitRequest, dataset: Dataset) -> bool:

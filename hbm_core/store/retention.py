@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from hbm_core.errors import DamagedResult, StoreError
-from hbm_core.store.jobs import JobTable
+from hbm_core.errors import DamagedResult
+from hbm_core.store.jobs import DamagedTable, JobTable, held
 from hbm_core.store.results import ResultStore
 
 
@@ -44,45 +44,76 @@ def evict(table: JobTable, results: ResultStore, budget: int) -> list[str]:
 
 
 def open_table(path: Path, results: ResultStore) -> JobTable:
-    """The job table; one that is damaged is set aside and made again from the results on disk.
+    """The job table, mended: rows that are damaged are replaced from their results on disk, or dropped.
+
+    A damaged file is set aside; the new one holds what could still be read of it, and the results on disk.
 
     Raises
     ------
     StoreError
         It cannot be read or made.
     """
-    try:
-        table = JobTable(path)
-        if not (found := table.problems()):
-            reindex(table, results)
-            return table
-        if all(problem.startswith("row ") for problem in found):
-            for problem in found:
-                table.drop(problem.split()[1])
-            reindex(table, results)
-            return table
-        table.close()
-    except StoreError as error:
-        if "damaged" not in str(error):
-            raise
-    stamp = time.time_ns()
-    for ending in ("", "-wal", "-shm"):
-        if (part := path.with_name(path.name + ending)).exists():
-            part.rename(path.with_name(f"{path.name}.damaged-{stamp}{ending}"))
-    table = JobTable(path)
+    while True:
+        identity = _identity(path)
+        try:
+            table = JobTable(path)
+            try:
+                if not table.faults():
+                    _mend(table, results)
+                    return table
+            except BaseException:
+                table.close()
+                raise
+            table.close()
+        except DamagedTable:
+            pass
+        with held(path, exclusive=True):
+            # Somebody else may have set it aside meanwhile.
+            aside = _set_aside(path) if _identity(path) == identity else None
+        if aside is not None:
+            with JobTable(path) as table:
+                table.salvage(aside)
+
+
+def mend(table: JobTable, results: ResultStore, id: str) -> None:
+    """Replace a damaged row from its result on disk; drop it where there is none."""
+    if not (id in results.ids() and results.complete(id) and _adopt(table, results, id)):
+        table.drop(id)
+
+
+def _mend(table: JobTable, results: ResultStore) -> None:
+    if table.read_only:
+        return
+    if broken := table.damaged():
+        for id in broken:
+            mend(table, results, id)
+        table.drop_damaged()
     reindex(table, results)
-    return table
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    for ending in ("-shm", "-wal", ""):
+        if (part := path.with_name(path.name + ending)).exists():
+            part.rename(aside.with_name(aside.name + ending))
+    return aside
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    return (path.stat().st_dev, path.stat().st_ino) if path.exists() else None
+
+
+def _adopt(table: JobTable, results: ResultStore, id: str) -> bool:
+    try:
+        meta = results.meta(id)
+        table.adopt(results.ask(id), meta["created"], results.size(id), meta["partial"])
+    except (DamagedResult, KeyError, TypeError):
+        results.quarantine(id)
+        return False
+    return True
 
 
 def reindex(table: JobTable, results: ResultStore) -> int:
     """Enter every sound result on disk that the table does not know; how many there were."""
-    found = 0
-    for id in results.ids():
-        if table.get(id) is None and results.complete(id):
-            try:
-                meta = results.meta(id)
-                table.adopt(results.ask(id), meta["created"], results.size(id), meta["partial"])
-                found += 1
-            except DamagedResult:
-                results.quarantine(id)
-    return found
+    missing = set(results.ids()) - table.ids()
+    return sum(_adopt(table, results, id) for id in sorted(missing) if results.complete(id))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import xarray as xr
@@ -16,10 +18,12 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios import scenario
 from hbm_core.store.access import LinkKeys
 from hbm_core.store.engine import Status
+from hbm_core.store.erasure import Erased, Eraser
 from hbm_core.store.jobs import FIT, Ask, DamagedRow, Job, JobTable
+from hbm_core.store.notes import PINNED_SHARE, NoteTable
 from hbm_core.store.request import FitRequest
 from hbm_core.store.results import ResultStore
-from hbm_core.store.retention import delete, mend, open_table, reindex
+from hbm_core.store.retention import mend, open_table, reindex
 from hbm_core.store.settings import Settings
 from hbm_core.store.uploads import Upload, UploadTable
 
@@ -47,6 +51,8 @@ class LocalEngine:
         self.table: JobTable = open_table(self.settings.table, self.results)
         self._epoch = self.table.epoch
         self._uploads = UploadTable(self.table, LinkKeys(self.settings.store))
+        self._notes = NoteTable(self.table)
+        self._eraser = Eraser(self.table, self.results, self._uploads)
 
     def close(self) -> None:
         """Release the job table."""
@@ -68,7 +74,8 @@ class LocalEngine:
         InputError
             The request and the data do not fit, or ask for more than `HBM_MAX_DRAWS`.
         StoreError
-            The queue is full, or the store cannot be written.
+            The queue is full, for all (HBM_QUEUE) or for this session (HBM_QUEUE_EACH), or the store cannot
+            be written.
         """
         structure = request.spec(dataset).structure
         parameters = len(structure.parameters) + len(structure.units)
@@ -82,14 +89,30 @@ class LocalEngine:
             )
         self.results.save_data(dataset)
         title = label or f"{scenario(request.scenario).title} · {request.model} · {dataset.label}"
-        public = _built_in(request, dataset)
-        return self.ask(Ask(request.digest, FIT, request.json, request.data, public, title), session)
+        built_in = _built_in(request.scenario).get(request.data)
+        shared = title
+        if built_in is not None and built_in != dataset.name:
+            # Somebody's file that is a built-in table: all see the fit, and nobody the file's name.
+            shared = f"{scenario(request.scenario).datasets[built_in]}, {request.model}"
+        ask = Ask(request.digest, FIT, request.json, request.data, built_in is not None, shared)
+        self.ask(ask, session)
+        kept = self._job(ask.id)
+        if kept is not None and kept.label != title:
+            # Shared with somebody who gave it another title.
+            self.rename(ask.id, title, session)
+        return ask.id
 
     def ask(self, ask: Ask, session: str) -> str:
         """Ask for any task; its id. A result that is kept already is served."""
         job = self._job(ask.id)
         if job is not None and job.state == "done" and not self.results.complete(ask.id):
             self._lose(ask.id, "The kept result was damaged or missing.")
+        waits = self._notes.waiting(session)
+        if waits >= self.settings.queue_each and (job is None or job.state in ("failed", "cancelled")):
+            raise StoreError(
+                f"{waits} of your fits wait already, which is the limit for one person (HBM_QUEUE_EACH). "
+                "Cancel some, or try again when some are done."
+            )
         self.table.submit(ask, session, self.settings.queue)
         return ask.id
 
@@ -192,21 +215,28 @@ class LocalEngine:
         return self.results.dataset(self.request(id).data)
 
     def uploaded(self, digest: str) -> bytes | None:
-        """Arrow bytes of a kept data set by its digest; None where it is not kept."""
-        return self.results.arrow(digest)
+        """Arrow bytes of a kept data set by its digest; None where it is not kept, or damaged."""
+        try:
+            return self.results.arrow(digest)
+        except DamagedResult:
+            return None
 
     def jobs(self, session: str) -> list[Job]:
-        """The session's jobs, newest first."""
-        return self.table.jobs(session)
+        """The session's jobs with its own titles and pins, newest first."""
+        return self._notes.applied(self.table.jobs(session), session)
 
     def gallery(self) -> list[Job]:
         """Finished fits of built-in data: anyone may see them."""
         return [job for job in self.table.jobs() if job.public and job.state == "done"]
 
     def may_read(self, id: str, session: str) -> bool:
-        """Whether the fit is public or was asked for by this session."""
+        """Whether the fit is public, was asked for by this session, or is of data that it may use."""
         job = self._job(id)
-        return job is not None and (job.public or session in self.table.sessions(id, active=False))
+        if job is None:
+            return False
+        if job.public or session in self.table.sessions(id, active=False):
+            return True
+        return job.data is not None and self.may_use(job.data, session)
 
     # Uploads ----------------------------------------------------------------------------------------------
 
@@ -225,13 +255,26 @@ class LocalEngine:
         Raises
         ------
         InputError
-            The owner has as many uploads as one may have.
+            The owner has as many uploads as one may have (HBM_UPLOADS).
         StoreError
-            The store is full or cannot be written.
+            The store is full (HBM_UPLOADS_BYTES, or the disk) or cannot be written.
         """
         # Kept under a neutral title: whoever uploads the same table does not learn another's file name.
-        self.results.save_data(replace(dataset, name="upload", label="Your data"))
-        self._uploads.keep(dataset.digest, owner, label or dataset.label, len(dataset.arrow))
+        limits = self.settings
+        self._uploads.keep(
+            dataset.digest,
+            owner,
+            label or dataset.label,
+            len(dataset.arrow),
+            limits.uploads,
+            limits.uploads_bytes,
+        )
+        try:
+            self.results.save_data(replace(dataset, name="upload", label="Your data"))
+        except StoreError:
+            if self.results.arrow(dataset.digest) is None:
+                self._uploads.drop(dataset.digest, owner)
+            raise
         return dataset.digest
 
     def uploads(self, owner: str) -> list[Upload]:
@@ -250,27 +293,61 @@ class LocalEngine:
         """Let the owner use data whose link was opened; False for a wrong key and for no such data."""
         return self._uploads.open(digest, key, owner)
 
+    def delete_upload(self, digest: str, owner: str) -> bool:
+        """Delete a person's data and the fits of them; links to them end. True where nobody else has them."""
+        return self._eraser.upload(digest, owner)
+
+    def erase(self, owner: str) -> Erased:
+        """Delete all that a person left here; what runs for nobody else stops."""
+        return self._eraser.person(owner)
+
     # Keeping ----------------------------------------------------------------------------------------------
 
-    def pin(self, id: str, pinned: bool = True) -> None:
-        """Keep a result whatever the byte budget, or no longer."""
-        self.table.pin(id, pinned)
+    def pin(self, id: str, pinned: bool = True, session: str | None = None) -> None:
+        """Keep a result whatever the byte budget, or no longer.
 
-    def rename(self, id: str, label: str) -> None:
-        """Give a fit another title."""
-        self.table.rename(id, label[:200])
+        Parameters
+        ----------
+        id : str
+            A fit.
+        pinned : bool
+            Keep it, or no longer.
+        session : str, optional
+            Whose pin it is; without one it is the server's own, which has no limit.
+
+        Raises
+        ------
+        InputError
+            The session has as many pins as one may have, or all pins together take too much room.
+        StoreError
+            The session has never asked for this fit.
+        """
+        if session is None:
+            self.table.pin(id, pinned)
+        elif pinned:
+            room = PINNED_SHARE * self.settings.store_bytes
+            self._notes.pin(id, session, self.settings.pins, room)
+        else:
+            self._notes.unpin(id, session)
+
+    def rename(self, id: str, label: str, session: str | None = None) -> None:
+        """Give a fit another title: for one session alone, or without one for all."""
+        if session is None:
+            self.table.rename(id, label[:200])
+        else:
+            self._notes.rename(id, session, label[:200])
 
     def delete(self, id: str, session: str) -> bool:
         """Delete the session's trace of a fit, and the fit where nobody else asked for it.
+
+        A fit of built-in data that others made stays in the gallery.
 
         Returns
         -------
         bool
             Whether the fit itself went.
         """
-        if not self.table.forget(id, session):
-            return False
-        return delete(self.table, self.results, id)
+        return self._eraser.fit(id, session)
 
     # ------------------------------------------------------------------------------------------------------
 
@@ -316,6 +393,8 @@ class LocalEngine:
                 self.table.touch(job.id)
 
 
-def _built_in(request: FitRequest, dataset: Dataset) -> bool:
-    found = scenario(request.scenario)
-    return dataset.name in found.datasets and found.dataset(dataset.name).digest == dataset.digest
+@cache
+def _built_in(id: str) -> Mapping[str, str]:
+    """Digests and names of a scenario's built-in data sets: data are known by what they are."""
+    found = scenario(id)
+    return {found.dataset(name).digest: name for name in found.datasets}

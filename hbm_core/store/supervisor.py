@@ -18,13 +18,18 @@ from typing import IO
 
 import hbm_core
 from hbm_core.errors import StoreError
+from hbm_core.store.access import LinkKeys
+from hbm_core.store.erasure import Eraser
 from hbm_core.store.jobs import JobTable, WorkerRow
 from hbm_core.store.results import ResultStore
 from hbm_core.store.retention import open_table
 from hbm_core.store.settings import Settings
+from hbm_core.store.uploads import UploadTable
 
 #: Seconds between two looks; seconds workers have to end by themselves.
 LOOK, GRACE = 0.05, 4.0
+#: Seconds between two looks for what is old.
+TIDY = 3600.0
 #: A worker that lived for less than YOUNG seconds is replaced after a pause that doubles up to LONGEST.
 YOUNG, FIRST_PAUSE, LONGEST = 10.0, 0.5, 30.0
 #: Seconds beyond the time limit after which a run that does not end is ended.
@@ -70,6 +75,7 @@ class Supervisor:
         self._table: JobTable | None = None
         self._lock: IO[str] | None = None
         self._ended = threading.Event()
+        self._tidy_at = 0.0
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Supervisor:
@@ -107,7 +113,7 @@ class Supervisor:
 
     def _supervise(self) -> None:
         assert self._table is not None
-        table = self._table
+        table, said = self._table, ""
         try:
             while not self._ended.is_set():
                 try:
@@ -115,15 +121,22 @@ class Supervisor:
                         self._recover(table)
                     if self.owner:
                         self._look(table)
-                except StoreError as error:
-                    _log.warning("%s", error)
+                        self._tidy(table)
+                except (StoreError, OSError) as error:
+                    # A full disk, say, lasts: it is said once.
+                    if str(error) != said:
+                        _log.warning("%s", error)
+                    said = str(error)
                     self._ended.wait(0.5)
                 self._ended.wait(LOOK if self.owner else 0.5)
         finally:
             self._end_all(table)
 
     def _take_ownership(self) -> bool:
-        lock = (self.settings.store / "supervisor.lock").open("w")
+        try:
+            lock = (self.settings.store / "supervisor.lock").open("w")
+        except OSError as error:
+            raise StoreError(f"No worker can start: {self.settings.store} cannot be written.") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -138,6 +151,17 @@ class Supervisor:
             if row.host == socket.gethostname() and not _alive(row):
                 table.release(row.name, "the app was stopped", self.settings.attempts)
                 table.gone(row.name)
+
+    def _tidy(self, table: JobTable) -> None:
+        """Now and then, let go what is old."""
+        if time.monotonic() < self._tidy_at:
+            return
+        self._tidy_at = time.monotonic() + TIDY
+        eraser = Eraser(table, self._results, UploadTable(table, LinkKeys(self.settings.store)))
+        eraser.left_over()
+        if self.settings.retention_days:
+            gone = eraser.expired(self.settings.retention_days)
+            _log.info("%d fits and %d uploads went by age", gone.fits, gone.uploads)
 
     def _look(self, table: JobTable) -> None:
         now = time.monotonic()
@@ -166,6 +190,7 @@ class Supervisor:
                     table.fail(job.id, place.name, place.verdict)
         for id in table.release(place.name, _cause(code), self.settings.attempts):
             self._results.drop_partial(id)
+        self._results.sweep(pid=place.process.pid)
         table.gone(place.name)
         _log.warning("worker %s ended: %s", place.name, _cause(code))
         now = time.monotonic()
@@ -193,10 +218,14 @@ class Supervisor:
 
     def _log_file(self, number: int) -> IO[bytes]:
         path = self.settings.store / "logs" / f"worker-{number}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size > _LOG_BYTES:
-            path.replace(path.with_suffix(".1.log"))
-        return path.open("ab")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and path.stat().st_size > _LOG_BYTES:
+                path.replace(path.with_suffix(".1.log"))
+            return path.open("ab")
+        except OSError as error:
+            _log.warning("worker %d has no log: %s", number, error)
+            return Path(os.devnull).open("ab")
 
     def _end_all(self, table: JobTable) -> None:
         running = [place for place in self.places if place.process is not None]

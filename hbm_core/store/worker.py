@@ -21,7 +21,8 @@ import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 import uuid  # noqa: E402
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import xarray as xr  # noqa: E402
@@ -37,6 +38,8 @@ from hbm_core.store.settings import Settings  # noqa: E402
 POLL, PULSE, PARTIAL, SEEN = 0.05, 0.2, 0.5, 2.0
 #: Seconds an orphaned or stopped worker waits for its job to end before it leaves all the same.
 LINGER = 5.0
+#: Seconds for which a worker tries to enter what came of a job while the table cannot be written.
+ENTER = 60.0
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger("hbm.worker")
 
@@ -102,7 +105,8 @@ class Worker:
 
     def close(self) -> None:
         """Leave the table."""
-        self.table.gone(self.name)
+        with suppress(StoreError):
+            self.table.gone(self.name)
         self.table.close()
 
     def serve(self) -> None:
@@ -132,7 +136,13 @@ class Worker:
             self.run(job)
 
     def run(self, job: Job) -> None:
-        """Compute a claimed job and enter what came of it. Never raises because of the job."""
+        """Compute a claimed job and enter what came of it. Never raises because of the job.
+
+        Raises
+        ------
+        StoreError
+            The table could not be written for `ENTER` seconds.
+        """
         _log.info("job %s, attempt %d", job.id[:12], job.attempts)
         failure = ""
         with Pulse(self.table, job, self.name, self.settings.lease_seconds) as pulse:
@@ -142,18 +152,43 @@ class Worker:
                 failure = reason(error)
                 if not isinstance(error, InputError | FitError):
                     _log.exception("job %s failed", job.id[:12])
-                self.results.drop_partial(job.id)
-        if pulse.cancelled:
-            # What a stopped run leaves is nobody's: an answer to the request is a complete one.
+            if not pulse.owned:
+                return
+            if pulse.cancelled:
+                # What a stopped run leaves is nobody's: an answer to the request is a complete one.
+                self._discard(job)
+                self._enter(lambda: self.table.stopped(job.id, self.name))
+            elif self.ending.is_set() and (failure or partial):
+                self._discard(job)
+                self._enter(lambda: self.table.release(self.name, "the app was stopped", counted=False))
+            elif failure:
+                with suppress(StoreError):
+                    self.results.drop_partial(job.id)
+                self._enter(lambda: self.table.fail(job.id, self.name, failure))
+            else:
+                self._enter(lambda: self.table.finish(job.id, self.name, size, partial))
+        if not failure:
+            try:
+                evict(self.table, self.results, self.settings.store_bytes)
+            except StoreError as error:
+                _log.warning("nothing could be evicted: %s", error)
+
+    def _discard(self, job: Job) -> None:
+        with suppress(StoreError):
             self.results.delete(job.id)
-            self.table.stopped(job.id, self.name)
-        elif self.ending.is_set() and (failure or partial):
-            self.results.delete(job.id)
-            self.table.release(self.name, "the app was stopped", counted=False)
-        elif failure:
-            self.table.fail(job.id, self.name, failure)
-        elif self.table.finish(job.id, self.name, size, partial):
-            evict(self.table, self.results, self.settings.store_bytes)
+
+    def _enter(self, write: Callable[[], object]) -> None:
+        """Write to the table; while it cannot be written (a full disk, another's lock) try again."""
+        until = time.monotonic() + ENTER
+        while True:
+            try:
+                write()
+                return
+            except StoreError as error:
+                if self.ending.is_set() or time.monotonic() > until:
+                    raise
+                _log.warning("what came of a job cannot be entered yet: %s", error)
+                self.ending.wait(1.0)
 
     def _compute(self, job: Job, pulse: Pulse) -> tuple[int, bool]:
         from hbm_core.store.tasks import Run, find
@@ -165,13 +200,18 @@ class Worker:
 
         def partial(tree: xr.DataTree) -> None:
             if time.monotonic() - shown[0] >= PARTIAL:
-                self.results.write_partial(job.id, tree)
                 shown[0] = time.monotonic()
+                # Draws so far are a courtesy: the fit goes on without them.
+                try:
+                    self.results.write_partial(job.id, tree)
+                except StoreError as error:
+                    _log.warning("partial draws of job %s: %s", job.id[:12], error)
 
         def progress(value: Progress) -> None:
             first, pulse.progress = pulse.progress is None, value
             if first:
-                self.table.beat(job.id, self.name, self.settings.lease_seconds, value)
+                with suppress(StoreError):
+                    self.table.beat(job.id, self.name, self.settings.lease_seconds, value)
 
         def should_stop() -> bool:
             return pulse.cancelled or not pulse.owned or self.ending.is_set()
@@ -191,7 +231,11 @@ class Worker:
         if now or time.time() - self._shown > SEEN:
             self._shown = time.time()
             row = WorkerRow(self.name, socket.gethostname(), os.getpid(), state, self._started, self._shown)
-            self.table.show(row)
+            # A job that was claimed is run even where this cannot be told.
+            try:
+                self.table.show(row)
+            except StoreError as error:
+                _log.warning("worker %s cannot show itself: %s", self.name, error)
 
 
 def warming() -> Iterator[str]:
@@ -234,9 +278,9 @@ def _follow(parent: int, worker: Worker) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def watch() -> None:
+        # A job may not look whether to stop, so that being told to end is not enough.
         while os.getppid() == parent:
-            if worker.ending.wait(0.5):
-                return
+            time.sleep(0.5)
         worker.ending.set()
         time.sleep(LINGER)
         os._exit(1)

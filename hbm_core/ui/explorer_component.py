@@ -245,6 +245,29 @@ class Live:
     after: str = ""
 
 
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation that the panel under the forest moves.
+
+    Parameters
+    ----------
+    param, symbol, spoken : str
+        Name of the parameter, its sign, and the sign as it is spoken.
+    meaning, words : str
+        What it is, and its axis title without unit.
+    center, together : str
+        What units are pulled to, and where they all are when it is zero.
+    """
+
+    param: str = "tau"
+    symbol: str = "τ"
+    spoken: str = "tau"
+    meaning: str = "spread of the true effects (standard deviation)"
+    words: str = "spread of the true effects"
+    center: str = "pooled mean"
+    together: str = "one value for all"
+
+
 #: Words of the story: plain text, (text, style), or a live number.
 Segment = str | tuple[str, str] | Live
 
@@ -285,6 +308,8 @@ class ExplorerData:
         A change of it is a fresh start: averaged, nothing pinned, the usual order.
     answer : Answer or None
         To the last range that was asked for; `explorer` keeps it.
+    spread : Spread or None
+        Words of the spread that the panel moves; None: τ.
     """
 
     spec: ModelSpec
@@ -304,6 +329,7 @@ class ExplorerData:
     note: str = ""
     serial: int = 0
     answer: Answer | None = None
+    spread: Spread | None = None
 
     def __post_init__(self) -> None:
         if unknown := set(self.parts) - set(PARTS):
@@ -341,6 +367,7 @@ class ExplorerData:
                 "why_no_tau": why_no_tau(self.spec, curves),
                 "why_no_pooling": why_no_pooling(self.spec),
                 "complete": complete_value(self.spec),
+                "spread": asdict(self.spread or Spread(words=f"spread between {self.words.many}")),
             },
             "priors": [entry.as_dict() for entry in self.priors],
             "presets": [preset.as_dict() for preset in self.presets],

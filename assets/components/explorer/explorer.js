@@ -119,7 +119,7 @@ class Explorer {
     view.m = p.mu && p.mu.mean !== null ? p.mu.mean : NaN;
     this.server = {
       key: priorsKey(p.priors), view, sd: p.sd, own: p.own, others: p.others, fromPrior: p.prior, mu: p.mu, tau: p.tau, error: p.error, density: p.tau_density, densities: p.densities,
-      centre: p.tau ? p.tau.mean / (p.tau.mean + this.units.c) : NaN, hasPooling: Boolean(p.pooling), source: "server",
+      centre: p.tau ? p.tau.mean / (p.tau.mean + this.units.c) : NaN, hasPooling: Boolean(p.pooling), groupMeans: p.group_means, source: "server",
     };
   }
 
@@ -207,6 +207,19 @@ class Explorer {
     return a + share * (b - a);
   }
 
+  /** Symbol of the spread that the panel moves. */
+  get symbol() { return this.data.model.spread.symbol; }
+
+  /** Means of the groups as shown; null where the model has none. */
+  groupMeans() {
+    const { posterior } = this;
+    if (!posterior || !posterior.groupMeans) return null;
+    if (this.averaged || !this.curves || !this.curves.group_mean) return posterior.groupMeans;
+    const { group_mean: mean } = this.curves, { k, share } = this.place(this.tau);
+    return mean[k].map((a, g) => a + share * (mean[k + 1][g] - a));
+  }
+  groupColour(g) { return this.data.units.groups.length > 1 ? `g${(g % 8) + 1}` : "accent"; }
+
   /** Share u = τ/(τ + c) and back. */
   share(tau) { return tau === Infinity ? 1 : tau / (tau + this.units.c); }
   spreadOf(u) { return u >= 1 ? Infinity : (this.units.c * u) / (1 - u); }
@@ -223,7 +236,7 @@ class Explorer {
   /** Token of a unit's colour: its group's; one group alone, like none, takes the accent. */
   colourName(i) {
     const { group, groups } = this.data.units;
-    return group && groups && groups.length > 1 ? `g${(group[i] % 8) + 1}` : "accent";
+    return group && groups && groups.length > 1 ? this.groupColour(group[i]) : "accent";
   }
   colour(i) { return this.colours[this.colourName(i)]; }
 

@@ -13,7 +13,7 @@ export class ForestPart {
     const mode = (value, ...label) => el("label", {}, el("input", { type: "radio", name, value, onchange: () => app.setAveraged(value === "averaged") }), el("span", {}, ...label));
     this.title = el("h2", { class: "fig-title" }, `Each ${words.one} on its own and pooled`, el("span", { class: "state", role: "status" }));
     this.modes = el("div", { class: "seg", role: "radiogroup", "aria-label": "What the forest shows" },
-      mode("held", "At this ", el("i", { title: MEANING.tau }, "τ")), mode("averaged", "Averaged over ", el("i", { title: MEANING.tau }, "τ"), " (exact posterior)"));
+      mode("held", "At this ", symbol(app)), mode("averaged", "Averaged over ", symbol(app), " (exact posterior)"));
     this.sort = el("select", { "aria-label": `Order of the ${words.many}`, onchange: () => app.sortBy(this.sort.value) },
       el("option", { value: "raw" }, "by own value"), el("option", { value: "moved" }, "by move"));
     this.key = el("ul", { class: "key", "aria-label": "Marks" }, ...this.keyItems(), el("li", { class: "sorter" }, this.sort));
@@ -34,9 +34,9 @@ export class ForestPart {
     const { data } = this.app, { groups, truth } = data.units;
     const raw = svg("svg", { width: 34, height: 10 }, svg("path", { d: "M0 5h34", class: "raw-line" }), svg("circle", { cx: 17, cy: 5, r: RAW_RADIUS, class: "raw-mark" }));
     const pooled = svg("svg", { width: 34, height: 10 }, svg("path", { d: "M0 5h34", class: "thin" }), svg("path", { d: "M8 5h18", class: "thick" }), svg("circle", { cx: 17, cy: 5, r: RADIUS, class: "pooled-mark" }));
-    const mean = svg("svg", { width: 2, height: 16 }, svg("path", { d: "M1 0v16", class: "mean-line" }));
+    const mean = svg("svg", { width: 2, height: 16 }, svg("path", { d: "M1 0v16", class: "mean-line" })), centre = this.app.data.model.spread.center;
     const items = [el("li", {}, raw, `on its own, 95${NBSP}%`), el("li", {}, pooled, `partially pooled, 50${NBSP}% and 95${NBSP}%`)];
-    this.meanKey = el("li", {}, mean, "pooled mean");
+    this.meanKey = el("li", {}, mean, centre);
     if (groups && groups.length > 1) {
       items.push(el("li", { class: "groups" }, ...groups.slice(0, 8).map((name, g) => el("span", { title: name }, svg("svg", { width: 10, height: 10 }, svg("circle", { cx: 5, cy: 5, r: RADIUS, style: `fill: var(--ppx-g${g + 1})` })), groups.length <= 4 ? name : "")),
         groups.length > 4 ? `${groups.length} groups` : ""));
@@ -150,7 +150,7 @@ export class ForestPart {
     this.modes.hidden = Boolean(app.data.model.why_no_tau);
     this.sort.value = app.sorting;
     setText(this.title.lastChild, app.updating ? " updating…" : "");
-    this.meanKey.hidden = !app.posterior || !Number.isFinite(app.posterior.view.m);
+    this.meanKey.hidden = !app.posterior || !(Number.isFinite(app.posterior.view.m) || app.groupMeans());
   }
 
   /* ---- every frame ---- */
@@ -174,6 +174,12 @@ export class ForestPart {
       c.beginPath(); c.moveTo(x, TOP - 3); c.lineTo(x, this.y1); c.stroke();
       c.setLineDash([]);
     }
+    (app.groupMeans() || []).forEach((mean, g) => {
+      const x = this.X(mean);
+      c.strokeStyle = colours[app.groupColour(g)]; c.lineWidth = 1.25; c.setLineDash([4, 3]);
+      c.beginPath(); c.moveTo(x, TOP - 3); c.lineTo(x, this.y1); c.stroke();
+      c.setLineDash([]);
+    });
     if (dense) { this.drawCaterpillar(c); this.drawRow(c, focus, 1, 3.4); }
     else for (let i = 0; i < J; i++) this.drawRow(c, i, dim && i !== focus ? 0.38 : 1, i === focus ? 5 : RADIUS);
     c.restore();
@@ -245,7 +251,7 @@ export class ForestPart {
     setText(this.meanText, Number.isFinite(shown.m) ? `pooled mean ${fixed(shown.m, this.estimates)}` : "");
     setAttribute(this.meanText, "x", Math.max(this.x0 + 40, Math.min(this.x1 - 40, this.X(shown.m) || 0)).toFixed(1));
     const target = app.target(), weights = app.weights(focus), runs = [];
-    if (!app.averaged) runs.push(["If ", "muted"], ["τ", "muted maths"], [` were ${spread(app.tau, units.c)}: `, "muted"]);
+    if (!app.averaged) runs.push(["If ", "muted"], [app.symbol, "muted maths"], [` were ${spread(app.tau, units.c)}: `, "muted"]);
     runs.push([`${capital(data.words.one)} ${label}: ${fixed(units.y[focus], this.decimals)}`, "strong"], [`${NBSP}±${NBSP}${fixed(units.s[focus], this.decimals)}`, "strong", "± standard error"], [" → ", "strong"], [fixed(target.mean[focus], this.estimates), "pooled"], [". ", "strong"]);
     runs.push(weights ? `${shareWords(weights, data.words.many, { its: "its ", the: "the " })}.` : `95${NBSP}% between ${fixed(target.lo95[focus], this.estimates)} and ${fixed(target.hi95[focus], this.estimates)}${data.model.why_no_pooling ? ` (${data.model.why_no_pooling})` : ""}.`);
     setRuns(this.sentence, runs);
@@ -279,6 +285,9 @@ export class ForestPart {
     });
   }
 }
+
+/** The spread's symbol, explained on hover. */
+function symbol(app) { return el("i", { title: app.data.model.spread.meaning }, app.symbol); }
 
 /** Path of the small diamond that marks truth. */
 function diamond(x, y) { return `M${x.toFixed(1)} ${(y - 4).toFixed(1)}l4 4l-4 4l-4 -4Z`; }

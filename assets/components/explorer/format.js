@@ -83,7 +83,6 @@ export function shareWords(weights, many, { its = "", the = "" } = {}) {
 /** What the symbols of every figure mean. */
 export const MEANING = {
   mu: "common mean",
-  tau: "spread of the true effects (standard deviation)",
   B: "s²/(s² + τ²): 0 keeps the unit's own value, 1 moves it onto the pooled mean",
 };
 

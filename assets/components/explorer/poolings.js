@@ -29,7 +29,7 @@ export class PoolingsPart {
   render() {
     const { app } = this, { data, units, focus, posterior } = app, digits = data.units.estimateDigits;
     setText(this.title, `Three answers for ${data.words.one} ${data.units.label[focus]}`);
-    const partial = data.model.why_no_tau && !app.canHold ? ["This model"] : app.averaged ? ["Partial pooling"] : ["Partial, at ", ["τ", "maths"], ` = ${spread(app.tau, units.c)}`];
+    const partial = data.model.why_no_tau && !app.canHold ? ["This model"] : app.averaged ? ["Partial pooling"] : ["Partial, at ", [app.symbol, "maths"], ` = ${spread(app.tau, units.c)}`];
     this.show(this.rows[0], ["No pooling"], fixed(units.y[focus], digits), { own: 1, others: 0, prior: 0 });
     this.show(this.rows[1], partial, fixed(app.target().mean[focus], digits), app.weights(focus));
     const complete = this.complete(focus);
@@ -42,6 +42,7 @@ export class PoolingsPart {
   complete(i) {
     const { app } = this;
     if (app.location) return { value: locationAt(app.units, app.location, 0).m, weights: weightsAt(app.units, app.location, 0, i) };
+    if (app.curves && app.curves.complete) return { value: app.curves.complete[i], weights: null };
     const value = app.curves && app.curves.mu_mean ? app.curves.mu_mean[0] : app.data.model.complete;
     return Number.isFinite(value) ? { value, weights: null } : null;
   }

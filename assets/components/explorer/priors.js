@@ -224,6 +224,7 @@ class PriorBlock {
 
 function meaning(app, param) {
   // Beside covariates μ is an intercept, and the panel's own words say so.
+  if (param === app.data.model.spread.param) return app.data.model.spread.meaning;
   return param === "mu" && app.data.priors.some(p => p.param === "beta") ? "" : MEANING[param] || "";
 }
 

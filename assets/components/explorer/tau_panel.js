@@ -1,7 +1,7 @@
 /** The τ panel: every estimate from complete pooling to none, the density of τ, and the handle that moves both. */
 import { el, faded, setAttribute, setRuns, setText, sizeCanvas, svg, tip } from "./dom.js";
 import { Z50 } from "./engine.js";
-import { dodged, MEANING, multiples, niceStep, short, spread } from "./format.js";
+import { capital, dodged, multiples, niceStep, short, spread } from "./format.js";
 
 const SAMPLES = 120, BAND_SAMPLES = 80, DENSITY = 320, PANEL_TOP = 8;
 const BUNDLE_REST = 120;   // ms between drawings of many lines while a prior moves
@@ -17,7 +17,7 @@ export class TauPart {
     this.front = el("canvas", { class: "front", "aria-hidden": "true" });
     this.scrub = el("div", { class: "scrub" });
     this.value = el("span", {});
-    this.pill = el("div", { class: "pill", role: "slider", tabindex: 0, "aria-orientation": "horizontal", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": "Tau, the spread of true effects" },
+    this.pill = el("div", { class: "pill", role: "slider", tabindex: 0, "aria-orientation": "horizontal", "aria-valuemin": 0, "aria-valuemax": 100, "aria-label": `${capital(app.data.model.spread.spoken)}, the spread of true effects` },
       el("span", { class: "grip" }), this.value);
     this.line = el("div", { class: "playhead-line" });
     this.foot = el("div", { class: "playhead-foot" });
@@ -26,7 +26,7 @@ export class TauPart {
     this.why = el("p", { class: "why" });
     this.caption = el("p", { class: "caption" });
     this.node = el("section", { class: "tau-part", "aria-label": "The estimates for every possible tau" },
-      el("h2", { class: "fig-title" }, `The same estimates${unit} for every possible `, tip("i", "", "τ", MEANING.tau)), this.why, this.stage, this.caption);
+      el("h2", { class: "fig-title" }, `The same estimates${unit} for every possible `, tip("i", "", app.symbol, app.data.model.spread.meaning)), this.why, this.stage, this.caption);
     this.listen();
   }
 
@@ -79,7 +79,7 @@ export class TauPart {
     const ends = d1 + 36, inset = narrow ? 4 : 0, unit = data.words.unit ? `, ${data.words.unit}` : "";
     parts.push(
       svg("text", { class: "axis", x: x0 - inset, y: ends }, "complete pooling"), svg("text", { class: "axis", x: x1 + inset, y: ends, "text-anchor": "end" }, "no pooling"),
-      svg("text", { class: "axis", x: (x0 + x1) / 2, y: narrow ? ends + 17 : ends, "text-anchor": "middle" }, svg("tspan", { class: "maths" }, "τ"), `, spread between ${data.words.many}${unit}`),
+      svg("text", { class: "axis", x: (x0 + x1) / 2, y: narrow ? ends + 17 : ends, "text-anchor": "middle" }, svg("tspan", { class: "maths" }, app.symbol), `, ${data.model.spread.words}${unit}`),
       svg("path", { d: `M${x0} ${this.rail}H${x1}`, class: "rail" }),
     );
     this.still.replaceChildren(...parts);
@@ -128,8 +128,8 @@ export class TauPart {
     setAttribute(this.pill, "aria-disabled", !app.canHold);
     const exact = app.posterior && app.posterior.error > 0 ? ` Exact to ${powerOfTen(app.posterior.error)}${words.unit ? ` ${words.unit}` : ""}.` : "";
     const prior = app.priors.mu, dashed = !app.posterior || !Number.isFinite(app.posterior.view.m) ? "" : prior && prior.family !== "Flat" ? "; dashed: the pooled mean, which falls back to the prior's mean as " : "; dashed: the pooled mean";
-    setRuns(this.caption, [["How to read this.", "strong"], ` Each arrow runs from what a ${words.one} measured to what it is pooled to. Below, each line follows one ${words.one} from one value for all (left) to each on its own (right), darkest where the data put `,
-      ["τ", "maths"], ...(dashed.endsWith(" ") ? [dashed, ["τ", "maths"], " grows"] : [dashed]), "; drag ", ["τ", "maths"], ` and the forest follows. Areas are probabilities.${exact}`]);
+    setRuns(this.caption, [["How to read this.", "strong"], ` Each arrow runs from what a ${words.one} measured to what it is pooled to. Below, each line follows one ${words.one} from ${app.data.model.spread.together} (left) to each on its own (right), darkest where the data put `,
+      [app.symbol, "maths"], ...(dashed.endsWith(" ") ? [dashed, [app.symbol, "maths"], " grows"] : [dashed]), "; drag ", [app.symbol, "maths"], ` and the forest follows. Areas are probabilities.${exact}`]);
     this.caption.hidden = Boolean(why);
     for (const c of [this.cFocus, this.cFront]) c.clearRect(0, 0, this.W, this.height);
     if (!app.canHold) this.cBundle.clearRect(0, 0, this.W, this.height);
@@ -227,14 +227,14 @@ export class TauPart {
     if (this.marked !== app.focus) { this.marked = app.focus; this.drawFocus(); }
     const u = app.share(app.tau), x = this.X(u), said = spread(app.tau, app.units.c);
     this.playhead.style.transform = `translateX(${x}px)`;
-    setRuns(this.value, app.averaged ? ["drag ", ["τ", "maths"]] : [["τ", "maths"], ` = ${said}`]);
+    setRuns(this.value, app.averaged ? ["drag ", [app.symbol, "maths"]] : [[app.symbol, "maths"], ` = ${said}`]);
     const text = this.value.textContent;
     if (this.pillText === null || this.pillText.length !== text.length) { this.pillText = text; this.pillWidth = this.pill.offsetWidth; }
     const shift = Math.max(this.x0 - x - 10, Math.min(this.x1 - x + 10 - this.pillWidth, -this.pillWidth / 2));
     this.pill.style.transform = `translateX(${shift}px)`;
     setAttribute(this.pill, "aria-valuenow", (100 * u).toFixed(1));
     const { c: typical } = app.units, pooled = app.tau === Infinity ? 0 : typical ** 2 / (typical ** 2 + app.tau ** 2);
-    setAttribute(this.pill, "aria-valuetext", `tau ${said === "∞" ? "infinite" : said}, typical ${app.data.words.one} pooled ${Math.round(100 * pooled)} per cent`);
+    setAttribute(this.pill, "aria-valuetext", `${app.data.model.spread.spoken} ${said === "∞" ? "infinite" : said}, typical ${app.data.words.one} pooled ${Math.round(100 * pooled)} per cent`);
     c.clearRect(0, 0, this.W, this.height);
     if (app.averaged) return;
     const disc = (i, r) => { c.beginPath(); c.arc(x, this.Y(app.at.mean[i]), r, 0, 2 * Math.PI); c.fill(); };

@@ -308,6 +308,12 @@ class ResultStore:
         except DamagedResult:
             return False
 
+    def data_digests(self, before: float) -> list[str]:
+        """Digests of the data sets kept since before a time, in seconds since the epoch."""
+        folder = self.root / "data"
+        found = folder.glob("*.arrow") if folder.is_dir() else ()
+        return sorted(path.stem for path in found if path.stat().st_mtime < before)
+
     def delete_data(self, digest: str) -> None:
         """Remove a data set."""
         for ending in (".arrow", ".json"):

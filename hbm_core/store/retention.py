@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 
 from hbm_core.errors import DamagedResult
+from hbm_core.store.access import LinkKeys
 from hbm_core.store.jobs import DamagedTable, JobTable, held
+from hbm_core.store.notes import NoteTable
 from hbm_core.store.results import ResultStore
+from hbm_core.store.uploads import UploadTable
 
 
 def delete(table: JobTable, results: ResultStore, id: str) -> bool:
@@ -16,7 +19,9 @@ def delete(table: JobTable, results: ResultStore, id: str) -> bool:
     if job is None or not table.delete(id):
         return False
     results.delete(id)
-    if job.data is not None and not any(other.data == job.data for other in table.jobs()):
+    uploads = UploadTable(table, LinkKeys(results.root))
+    if job.data is not None and not uploads.needed(job.data):
+        uploads.drop_guests(job.data)
         results.delete_data(job.data)
     return True
 
@@ -32,12 +37,12 @@ def evict(table: JobTable, results: ResultStore, budget: int) -> list[str]:
         Ids of what went.
     """
     done = sorted((job for job in table.jobs() if job.state == "done"), key=lambda job: job.used)
-    total, gone = sum(job.bytes for job in done), []
+    total, gone, pinned = sum(job.bytes for job in done), [], NoteTable(table).pinned()
     # The newest stays even where it alone is over the budget: somebody has just waited for it.
     for job in done[:-1]:
         if total <= budget:
             break
-        if not job.pinned and delete(table, results, job.id):
+        if not job.pinned and job.id not in pinned and delete(table, results, job.id):
             total -= job.bytes
             gone.append(job.id)
     return gone

@@ -11,8 +11,9 @@ from typing import Any
 
 from hbm_core.errors import InputError
 
-
 _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})")
+
+_HOST = re.compile(r"\*|(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:]+\]")
 
 
 def default_store() -> Path:
@@ -65,6 +66,29 @@ class Settings:
         "HBM_MAX_DRAWS", "Numbers a fit may keep: draws × chains × parameters", 100_000_000, 1_000
     )
     queue: int = _setting("HBM_QUEUE", "Fits that may wait for a worker", 200, 1, 1e6)
+    queue_each: int = _setting(
+        "HBM_QUEUE_EACH", "Of these, fits that may wait on behalf of one person", 50, 1, 1e6
+    )
+    pins: int = _setting(
+        "HBM_PINS", "Fits one person may pin; all pins together take half of HBM_STORE_BYTES at most", 20
+    )
+    upload_mb: int = _setting("HBM_UPLOAD_MB", "Megabytes of an uploaded file", 200, 1, 10_000)
+    upload_rows: int = _setting("HBM_UPLOAD_ROWS", "Rows of an uploaded table", 5_000_000, 1, 1e9)
+    upload_columns: int = _setting("HBM_UPLOAD_COLUMNS", "Columns of an uploaded table", 1_000, 1, 100_000)
+    uploads: int = _setting("HBM_UPLOADS", "Uploads kept for one person", 50, 1, 1e6)
+    uploads_bytes: int = _setting(
+        "HBM_UPLOADS_BYTES",
+        "Bytes of all uploads kept; none goes to make room for another",
+        2_000_000_000,
+        1e6,
+    )
+    max_replications: int = _setting(
+        "HBM_MAX_REPLICATIONS", "Simulated data sets of one coverage study or calibration", 1_000_000, 10, 1e9
+    )
+    retention_days: float = _setting(
+        "HBM_RETENTION_DAYS", "Days without use after which fits (unless pinned) and uploads go; 0: never",
+        0.0, 0, 36_500, whole=False,
+    )  # fmt: skip
     warm: int = _setting(
         "HBM_WARM", "1: workers compile the default models when they start; 0: on demand", 1, 0, 1
     )
@@ -88,8 +112,20 @@ class Settings:
         },
     )
 
+    allowed_hosts: str = field(
+        default="",
+        metadata={
+            "variable": "HBM_ALLOWED_HOSTS",
+            "words": "Host names under which browsers may use the app, separated by commas; empty: any",
+        },
+    )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "store", Path(self.store).expanduser().absolute())
+        for host in self.hosts:
+            if not _HOST.fullmatch(host):
+                expected = "host names separated by commas, such as app.example.com, *.example.com"
+                raise InputError("setting HBM_ALLOWED_HOSTS", expected, repr(host))
         if self.scheduler and not _ADDRESS.fullmatch(self.scheduler):
             raise InputError(
                 "setting HBM_SCHEDULER",
@@ -97,7 +133,7 @@ class Settings:
                 repr(self.scheduler),
             )
         for declared in fields(self):
-            if declared.name not in ("store", "scheduler"):
+            if "lower" in declared.metadata:
                 object.__setattr__(self, declared.name, _number(declared, getattr(self, declared.name)))
 
     @classmethod
@@ -113,6 +149,11 @@ class Settings:
     def table(self) -> Path:
         """File of the job table."""
         return self.store / "jobs.db"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The allowed host names; none means any."""
+        return tuple(name for name in (part.strip() for part in self.allowed_hosts.split(",")) if name)
 
     def environment(self) -> dict[str, str]:
         """The variables that make another process read the same settings."""

@@ -124,6 +124,11 @@ class UploadTable:
         """Whether the data are anybody's upload."""
         return self.table._one("SELECT 1 FROM uploads WHERE digest = ? AND NOT guest", (digest,)) is not None
 
+    def needed(self, digest: str) -> bool:
+        """Whether the data are anybody's upload, or those of a kept fit."""
+        found = "SELECT 1 FROM jobs WHERE data = ? LIMIT 1"
+        return self.held(digest) or self.table._one(found, (digest,)) is not None
+
     def key(self, digest: str, owner: str) -> str | None:
         """The key that `owner`'s links to the data carry; None for who may not use them.
 
@@ -174,6 +179,10 @@ class UploadTable:
                 (digest, row["link"]),
             ).fetchall()
         return (owner, *(guest["owner"] for guest in guests))
+
+    def drop_guests(self, digest: str) -> None:
+        """End all guests' holds on data that go."""
+        self.table._write("DELETE FROM uploads WHERE digest = ? AND guest", (digest,))
 
     def old(self, before: float) -> list[Upload]:
         """Holds that were not used since `before`, in seconds since the epoch."""

@@ -13,7 +13,7 @@ try:
     own, others = library.library()
 except StoreError as problem:
     theme.story("The fits cannot be listed.")
-    st.warning(str(problem))
+    st.warning(theme.plain(problem))
     st.stop()
 
 library.style()
@@ -29,3 +29,4 @@ if own and others:
     library.rows(others if chosen == "gallery" else own, own=chosen != "gallery")
 elif own or others:
     library.rows(own or others, own=bool(own))
+library.own_data(study, any_fits=bool(own))

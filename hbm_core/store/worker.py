@@ -169,6 +169,9 @@ class Worker:
                 self._enter(lambda: self.table.finish(job.id, self.name, size, partial))
         if not failure:
             try:
+                if job.id not in self.table.ids():
+                    # Its owner deleted it while it was published.
+                    self._discard(job)
                 evict(self.table, self.results, self.settings.store_bytes)
             except StoreError as error:
                 _log.warning("nothing could be evicted: %s", error)

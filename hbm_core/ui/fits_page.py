@@ -21,6 +21,7 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.plots.theme import number
 from hbm_core.plots.tokens import colours
 from hbm_core.scenarios import scenario as find_scenario
+from hbm_core.store.erasure import Erased
 from hbm_core.store.jobs import FIT, Job
 from hbm_core.store.request import FitRequest
 from hbm_core.store.study import SIMULATED, Study
@@ -304,10 +305,12 @@ def style() -> None:
 .fit .n, .fit-head .n {{ text-align: right; white-space: nowrap; }}
 .fit .n small {{ display: block; color: {c["ink-2"]}; font-size: 12.5px; line-height: 17px; }}
 .fit .n i {{ display: none; }}
+.upload .name {{ font-size: 14px; line-height: 20px; font-weight: 600; overflow-wrap: anywhere; }}
+.upload .words {{ color: {c["ink-2"]}; font-size: 12.5px; line-height: 17px; }}
 .fit .bad {{ color: {c["warn"]}; font-weight: 600; }}
 .fit .wide {{ grid-column: 2 / -1; color: {c["ink-2"]}; }}
-.fit .tag {{ display: inline-block; font-size: 11.5px; font-weight: 400; line-height: 16px; padding: 0 6px;
-  margin-left: 6px; white-space: nowrap;
+.fit .tag, .upload .tag {{ display: inline-block; font-size: 11.5px; font-weight: 400; line-height: 16px;
+  padding: 0 6px; margin-left: 6px; white-space: nowrap;
   border: 1px solid {c["rule"]}; border-radius: 8px; color: {c["ink-2"]}; }}
 .fit .tag.warn {{ color: {c["warn"]}; border-color: {c["warn"]}; }}
 .fit .bar {{ height: 5px; background: {c["grid"]}; border-radius: 3px; margin-top: 5px; }}
@@ -441,7 +444,7 @@ def details(entry: Entry, own: bool) -> None:
         problem = entry.problem or (_unreadable(entry) if entry.job.state == "done" else "")
         if problem or entry.job.state in ("failed", "cancelled"):
             if problem:
-                st.warning(problem)
+                st.warning(theme.plain(problem))
             if entry.request is not None and not entry.older:
                 st.button("Fit again", key=f"fits_again_{id}", on_click=again, args=(entry,), type="primary")
         else:
@@ -486,11 +489,12 @@ def _downloads(entry: Entry) -> None:
 
 
 def _manage(entry: Entry) -> None:
-    job, engine = entry.job, fits.engine()
+    job = entry.job
     with st.container(horizontal=True, gap="small"):
         st.button(
-            "Unpin" if job.pinned else "Pin", key=f"fits_pin_{job.id}", on_click=engine.pin,
-            args=(job.id, not job.pinned), help="A pinned fit is kept however full the store gets.",
+            "Unpin" if job.pinned else "Pin", key=f"fits_pin_{job.id}", on_click=_pin,
+            args=(job.id, not job.pinned),
+            help="A pinned fit is kept however full the store gets and however old it is.",
         )  # fmt: skip
         with st.popover("Rename"):
             key = f"{_RENAMED}_{job.id}"
@@ -507,7 +511,7 @@ def _code(entry: Entry) -> None:
         try:
             text = code(entry)
         except (InputError, StoreError) as problem:
-            st.warning(str(problem))
+            st.warning(theme.plain(problem))
             return
         st.code(text, language="python", height=420)
         theme.caption(
@@ -521,8 +525,8 @@ def _code(entry: Entry) -> None:
 def ask_delete(id: str, label: str) -> None:
     """Ask before a fit goes."""
     st.markdown(
-        "It goes from your list, and from the disk where nobody else asked for it. Its study can be "
-        "fitted anew."
+        "It goes from your list, and from the disk where nobody else asked for it. A fit of built-in data "
+        "that somebody else made stays in the gallery. Its study can be fitted anew."
     )
     st.text(label)
     left, right = st.columns(2)
@@ -535,7 +539,7 @@ def ask_delete(id: str, label: str) -> None:
 
 
 def _delete(id: str) -> None:
-    fits.engine().delete(id, session.owner())
+    _try(lambda: fits.engine().delete(id, session.owner()))
     st.session_state.pop(_CHOSEN, None)
 
 
@@ -556,7 +560,19 @@ def _choose(id: str | None) -> None:
 
 def _rename(id: str, key: str) -> None:
     if text := str(st.session_state.get(key, "")).strip():
-        fits.engine().rename(id, text)
+        _try(lambda: fits.engine().rename(id, text, session.owner()))
+
+
+def _pin(id: str, pinned: bool) -> None:
+    _try(lambda: fits.engine().pin(id, pinned, session.owner()))
+
+
+def _try(action: Callable[[], object]) -> None:
+    """Do it; a refusal becomes a notice."""
+    try:
+        action()
+    except (InputError, StoreError) as problem:
+        session.notify(str(problem))
 
 
 def _cancel(id: str) -> None:
@@ -565,6 +581,114 @@ def _cancel(id: str) -> None:
 
 def _go(page: str) -> None:
     st.switch_page(ROOT / "pages" / f"{page}.py")
+
+
+# ---------------------------------------------------------------------------------------------- privacy
+
+
+def own_data(current: Study, any_fits: bool) -> None:
+    """What the visitor has uploaded, and the way to delete everything of one's own."""
+    uploads = fits.engine().uploads(session.owner())
+    if uploads:
+        st.markdown("**Your data**")
+        st.html(f'<hr style="margin:0;border:0;border-top:1px solid {colours(theme.mode())["rule"]}">')
+    for upload in uploads:
+        left, right = st.columns([5, 1.15], gap="medium")
+        title = upload.label or "Data from a link"
+        tags = '<span class="tag">from a link</span>' if upload.guest else ""
+        tags += '<span class="tag">current study</span>' if upload.digest == current.dataset else ""
+        kept = f"{size(upload.bytes)}, used {age(time.time() - upload.used)}"
+        left.html(
+            f'<div class="upload"><div class="name">{escape(title)}{tags}</div>'
+            f'<div class="words">{escape(kept)}</div></div>'
+        )
+        with right, st.container(horizontal=True, gap="small", horizontal_alignment="right"):
+            if st.button("Delete", key=f"fits_drop_{upload.digest}"):
+                ask_drop(upload.digest, title, upload.guest)
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        days = fits.engine().settings.retention_days
+        after = f" What nobody used for {days:g} days goes by itself, unless it is pinned." if days else ""
+        theme.caption(
+            "Uploads and the fits of them are seen by you alone, and by whom you give a link that you copied "
+            f"here. Fits of built-in data are open to everyone.{after}"
+        )
+        if (uploads or any_fits) and st.button("Delete my data", key="fits_erase"):
+            ask_erase()
+
+
+@st.dialog("Delete these data?")
+def ask_drop(digest: str, title: str, guest: bool) -> None:
+    """Ask before an upload goes."""
+    st.markdown(
+        "They go from your list with the fits you made of them. Whoever gave you the link keeps them."
+        if guest
+        else "They go with the fits made of them, and every link to them that you gave away ends."
+    )
+    st.text(title)
+    left, right = st.columns(2)
+    if left.button(
+        "Delete", key="fits_drop_yes", on_click=_drop, args=(digest,), type="primary", width="stretch"
+    ):
+        st.rerun()
+    if right.button("Keep", key="fits_drop_no", width="stretch"):
+        st.rerun()
+
+
+@st.dialog("Delete my data?")
+def ask_erase() -> None:
+    """Ask before everything of a visitor goes."""
+    st.markdown(
+        "All your uploads and all your fits go, running ones too, and every link to your data ends. What "
+        "others asked for or uploaded as well stays for them, without any trace of you. This cannot be "
+        "undone."
+    )
+    left, right = st.columns(2)
+    if left.button(
+        "Delete everything of mine", key="fits_erase_yes", on_click=erase, type="primary", width="stretch"
+    ):
+        st.rerun()
+    if right.button("Keep", key="fits_erase_no", width="stretch"):
+        st.rerun()
+
+
+def _drop(digest: str) -> None:
+    _try(lambda: fits.engine().delete_upload(digest, session.owner()))
+    session.forget(digest)
+
+
+def erase() -> None:
+    """Delete all that the visitor left here, and say what went."""
+    engine, owner = fits.engine(), session.owner()
+    digests = [upload.digest for upload in engine.uploads(owner)]
+    try:
+        said = erased(engine.erase(owner))
+    except StoreError as problem:
+        said = str(problem)
+    for digest in digests:
+        session.forget(digest)
+    st.session_state.pop(_CHOSEN, None)
+    # A study of data that went gives way to the default one, before the last word is said.
+    session.study()
+    session.notify(said)
+
+
+def erased(gone: Erased) -> str:
+    """What went, in words.
+
+    >>> erased(Erased(fits=2, uploads=1, shared_fits=1))
+    'Deleted: 2 fits and 1 upload. 1 fit stays for others, without any trace of you.'
+    """
+
+    def many(fits: int, uploads: int) -> str:
+        parts = [(fits, "fit"), (uploads, "upload")]
+        said = [f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in parts if count]
+        return " and ".join(said)
+
+    text = f"Deleted: {many(gone.fits, gone.uploads) or 'nothing, as there was nothing of your own'}."
+    if left := many(gone.shared_fits, gone.shared_uploads):
+        one = gone.shared_fits + gone.shared_uploads == 1
+        text += f" {left} {'stays' if one else 'stay'} for others, without any trace of you."
+    return text
 
 
 # ----------------------------------------------------------------------------------------------- lists

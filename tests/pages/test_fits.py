@@ -98,10 +98,11 @@ def test_pin_rename_and_delete(engine):
     id = publish(engine, study())
     app = opened(fits_chosen=id)
     app.button(key=f"fits_pin_{id}").click().run()
-    assert engine.table.get(id).pinned
+    assert engine.jobs(SESSION)[0].pinned and not engine.table.get(id).pinned, "for this person alone"
     app.text_input(key=f"fits_rename_{id}").set_value("<b>Mine</b>").run()
     app.button(key=f"fits_save_{id}").click().run()
-    assert engine.table.get(id).label == "<b>Mine</b>"
+    assert engine.jobs(SESSION)[0].label == "<b>Mine</b>"
+    assert engine.table.get(id).label != "<b>Mine</b>", "the title that others see stays"
     assert "&lt;b&gt;Mine&lt;/b&gt;" in said(app) and "<b>Mine</b>" not in said(app)
     app.button(key=f"fits_delete_{id}").click().run()
     assert engine.table.get(id) is not None, "asked first"

@@ -58,6 +58,8 @@ class Dataset:
         Where the data come from.
     truth : mapping, optional
         True parameter values of simulated data, keyed by the names that fits use (``theta[A]``).
+    notes : tuple of str
+        What a reader must know of how the table came about: what was left out, with counts and reasons.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Dataset:
     words: Words = field(default_factory=Words)
     reference: str = ""
     truth: Mapping[str, float] | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def arrow(self) -> bytes:

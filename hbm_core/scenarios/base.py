@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Model:
     label: str
     summary: str
     formula: tuple[str, ...]
-    spec: Callable[..., ModelSpec]
+    spec: Callable[..., ModelSpec[Any]]
     priors: Callable[..., Mapping[str, Prior]]
     constants: Callable[[Dataset], Mapping[str, float]]
     parameterizations: tuple[str, ...]
@@ -159,6 +160,16 @@ class Scenario(ABC):
     @abstractmethod
     def read(self, table: pd.DataFrame, name: str = "upload", label: str = "Your data") -> Dataset:
         """Bring a table into canonical form; `DataProblems` lists everything wrong, with row and column."""
+
+    def rows(self, seed: int = 1, **knobs: Any) -> Iterator[pd.DataFrame]:
+        """Raw rows behind simulated data, in chunks of one table; nothing where `simulate` has no such."""
+        return iter(())
+
+    def open(self, path: str | Path, name: str = "upload", label: str = "") -> Dataset:
+        """Read a CSV or Parquet file into canonical form; scenarios that reduce large files do it here."""
+        from hbm_core.scenarios.tables import file_title, read_file
+
+        return self.read(read_file(path), name, label or file_title(str(path)))
 
     @abstractmethod
     def covariates(self, dataset: Dataset) -> tuple[str, ...]:

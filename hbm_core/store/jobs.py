@@ -591,7 +591,7 @@ class JobTable:
                 for direction in ("", " DESC"):
                     # Both ways: a broken page in the middle hides what lies behind it.
                     found = []
-                    with suppress(sqlite3.Error):
+                    with suppress(sqlite3.Error, UnicodeDecodeError):
                         for row in db.execute(f"SELECT * FROM {table} ORDER BY {order}{direction}"):
                             found.append(dict(row))
                     self._enter(table, [row for row in found if table != "jobs" or _sound(row)])
@@ -754,7 +754,7 @@ def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, sqlite3.Conn
                 db.close()
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
-            except sqlite3.Error:
+            except BaseException:
                 db.close()
                 raise
             else:
@@ -765,26 +765,40 @@ def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, sqlite3.Conn
 def _seal_rows(db: sqlite3.Connection) -> None:
     """Let this connection seal what it writes; a row that was damaged before stays so."""
     names = [row["name"] for row in db.execute("PRAGMA table_info(jobs)") if row["name"] != "seal"]
+    if not set(Job.__dataclass_fields__) <= set(names) or not all(name.isidentifier() for name in names):
+        raise sqlite3.DatabaseError("malformed names of columns")
 
     def seal(*values: Any) -> str | None:
-        with suppress(TypeError):
-            return _seal(dict(zip(names, values, strict=True)))
-        return None
+        read = [_text(value) if isinstance(value, bytes) else value for value in values]
+        return _seal(dict(zip(names, read, strict=True)))
 
-    def renewed(earlier: Any, *values: Any) -> Any:
+    def renewed(earlier: bytes, *values: Any) -> str | None:
         old, new = values[: len(names)], values[len(names) :]
-        return (seal(*new) or "") if earlier == seal(*old) else earlier
+        return seal(*new) if _text(earlier) == seal(*old) else _text(earlier)
 
     db.create_function("hbm_seal", len(names), seal)
     db.create_function("hbm_renewed", 2 * len(names) + 1, renewed)
-    old, new = (", ".join(f"{row}.{name}" for name in names) for row in ("OLD", "NEW"))
+    # As bytes: the driver hands over no text that is damaged.
+    old, new = (
+        ", ".join(
+            f"iif(typeof({row}.{name}) = 'text', CAST({row}.{name} AS BLOB), {row}.{name})" for name in names
+        )
+        for row in ("OLD", "NEW")
+    )
     db.execute(
         f"CREATE TEMP TRIGGER jobs_changed AFTER UPDATE OF {', '.join(names)} ON main.jobs BEGIN"
-        f" UPDATE jobs SET seal = hbm_renewed(OLD.seal, {old}, {new}) WHERE rowid = NEW.rowid; END"
+        f" UPDATE jobs SET seal = hbm_renewed(CAST(OLD.seal AS BLOB), {old}, {new}) WHERE rowid = NEW.rowid; END"
     )
     db.execute(
         "CREATE TEMP TRIGGER jobs_entered AFTER INSERT ON main.jobs WHEN NEW.seal = '' BEGIN"
         f" UPDATE jobs SET seal = hbm_seal({new}) WHERE rowid = NEW.rowid; END"
+    )
+
+
+def _damaged(path: Path) -> DamagedTable:
+    return DamagedTable(
+        f"The job table {path.name} is damaged. Restart the app: it rebuilds the table from what can "
+        "still be read and the results on disk."
     )
 
 
@@ -799,10 +813,7 @@ def _plain_words(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         text = str(error)
         if any(word in text for word in ("malformed", "not a database", "no such table", "no such column")):
-            raise DamagedTable(
-                f"The job table {path.name} is damaged. Restart the app: it rebuilds the table from what can "
-                "still be read and the results on disk."
-            ) from error
+            raise _damaged(path) from error
         if "locked" in text or "busy" in text:
             reason = "is held by another process for too long. Try again; if it stays, restart the app."
         elif "full" in text:
@@ -815,6 +826,9 @@ def _plain_words(path: Path) -> Iterator[None]:
         else:
             reason = f"failed: {text}."
         raise StoreError(f"The job table {path.name} {reason}") from error
+    except UnicodeDecodeError as error:
+        # The driver fails to read what SQLite says about damaged names.
+        raise _damaged(path) from error
     except OSError as error:
         raise StoreError(f"The store {path.parent} cannot be used: {error.strerror}.") from error
 

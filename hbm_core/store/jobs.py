@@ -772,9 +772,9 @@ def _seal_rows(db: sqlite3.Connection) -> None:
         read = [_text(value) if isinstance(value, bytes) else value for value in values]
         return _seal(dict(zip(names, read, strict=True)))
 
-    def renewed(earlier: bytes, *values: Any) -> str | None:
-        old, new = values[: len(names)], values[len(names) :]
-        return seal(*new) if _text(earlier) == seal(*old) else _text(earlier)
+    def renewed(earlier: bytes | None, *values: Any) -> str | None:
+        old, new, kept = values[: len(names)], values[len(names) :], _text(earlier or b"")
+        return seal(*new) if kept == seal(*old) else kept
 
     db.create_function("hbm_seal", len(names), seal)
     db.create_function("hbm_renewed", 2 * len(names) + 1, renewed)
@@ -787,7 +787,8 @@ def _seal_rows(db: sqlite3.Connection) -> None:
     )
     db.execute(
         f"CREATE TEMP TRIGGER jobs_changed AFTER UPDATE OF {', '.join(names)} ON main.jobs BEGIN"
-        f" UPDATE jobs SET seal = hbm_renewed(CAST(OLD.seal AS BLOB), {old}, {new}) WHERE rowid = NEW.rowid; END"
+        f" UPDATE jobs SET seal = hbm_renewed(CAST(OLD.seal AS BLOB), {old}, {new})"
+        " WHERE rowid = NEW.rowid; END"
     )
     db.execute(
         "CREATE TEMP TRIGGER jobs_entered AFTER INSERT ON main.jobs WHEN NEW.seal = '' BEGIN"

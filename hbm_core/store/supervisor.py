@@ -30,7 +30,8 @@ from hbm_core.store.uploads import UploadTable
 LOOK, GRACE = 0.05, 4.0
 #: Seconds between two looks for what is old.
 TIDY = 3600.0
-#: A worker that lived for less than YOUNG seconds is replaced after a pause that doubles up to LONGEST.
+#: A worker that dies younger than YOUNG seconds before it was ready is replaced after a pause that doubles
+#: up to LONGEST.
 YOUNG, FIRST_PAUSE, LONGEST = 10.0, 0.5, 30.0
 #: Seconds beyond the time limit after which a run that does not end is ended.
 OVERTIME = 60.0
@@ -191,11 +192,13 @@ class Supervisor:
         for id in table.release(place.name, _cause(code), self.settings.attempts):
             self._results.drop_partial(id)
         self._results.sweep(pid=place.process.pid)
+        ready = any(row.name == place.name and row.state != "warming" for row in table.workers())
         table.gone(place.name)
         _log.warning("worker %s ended: %s", place.name, _cause(code))
         now = time.monotonic()
-        young = now - place.started < YOUNG
-        # The first early death is replaced at once: most often it was the job's, or somebody's kill.
+        # One that was ready has nothing wrong with itself: its death was the job's, or somebody's kill, and
+        # a job kills three at most. The first that dies before is replaced at once too.
+        young = now - place.started < YOUNG and not ready
         place.ready_at = now + (place.pause if young else 0.0)
         place.pause = min(LONGEST, 2 * place.pause or FIRST_PAUSE) if young else 0.0
         place.process, place.verdict = None, ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hbm_core.inference.exact.base import PROBABILITIES, Conditional, ExactPosterior, Weights
 from hbm_core.models.structure import ModelSpec
+from hbm_core.models.three_level import ThreeLevelNormal
 
 __all__ = ["PROBABILITIES", "Conditional", "ExactPosterior", "Weights", "solve"]
 
 
-def solve(spec: ModelSpec) -> ExactPosterior:
+def solve(spec: ModelSpec[Any]) -> ExactPosterior:
     """The exact posterior of a model.
 
     Raises
@@ -19,6 +22,10 @@ def solve(spec: ModelSpec) -> ExactPosterior:
         No exact engine covers this model under these priors.
     """
     structure = spec.structure
+    if isinstance(structure, ThreeLevelNormal):
+        from hbm_core.inference.exact.three_level import solve_three_level
+
+        return solve_three_level(spec)
     if "student_t" in (structure.effects, structure.likelihood):
         from hbm_core.inference.exact.robust import solve_robust
 

@@ -488,7 +488,7 @@ def solve_location(
         kept = component > 1e-13
         linear, component = linear.take(kept), component[kept]
         log_weights = np.log(component) - log_smooth(linear.at, linear.variance)
-        panel = _density_of_mu(prior, linear, log_weights, location, mean[0], sd[0], tail_mu)
+        panel = density_of_mean(prior, linear, log_weights, location, mean[0], sd[0], tail_mu)
         of_mu = PanelMarginals((panel,))
         parts = (Part(places[:1], of_mu),)
         if tau is None and q == 1:
@@ -535,7 +535,7 @@ def solve_location(
     )
 
 
-def _density_of_mu(
+def density_of_mean(
     prior: Prior,
     linear: Linear,
     log_weights: np.ndarray,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -24,6 +25,7 @@ from hbm_core.store.study import Study
 from hbm_core.store.summary import compared, finite, parameter_entry
 
 if TYPE_CHECKING:
+    from hbm_core.analysis.spread import Spread
     from hbm_core.store.exchange import Fit
     from hbm_core.store.jobs import Job
     from hbm_core.store.local import LocalEngine
@@ -279,9 +281,7 @@ def fit(
     with _engine() as local:
         (local.refit if no_cache else local.submit)(request, chosen, _SESSION)
         if local.status(request.digest).state != "done":
-            from hbm_core.store.worker import compute_here
-
-            compute_here(local.settings, request.digest)
+            _compute(local, request.digest)
         status = local.wait(request.digest)
         if status.state != "done":
             raise FitError(status.error or f"The fit is {status.state}.")
@@ -316,6 +316,41 @@ def _engine() -> LocalEngine:
     from hbm_core.store.local import LocalEngine
 
     return LocalEngine()
+
+
+def _compute(local: LocalEngine, id: str) -> None:
+    """Run a fit that was asked for: in this process, or on the cluster of HBM_SCHEDULER."""
+    if not local.settings.scheduler:
+        from hbm_core.store.worker import compute_here
+
+        compute_here(local.settings, id)
+        return
+    from hbm_core.store.cluster import compute_there
+
+    try:
+        compute_there(local.settings, id)
+    except StoreError:
+        local.cancel(id, _SESSION)
+        raise
+
+
+@contextmanager
+def _spread() -> Iterator[Spread]:
+    """Where the parts of a study are computed: here, or on the cluster of HBM_SCHEDULER."""
+    from hbm_core.analysis.spread import in_turn
+    from hbm_core.store.settings import Settings
+
+    settings = Settings.from_environment()
+    if not settings.scheduler:
+        yield in_turn
+        return
+    from hbm_core.store.cluster import ClusterSpread
+
+    cluster = ClusterSpread(settings.scheduler)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
 
 
 def _fit(text: str) -> Fit:
@@ -396,7 +431,10 @@ def coverage(
             nu=nu,
             se_factor=se_factor,
         )
-        part = coverage_study(truth, {"partial": priors}, replications=replications, seed=seed)
+        with _spread() as spread:
+            part = coverage_study(
+                truth, {"partial": priors}, replications=replications, seed=seed, spread=spread
+            )
         part = infinite(part, priors["tau"].tail if value is None else float("inf"))
         part.insert(1, "tau", value)
         parts.append(part)
@@ -439,7 +477,8 @@ def sbc(
     study = _study(scenario, dataset, model, prior, constant, covariate, engine="exact")
     spec = study.spec(_data(study, data, dataset))
     begun = time.perf_counter()
-    verdict = uniformity(sbc_pit(spec, replications, seed))
+    with _spread() as spread:
+        verdict = uniformity(sbc_pit(spec, replications, seed, spread=spread))
     seconds = time.perf_counter() - begun
     found = {
         "scenario": scenario,
@@ -547,8 +586,22 @@ def worker(
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder of fits, data and the job table.")
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", help="A Dask scheduler, tcp://host:port, to work for instead."),
+    ] = None,
 ) -> None:
-    """Run one more worker on a store, until it is stopped."""
+    """Run one more worker on a store, or a cluster's worker, until it is stopped."""
+    if scheduler is not None:
+        import os
+
+        from hbm_core.store.cluster_worker import command as started
+        from hbm_core.store.settings import Settings
+
+        if store is not None:
+            raise InputError("worker", "either --store or --scheduler", "both")
+        line, environment = started(Settings(scheduler=scheduler).scheduler)
+        os.execve(line[0], line, environment)
     from hbm_core.store.worker import main as work
 
     sys.argv = ["hbm-worker", *(["--store", str(store)] if store else [])]
@@ -561,22 +614,72 @@ def serve(
     address: Annotated[str, typer.Option("--address", help="Interface to listen on.")] = "localhost",
     base_path: Annotated[str, typer.Option("--base-path", help="Path under which the app is served.")] = "",
     store: Annotated[Path | None, typer.Option("--store", help="Folder of fits and data.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="A Dask scheduler, tcp://host:port, whose workers fit.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Fits computed at once, here.")] = None,
 ) -> None:
     """Start the app: web server and workers."""
     import os
+    import re
 
-    if store is not None:
-        os.environ["HBM_STORE"] = str(store.resolve())
+    from hbm_core.store.settings import Settings
+
+    settings = Settings.from_environment(store=store, scheduler=scheduler, workers=workers)
+    path = base_path.strip("/")
+    if not re.fullmatch(r"[\w.~/-]*", path, re.ASCII):
+        raise InputError("--base-path", "letters, digits, - _ . ~ and /", repr(base_path))
+    _free(address, port)
+    try:
+        settings.store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"The store {settings.store} cannot be made: {error.strerror}. Choose another with --store."
+        ) from error
+    os.environ |= settings.environment()
     # Many small problems at once: threads inside one of them only get in each other's way.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     root = Path(__file__).parents[1]
     os.chdir(root)
     options = [f"--server.port={port}", f"--server.address={address}", "--server.headless=true"]
-    if base_path:
-        options.append(f"--server.baseUrlPath={base_path.strip('/')}")
+    if path:
+        options.append(f"--server.baseUrlPath={path}")
     command = [sys.executable, "-m", "streamlit", "run", str(root / "app.py"), *options]
     os.execv(sys.executable, command)
+
+
+def _free(address: str, port: int) -> None:
+    """Raise InputError where the server could not listen, before anything is started."""
+    import errno
+    import socket
+
+    try:
+        kind, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(place)
+    except socket.gaierror:
+        raise InputError(
+            "--address", "an address or a name of this machine", address, "0.0.0.0 is all of them."
+        ) from None
+    except OSError as error:
+        match error.errno:
+            case errno.EADDRINUSE:
+                raise InputError(
+                    "--port",
+                    "a free port",
+                    f"{port}, which is in use",
+                    "Stop what uses it, or choose another.",
+                ) from None
+            case errno.EACCES:
+                raise InputError(
+                    "--port",
+                    "a port that you may use",
+                    port,
+                    "Those below 1024 need rights; choose a higher one.",
+                ) from None
+        raise InputError("--address", "an address of this machine", address, f"({error.strerror})") from None
 
 
 def main() -> None:

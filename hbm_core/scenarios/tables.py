@@ -200,9 +200,7 @@ def read_table(
     content = _content(source, title, most_bytes)
     if not content.strip():
         raise InputError(f"file {title}", "a table with a header and rows", "an empty file")
-    for magic, kind in _MAGIC.items():
-        if content.startswith(magic):
-            raise InputError(f"file {title}", "a CSV or Parquet file", kind, _SPREADSHEET)
+    _refuse_foreign(content, title)
     if content.startswith(b"PAR1"):
         return _read_parquet(content, title, most_bytes, most_columns, most_rows)
     return _read_csv(content, title, most_columns, most_rows, guess)
@@ -231,6 +229,25 @@ def _content(source: str | Path | bytes, title: str, most_bytes: int) -> bytes:
         return source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
         raise InputError(f"file {title}", "a file that can be read", error.strerror or "an error") from None
+
+
+def _refuse_foreign(content: bytes, title: str) -> None:
+    for magic, kind in _MAGIC.items():
+        if content.startswith(magic):
+            raise InputError(f"file {title}", "a CSV or Parquet file", kind, _SPREADSHEET)
+
+
+def text_of(content: bytes, title: str) -> str:
+    """The text of a CSV file in UTF-8, or of its beginning; InputError tells what else it is, and where.
+
+    >>> text_of("µ;σ".encode(), "x.csv")
+    'µ;σ'
+    """
+    _refuse_foreign(content, title)
+    text, encoding, _ = _decode(content, title, False)
+    if encoding != "UTF-8":
+        raise InputError(f"file {title}", "text in UTF-8", f"text in {encoding}", _SPREADSHEET)
+    return text
 
 
 def _decode(content: bytes, title: str, guess: bool) -> tuple[str, str, bool]:

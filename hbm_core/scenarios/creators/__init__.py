@@ -125,7 +125,7 @@ class Creators(Scenario):
             Not a file that can be read, or `DataProblems` with everything wrong in its table.
         """
         from hbm_core.scenarios import tables
-        from hbm_core.scenarios.creators.reduce import has_user_rows
+        from hbm_core.scenarios.creators.user_rows import has_user_rows
 
         label = label or tables.file_title(str(path))
         if has_user_rows(path):

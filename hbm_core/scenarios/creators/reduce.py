@@ -8,16 +8,12 @@ same digest, every time.
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,7 +23,8 @@ import pyarrow.parquet
 from hbm_core.errors import InputError
 from hbm_core.scenarios import tables
 from hbm_core.scenarios.base import DataProblems, Problem
-from hbm_core.scenarios.creators.data import ARMS, ROW_COLUMNS, STATISTICS, names_rows, sorted_table
+from hbm_core.scenarios.creators.data import ARMS, STATISTICS, sorted_table
+from hbm_core.scenarios.creators.user_rows import UserRows, connection, open_rows
 from hbm_core.scenarios.creators.variance import VariancePrior, moderated
 
 if TYPE_CHECKING:
@@ -40,9 +37,6 @@ CONTROL = ("control", "c", "0", "0.0", "false")
 MEMORY = "1GB"
 #: Examples listed for each kind of problem.
 _EXAMPLES = 20
-#: A header longer than this is none.
-_HEADER_BYTES = 2**20
-_LINE_BYTES = 2**24
 #: Relative loss of digits from which a cell is computed again around its own mean.
 _LOSS = 1e-12
 _KEYS = ("creator", "genre", "segment", "period")
@@ -129,249 +123,12 @@ def reduce(
         raise InputError("variance", "own or moderated", repr(variance))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hbm-", dir=scratch)))
-        rows = _open(source, filename, folder)
-        con = stack.enter_context(_connection(rows, folder, memory, threads))
-        try:
-            found = _reduced(con, rows)
-        except _duckdb_error() as error:
-            raise _input_error(error, rows.title) from None
+        rows = open_rows(source, filename, folder)
+        found = _reduced(stack.enter_context(connection(rows, folder, memory, threads)), rows)
     if variance == "moderated":
         table, priors = moderated(found.table)
         return Reduction(table, found.left_out, found.rows, priors)
     return found
-
-
-# --- opening ---
-
-
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Where the rows are: a relation in SQL, its parameters, and an expression and type per column.
-
-    Identifiers are places (c0, c1, …) or quoted; a file's name is a parameter, never part of the SQL.
-    """
-
-    title: str
-    relation: str
-    parameters: dict[str, Any]
-    columns: dict[str, str]
-    text: frozenset[str]
-    table: pa.Table | None = None
-    path: Path | None = None
-    comma: bool = False
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _open(source: str | Path | pd.DataFrame | pa.Table, filename: str, folder: Path) -> _Rows:
-    if isinstance(source, str | Path):
-        path = Path(source)
-        title = tables.file_title(filename or path.name)
-        if not path.is_file():
-            raise InputError(f"file {title}", "an existing file", "no such file", "Check the path.")
-        with path.open("rb") as file:
-            start = file.read(_HEADER_BYTES)
-        if not start.strip():
-            raise InputError(f"file {title}", "a table with a header and rows", "an empty file")
-        parquet = start.startswith(b"PAR1")
-        # A name of our own: a file's name could be a pattern, a partition key or an address to DuckDB.
-        link = folder / ("rows.parquet" if parquet else "rows.csv")
-        link.symlink_to(path.resolve())
-        return _open_parquet(link, title) if parquet else _open_csv(link, title, start)
-    table = source if isinstance(source, pa.Table) else _table(source)
-    names = [str(name) for name in table.column_names]
-    if table.num_rows == 0:
-        raise DataProblems([Problem(None, None, "The table has a header but no rows.")])
-    places = _match(names)
-    kept = table.select(list(places.values())).rename_columns([f"c{i}" for i in range(len(places))])
-    columns = dict(zip(places, (f"c{i}" for i in range(len(places))), strict=True))
-    return _Rows(filename or "the table", "rows", {}, columns, _text(kept.schema, columns), table=kept)
-
-
-def _table(frame: pd.DataFrame) -> pa.Table:
-    """A frame in Arrow; columns of mixed types become text."""
-    arrays = []
-    for place in range(frame.shape[1]):
-        column = frame.iloc[:, place]
-        try:
-            arrays.append(pa.Array.from_pandas(column))
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            arrays.append(pa.array([None if pd.isna(value) else str(value) for value in column], pa.string()))
-    return pa.Table.from_arrays(arrays, names=[str(name) for name in frame.columns])
-
-
-def _text(schema: pa.Schema, columns: Mapping[str, str]) -> frozenset[str]:
-    """Columns that are text; types that no column can have are problems."""
-    text, problems = set(), []
-    for name, place in columns.items():
-        kind = schema.field(place.strip('"').replace('""', '"')).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            text.add(name)
-        elif name == "outcome" and not (
-            pa.types.is_integer(kind)
-            or pa.types.is_floating(kind)
-            or pa.types.is_decimal(kind)
-            or pa.types.is_boolean(kind)
-        ):
-            problems.append(Problem(None, name, f"has the type {kind}; it needs numbers."))
-        elif pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            problems.append(
-                Problem(None, name, f"has the type {kind}; a column needs plain numbers or text.")
-            )
-    if problems:
-        raise DataProblems(problems)
-    return frozenset(text)
-
-
-def _match(names: list[str]) -> dict[str, int]:
-    """Place of each known column, its own name before its aliases."""
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        places.setdefault(tables.canonical_name(name), []).append(place)
-    found, problems = {}, []
-    for column in ROW_COLUMNS:
-        keys = [tables.canonical_name(name) for name in (column.name, *column.aliases)]
-        here = next((places[key] for key in keys if key in places), [])
-        if len(here) > 1:
-            both = " and ".join(tables.shown(names[place]) for place in here)
-            problems.append(Problem(None, column.name, f"is there more than once: {both}."))
-        elif here:
-            found[column.name] = here[0]
-        elif column.name not in ("segment", "period"):
-            known = ", ".join(names[:8]) or "none"
-            text = f"is missing ({column.kind}, {column.rule}). The table has: {tables.shown(known)[1:-1]}."
-            problems.append(Problem(None, column.name, text))
-    if problems:
-        raise DataProblems(problems)
-    return found
-
-
-def _open_parquet(link: Path, title: str) -> _Rows:
-    try:
-        file = pyarrow.parquet.ParquetFile(link)
-        schema, count = file.schema_arrow, file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"file {title}", "a Parquet file", str(error).splitlines()[0]) from None
-    if count == 0:
-        raise InputError(f"file {title}", "rows under the header", "a header only")
-    columns = {name: _quoted(schema.names[place]) for name, place in _match(list(schema.names)).items()}
-    return _Rows(
-        title, "read_parquet($path)", {"path": str(link)}, columns, _text(schema, columns), path=link
-    )
-
-
-def _open_csv(link: Path, title: str, start: bytes) -> _Rows:
-    try:
-        text = start.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # The last letter may be cut where the sample ends.
-        if error.start < len(start) - 4 or len(start) < _HEADER_BYTES:
-            tables.read_file(start, title)
-        text = start[: error.start].decode("utf-8-sig")
-    if "\0" in text or start.startswith(tuple(tables._MAGIC)):
-        tables.read_file(start, title)
-    skipped = len(text) - len(text.lstrip("\r\n"))
-    lines = text[:skipped].count("\n")
-    body = text[skipped:]
-    names, used, separator = header(body, title)
-    places = _match(names)
-    quote = {f"c{place}": "VARCHAR" for place in range(len(names))}
-    spec = ", ".join(f"'{name}': 'VARCHAR'" for name in quote)
-    relation = (
-        "read_csv($path, auto_detect=false, header=false, skip=$skip, delim=$delim, quote='\"', escape='\"', "
-        f"max_line_size={_LINE_BYTES}, columns={{{spec}}})"
-    )
-    columns = {name: f"c{place}" for name, place in places.items()}
-    return _Rows(
-        title,
-        relation,
-        {"path": str(link), "skip": lines + used, "delim": separator},
-        columns,
-        frozenset(columns),
-        path=link,
-        comma=separator != ",",
-    )
-
-
-def header(text: str, title: str) -> tuple[list[str], int, str]:
-    r"""Names of a CSV's columns, the lines that they take, and the separator.
-
-    >>> header("creator;genre;outcome\na;b;1,5\n", "x.csv")
-    (['creator', 'genre', 'outcome'], 1, ';')
-    """
-    first = text.splitlines()[0]
-    separator = max(",;\t|", key=re.sub(r'"[^"]*"', "", first).count)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        names = [name.strip() for name in next(reader)]
-    except csv.Error as error:
-        raise InputError(f"file {title}, line 1", "a header of column names", error) from None
-    if len(names) > tables.MOST_COLUMNS:
-        raise InputError(f"file {title}", f"at most {tables.MOST_COLUMNS:,} columns", f"{len(names):,}")
-    return names, reader.line_num, separator
-
-
-@contextmanager
-def _connection(rows: _Rows, folder: Path, memory: str, threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in memory that can read this one file and nothing else."""
-    import duckdb
-
-    spill = folder / "spill"
-    try:
-        con = duckdb.connect(
-            ":memory:",
-            config={
-                "memory_limit": memory,
-                "threads": max(1, int(threads)),
-                "temp_directory": str(spill),
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            },
-        )
-    except duckdb.Error:
-        raise InputError("memory limit", "a size like 1GB", repr(memory)) from None
-    try:
-        if rows.table is not None:
-            con.register("rows", rows.table)
-        if rows.path is not None:
-            con.execute("SET allowed_paths=[" + "'" + str(rows.path).replace("'", "''") + "']")
-        con.execute("SET enable_external_access=false")
-        con.execute("SET lock_configuration=true")
-        yield con
-    finally:
-        con.close()
-
-
-def _duckdb_error() -> type[Exception]:
-    import duckdb
-
-    return duckdb.Error
-
-
-def _input_error(error: Exception, title: str) -> InputError:
-    """What DuckDB refuses, in a sentence, without its paths and options."""
-    text = str(error)
-    if place := re.search(r"CSV Error on Line: (\d+)", text):
-        subject = f"file {title}, line {int(place[1]):,}"
-        if count := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", text):
-            hint = "A separator inside a value needs quotes around the value."
-            return InputError(subject, f"{count[1]} cells, as in the header", count[2], hint)
-        if "unicode" in text or "utf-8" in text:
-            return InputError(subject, "text in UTF-8", "other bytes", tables._SPREADSHEET)
-        if "quote" in text:
-            return InputError(subject, "a closing quote", "none")
-        return InputError(subject, "a line of the table", "one that cannot be read")
-    if "Out of Memory" in text or "memory" in text.lower():
-        hint = "Allow more, or leave less else to do."
-        return InputError(f"file {title}", "rows that fit the memory limit", "more", hint)
-    return InputError(f"file {title}", "a CSV or Parquet file that can be read", text.splitlines()[0][:200])
-
-
-# --- reducing ---
 
 
 def _label_sql(expression: str, text: bool, careful: bool) -> str:
@@ -389,7 +146,7 @@ def _number_sql(expression: str, text: bool, careful: bool, comma: bool) -> str:
     return f"TRY_CAST({f"replace({plain}, ',', '.')" if comma else plain} AS DOUBLE)"
 
 
-def _selection(rows: _Rows, careful: bool, comma: bool) -> str:
+def _selection(rows: UserRows, careful: bool, comma: bool) -> str:
     """The canonical columns of single rows; an outcome that is no finite number is NULL."""
     parts = [
         f"{_label_sql(rows.columns[name], name in rows.text, careful)} AS {name}"
@@ -416,11 +173,11 @@ def _sql_texts(values: tuple[str, ...]) -> str:
     return "(" + ", ".join(f"'{value}'" for value in values) + ")"
 
 
-def _keys(rows: _Rows) -> list[str]:
+def _keys(rows: UserRows) -> list[str]:
     return [name for name in _KEYS if name in rows.columns]
 
 
-def _aggregate(con: duckdb.DuckDBPyConnection, rows: _Rows, careful: bool, comma: bool) -> None:
+def _aggregate(con: duckdb.DuckDBPyConnection, rows: UserRows, careful: bool, comma: bool) -> None:
     """One scan: a cell per creator (segment, period) and label of the group."""
     con.execute("DROP TABLE IF EXISTS cells")
     con.execute(
@@ -438,7 +195,7 @@ def _aggregate(con: duckdb.DuckDBPyConnection, rows: _Rows, careful: bool, comma
     )
 
 
-def _reduced(con: duckdb.DuckDBPyConnection, rows: _Rows) -> Reduction:
+def _reduced(con: duckdb.DuckDBPyConnection, rows: UserRows) -> Reduction:
     careful, comma = False, False
     _aggregate(con, rows, careful, comma)
     if _irregular(con, rows):
@@ -455,7 +212,7 @@ def _reduced(con: duckdb.DuckDBPyConnection, rows: _Rows) -> Reduction:
     return _summaries(con, rows)
 
 
-def _irregular(con: duckdb.DuckDBPyConnection, rows: _Rows) -> bool:
+def _irregular(con: duckdb.DuckDBPyConnection, rows: UserRows) -> bool:
     """Whether names have stray spaces, labels of one arm differ, or some outcome is no plain number."""
     tests = ["bool_or(n < users)"]
     for name in (*_keys(rows), "group"):
@@ -466,7 +223,7 @@ def _irregular(con: duckdb.DuckDBPyConnection, rows: _Rows) -> bool:
     return any(odd)
 
 
-def _commas(con: duckdb.DuckDBPyConnection, rows: _Rows) -> bool:
+def _commas(con: duckdb.DuckDBPyConnection, rows: UserRows) -> bool:
     """Whether the outcomes have decimal commas: some do without doubt, and no cell has a point."""
     cell = rows.columns["outcome"]
     sure, points = con.execute(
@@ -486,7 +243,7 @@ def _name_arms(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _problems(con: duckdb.DuckDBPyConnection, rows: _Rows, careful: bool, comma: bool) -> list[Problem]:
+def _problems(con: duckdb.DuckDBPyConnection, rows: UserRows, careful: bool, comma: bool) -> list[Problem]:
     found: list[Problem] = []
     if not con.execute("SELECT count(*) FROM cells").fetchall()[0][0]:
         return [Problem(None, None, "The table has a header but no rows.")]
@@ -531,7 +288,7 @@ def _problems(con: duckdb.DuckDBPyConnection, rows: _Rows, careful: bool, comma:
 
 
 def _bad_outcomes(
-    con: duckdb.DuckDBPyConnection, rows: _Rows, count: int, careful: bool, comma: bool
+    con: duckdb.DuckDBPyConnection, rows: UserRows, count: int, careful: bool, comma: bool
 ) -> list[Problem]:
     """The first outcomes that are no finite numbers, with their rows, and how many more there are."""
     cell = rows.columns["outcome"]
@@ -553,7 +310,7 @@ def _bad_outcomes(
     return found
 
 
-def _recentre(con: duckdb.DuckDBPyConnection, rows: _Rows, careful: bool, comma: bool) -> None:
+def _recentre(con: duckdb.DuckDBPyConnection, rows: UserRows, careful: bool, comma: bool) -> None:
     """Compute creators again around their own mean where the first pass lost digits.
 
     A compensated mean and Welford's variance lose about κ √n ε of a standard error, with κ the mean over the
@@ -589,7 +346,7 @@ def _recentre(con: duckdb.DuckDBPyConnection, rows: _Rows, careful: bool, comma:
     )
 
 
-def _summaries(con: duckdb.DuckDBPyConnection, rows: _Rows) -> Reduction:
+def _summaries(con: duckdb.DuckDBPyConnection, rows: UserRows) -> Reduction:
     """One row per creator (segment, period) from the cells of its two arms."""
     keys = _keys(rows)
     wide = [
@@ -642,21 +399,3 @@ def _name_sql(name: str, con: duckdb.DuckDBPyConnection) -> str:
             f"CASE WHEN {whole} THEN CAST(CAST({name} AS BIGINT) AS VARCHAR) ELSE CAST({name} AS VARCHAR) END"
         )
     return f"CAST({name} AS VARCHAR)"
-
-
-def default_threads() -> int:
-    """Cores at hand, for whoever prefers speed to equal last digits."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def has_user_rows(path: str | Path) -> bool:
-    """Whether a file's columns are those of user rows; False for what is no table at all."""
-    try:
-        with Path(path).open("rb") as file:
-            start = file.read(_HEADER_BYTES)
-        if start.startswith(b"PAR1"):
-            return names_rows(list(pyarrow.parquet.read_schema(path).names))
-        text = start.decode("utf-8-sig", errors="replace").lstrip("\r\n")
-        return bool(text) and names_rows(header(text, Path(path).name)[0])
-    except (OSError, pa.ArrowException, InputError):
-        return False

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import hbm_core
 from hbm_core.errors import StoreError
 from hbm_core.store.access import is_visitor_token, visitor_token
+from hbm_core.store.cluster import open_crew
 from hbm_core.store.settings import Settings
-from hbm_core.store.supervisor import Supervisor
 from hbm_core.ui import fits
 from hbm_core.ui.session import COOKIE
 
@@ -110,7 +110,7 @@ def warm_up() -> None:
 async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     """Start the workers with the server, and stop them with it."""
     settings = Settings.from_environment()
-    supervisor = Supervisor(settings)
+    supervisor = open_crew(settings)
     await asyncio.to_thread(supervisor.start)
     await asyncio.to_thread(warm_up)
     try:

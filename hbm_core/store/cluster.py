@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from hbm_core.analysis.spread import Spread
+from hbm_core.analysis.spread import Spread, in_turn
 from hbm_core.errors import FitError, InputError, StoreError
 from hbm_core.inference.sampler import Progress
 from hbm_core.store import remote
@@ -56,6 +56,11 @@ def open_engine(settings: Settings | None = None) -> LocalEngine:
 def open_crew(settings: Settings) -> Supervisor:
     """What runs the jobs of a store while a server lives: its own workers, or a cluster's."""
     return Dispatcher(settings) if settings.scheduler else Supervisor(settings)
+
+
+def spread_of(engine: LocalEngine) -> Spread:
+    """Where an engine's studies are computed."""
+    return engine.spread() if isinstance(engine, ClusterEngine) else in_turn
 
 
 class ClusterEngine(LocalEngine):

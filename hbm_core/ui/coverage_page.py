@@ -22,7 +22,8 @@ from hbm_core.analysis import coverage as tables
 from hbm_core.analysis.batched import with_priors
 from hbm_core.analysis.coverage import CLASSICAL, Truth
 from hbm_core.analysis.promise import coverage_curve, infinite, lab_priors, like_sizes, tau_grid
-from hbm_core.errors import InputError
+from hbm_core.analysis.spread import Spread, in_turn
+from hbm_core.errors import FitError, InputError, StoreError
 from hbm_core.models.prior import Prior
 from hbm_core.plots import coverage as plots
 from hbm_core.plots.coverage import percent, with_error
@@ -30,7 +31,8 @@ from hbm_core.plots.theme import legend, number
 from hbm_core.plots.tokens import Mode, colours
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios.tables import csv_text
-from hbm_core.ui import theme
+from hbm_core.store.cluster import spread_of
+from hbm_core.ui import fits, theme
 from hbm_core.ui.live import Live
 
 _LAB = "coverage_lab"
@@ -225,15 +227,19 @@ def kept(
     effects: int,
     seconds: float,
     what: str,
-    compute: Callable[[Callable[[float], None]], pd.DataFrame],
+    compute: Callable[[Callable[[float], None], Spread], pd.DataFrame],
 ) -> pd.DataFrame | None:
-    """A table from the shelf, or computed with progress; None while a long one waits for its button."""
+    """A table from the shelf, or computed with progress; None while a long one waits for its button.
+
+    A long one goes to the cluster where there is one.
+    """
     if (found := shelf().get(key)) is not None:
         return found
     if effects > _AT_ONCE:
         st.info(f"{what} takes about {_duration(seconds)}.")
         if not st.button("Run", key=f"coverage_run_{key[0]}", type="primary"):
             return None
+    spread = spread_of(fits.engine()) if effects > _AT_ONCE else in_turn
     bar, begun = st.empty(), time.monotonic()
 
     def show(share: float) -> None:
@@ -242,7 +248,10 @@ def kept(
 
     show(0.0)
     try:
-        return shelf().put(key, compute(show))
+        return shelf().put(key, compute(show, spread))
+    except (FitError, StoreError) as problem:
+        st.error(str(problem))
+        return None
     finally:
         bar.empty()
 
@@ -260,19 +269,17 @@ def study_table(page: Page) -> pd.DataFrame | None:
     """The simulation study of the lab's world, all estimators and groupings."""
     effects = page.replications * len(page.se)
 
-    def compute(progress: Callable[[float], None]) -> pd.DataFrame:
-        parts = []
-        for place, name in enumerate(page.names):
-            part = tables.coverage_study(
-                page.truth,
-                {page.own: page.priors[page.own]},
-                ("partial",) if name == page.own else (name,),
-                page.replications,
-                page.lab.seed,
-            )
-            parts.append(part)
-            progress((place + 1) / len(page.names))
-        return infinite(pd.concat(parts, ignore_index=True), page.tail)
+    def compute(progress: Callable[[float], None], spread: Spread) -> pd.DataFrame:
+        table = tables.coverage_study(
+            page.truth,
+            {page.own: page.priors[page.own]},
+            (*CLASSICAL, "partial"),
+            page.replications,
+            page.lab.seed,
+            progress=progress,
+            spread=spread,
+        )
+        return infinite(table, page.tail)
 
     what = f"Solving {page.replications:,} simulated data sets of {len(page.se)} {page.words.many}"
     return kept(("study", *_key(page)), effects, effects * _SECONDS_EACH, what, compute)
@@ -284,7 +291,7 @@ def curve_table(page: Page) -> pd.DataFrame | None:
     each = page.replications * len(page.se)
     seconds = each * (len(grid) + 1) * len(page.priors) * 6e-6
 
-    def compute(progress: Callable[[float], None]) -> pd.DataFrame:
+    def compute(progress: Callable[[float], None], spread: Spread) -> pd.DataFrame:
         return coverage_curve(
             page.truth,
             page.priors,
@@ -294,6 +301,7 @@ def curve_table(page: Page) -> pd.DataFrame | None:
             page.lab.seed,
             tables.LEVELS,
             progress,
+            spread,
         )
 
     what = f"Solving {page.replications:,} data sets at each of {len(grid)} values of τ"
@@ -824,7 +832,7 @@ def _pit(page: Page, replications: int, fitted: str, quick: bool) -> pd.DataFram
     each = 0.003 if quick else 0.15
     waits = replications * each > 2.5
 
-    def compute(progress: Callable[[float], None]) -> pd.DataFrame:
+    def compute(progress: Callable[[float], None], spread: Spread) -> pd.DataFrame:
         last = [0.0]
 
         def sparse(share: float) -> None:
@@ -832,7 +840,7 @@ def _pit(page: Page, replications: int, fitted: str, quick: bool) -> pd.DataFram
                 last[0] = share
                 progress(share)
 
-        return tables.sbc_pit(spec, replications, page.lab.seed, other, progress=sparse)
+        return tables.sbc_pit(spec, replications, page.lab.seed, other, progress=sparse, spread=spread)
 
     what = f"Solving {replications:,} data sets exactly"
     return kept(key, _AT_ONCE + 1 if waits else 0, replications * each, what, compute)

@@ -11,6 +11,7 @@ import streamlit as st
 
 from hbm_core.analysis.draws import concerns
 from hbm_core.errors import InputError, StoreError
+from hbm_core.store.cluster import open_engine
 from hbm_core.store.engine import Engine, Status
 from hbm_core.store.local import LocalEngine
 from hbm_core.store.settings import Settings
@@ -27,7 +28,7 @@ MOMENT = 0.35
 @st.cache_resource(show_spinner=False)
 def engine() -> LocalEngine:
     """The engine that all sessions of this server share."""
-    return LocalEngine(Settings.from_environment())
+    return open_engine(Settings.from_environment())
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def view(study: Study) -> FitView:
 def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | None]:
     match status.state:
         case "queued":
+            if status.error:
+                return "Fit queued", status.error
             if status.warming:
                 return "Fit queued", "The first worker is getting ready."
             place = "next in line" if status.position == 1 else f"place {status.position} in the queue"

@@ -92,6 +92,7 @@ class Eraser:
         own = sum(not upload.guest for upload in uploads)
         for id in fits:
             self.fit(id, owner)
+        self.table.settle()
         left = self.table.ids()
         kept = sum(id in left for id in fits)
         return Erased(len(fits) - kept, gone, kept, own - gone)
@@ -116,6 +117,8 @@ class Eraser:
             if job.id in present and job.id not in alive:
                 self._remove(job.id, job.data)
                 fits += 1
+        self.results.purge_aside(before)
+        self.table.settle()
         return Erased(fits, uploads)
 
     def left_over(self, age: float = LEFT_OVER) -> int:
@@ -126,7 +129,7 @@ class Eraser:
     def _remove(self, id: str, data: str | None) -> None:
         # Whatever its state: a worker that finds its row gone stops, and removes what it has written.
         self.table.drop(id)
-        self.results.delete(id)
+        self.results.purge(id)
         if data is not None:
             self._drop_data(data)
 

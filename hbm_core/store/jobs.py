@@ -567,6 +567,14 @@ class JobTable:
         """Drop a worker's row."""
         self._write("DELETE FROM workers WHERE name = ?", (worker,))
 
+    def settle(self) -> None:
+        """Empty the write-ahead log into the file: what was deleted is in neither then.
+
+        Where somebody reads just now, the next call does it.
+        """
+        with _plain_words(self.path), self._turn(self._writing):
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     # Health -----------------------------------------------------------------------------------------------
 
     def problems(self) -> list[str]:
@@ -671,7 +679,11 @@ class JobTable:
                 raise
             folder = tempfile.TemporaryDirectory(prefix="hbm-table-", ignore_cleanup_errors=True)
             held.append(folder)
-            writer, reader = _open(_copied(self.path, Path(folder.name)), self.patience)
+            try:
+                writer, reader = _open(_copied(self.path, Path(folder.name)), self.patience)
+            except BaseException:
+                _release(held)
+                raise
             writer.execute("PRAGMA query_only = ON")
             read_only = True
         _release(self._held)
@@ -739,23 +751,24 @@ def _open(path: Path, patience: float) -> tuple[sqlite3.Connection, sqlite3.Conn
     until = time.monotonic() + patience
     while True:
         with held(path):
-            db = _connection(path, patience)
+            db, reader = _connection(path, patience), _connection(path, patience)
             try:
                 db.execute("PRAGMA journal_mode = WAL")
                 db.execute("PRAGMA synchronous = NORMAL")
                 db.execute("PRAGMA foreign_keys = ON")
+                # What is deleted is overwritten: titles and file names do not linger in free pages.
+                db.execute("PRAGMA secure_delete = ON")
                 db.execute("PRAGMA temp_store = MEMORY")
                 db.executescript(_SCHEMA)
                 _seal_rows(db)
-                reader = _connection(path, patience)
                 reader.execute("PRAGMA query_only = ON")
                 reader.execute("SELECT 1 FROM jobs LIMIT 1").fetchone()
             except sqlite3.OperationalError as error:
-                db.close()
+                _release([db, reader])
                 if "locked" not in str(error) or time.monotonic() > until:
                     raise
             except BaseException:
-                db.close()
+                _release([db, reader])
                 raise
             else:
                 return db, reader

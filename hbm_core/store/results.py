@@ -175,6 +175,19 @@ class ResultStore:
                 with self._temporary() as folder:
                     self.path(id).rename(folder)
 
+    def purge(self, id: str) -> None:
+        """Remove a result with all that was ever set aside of it."""
+        self.delete(id)
+        for path in (self.root / "quarantine").glob(f"{_plain(id)}*"):
+            _remove(path)
+
+    def purge_aside(self, before: float) -> None:
+        """Remove what was set aside before a time, in seconds since the epoch: results and job tables."""
+        for path in (*(self.root / "quarantine").glob("*"), *self.root.glob("*.damaged-*")):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    _remove(path)
+
     def size(self, id: str) -> int:
         """Bytes on disk of one result."""
         return _size(self.path(id)) if self.path(id).is_dir() else 0

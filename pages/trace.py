@@ -27,7 +27,7 @@ else:
         "No draws yet: <b>fit</b> to see whether a sampler finds the exact posterior, and how we would know."
     )
     if found.status.state == "failed":
-        st.warning(f"{found.headline}. {found.detail}")
+        st.warning(theme.plain(f"{found.headline}. {found.detail}"))
 
 chosen = st.segmented_control(
     "View", [*trace.SECTIONS, trace.LAB], default="Traces", key="trace_section", label_visibility="collapsed"

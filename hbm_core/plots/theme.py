@@ -185,6 +185,8 @@ _KEYS = {
     '<line x1="7" y1="7" x2="23" y2="7" stroke="{colour}" stroke-width="4"/>'
     '<circle cx="15" cy="7" r="5" fill="{colour}" stroke="{paper}" stroke-width="1"/>',
     "point": '<circle cx="15" cy="7" r="4.5" fill="{colour}"/>',
+    "before": '<circle cx="15" cy="7" r="4.5" fill="{paper}" stroke="{colour}" stroke-width="1.25" '
+    'stroke-dasharray="2 1.5"/>',
     "square": '<path d="M2 7h26" stroke="{colour}" stroke-dasharray="4 3"/>'
     '<rect x="11" y="3" width="8" height="8" fill="{colour}"/>',
     "triangle": '<path d="M15 2l5 9h-10z" fill="{colour}"/>',

@@ -76,7 +76,7 @@ def _before(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
     look = find_scenario(_seen.study.scenario).first_look(dataset)
     st.table(first_look_rows(look), border="horizontal", hide_index=True)
     if dataset.reference:
-        st.caption(f"Data: {dataset.reference}")
+        st.caption(theme.plain(f"Data: {dataset.reference}"))
 
 
 def truth_sentence(seen: Live) -> str:

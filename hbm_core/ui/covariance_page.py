@@ -132,11 +132,11 @@ def _farthest(seen: Live) -> str:
 def _empty(study: Study, seen: Live, found: fits.FitView) -> None:
     theme.story("No joint posterior to draw yet: choose other priors, or <b>fit</b> the model.")
     if seen.problem:
-        st.info(f"There is no exact answer for this model. {seen.problem}")
+        st.info(theme.plain(f"There is no exact answer for this model. {seen.problem}"))
     if found.status.active:
         st.info(f"{found.headline}. The pictures appear here when it is done.")
     elif found.status.state == "failed":
-        st.warning(f"{found.headline}. {found.detail}")
+        st.warning(theme.plain(f"{found.headline}. {found.detail}"))
     if not found.status.active:
         st.button("Fit", key="covariance_fit", on_click=fits.start, args=(study,), type="primary")
 
@@ -163,7 +163,7 @@ def story(page: Page) -> None:
             )
     theme.story(text)
     if page.problem:
-        st.warning(f"The kept fit cannot be read, so you see exact draws. {page.problem}")
+        st.warning(theme.plain(f"The kept fit cannot be read, so you see exact draws. {page.problem}"))
 
 
 def _shown_units(page: Page) -> list[str]:
@@ -388,7 +388,7 @@ def _funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     grounds = _grounds(id(page.live.posterior), page.unit, page)[1]
     axes = {"theta": f"{called}{unit}", "standardised": f"({called} − μ)/τ"}
     with left:
-        theme.title(f"The smaller τ, the less room for {called}")
+        theme.title(f"The smaller τ, the less room for {symbol(page.own)}")
         regions = [("regions", "exact: 50, 80, 95 and 99 %")] if grounds.get("theta") is not None else []
         _keys(page, *regions)
         picture(

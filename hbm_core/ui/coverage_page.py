@@ -773,7 +773,7 @@ def _calibration(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> Non
             )
             return
         if live.posterior is None:
-            st.info(f"No exact engine covers this model yet. {live.problem}")
+            st.info(theme.plain(f"No exact engine covers this model yet. {live.problem}"))
             return
         pit = _pit(page, replications, fitted, quick)
         if pit is None:

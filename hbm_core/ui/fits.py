@@ -16,7 +16,7 @@ from hbm_core.store.engine import Engine, Status
 from hbm_core.store.local import LocalEngine
 from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
-from hbm_core.ui import session
+from hbm_core.ui import session, theme
 
 ROOT = Path(__file__).parents[2]
 #: Seconds between two looks at a fit that runs.
@@ -174,7 +174,7 @@ def _panel(study: Study, found: FitView) -> None:
     st.markdown(f":red[**✕ {found.headline}**]" if found.sound is False else f"**{found.headline}**")
     if found.status.state == "running":
         st.progress(found.fraction)
-    st.caption(found.detail)
+    st.caption(theme.plain(found.detail))
     if found.status.active:
         st.button("Cancel", key="sidebar_cancel", on_click=cancel, args=(study,), width="stretch")
     else:

@@ -46,9 +46,12 @@ def _solved(key: str, _spec: ModelSpec) -> ExactPosterior | str:
     return posterior
 
 
-def live(study: Study) -> Live:
-    """The study's exact posterior, from the cache where it was asked for before."""
-    dataset = study.data(session.uploads)
+def live(study: Study, dataset: Dataset | None = None) -> Live:
+    """The study's exact posterior, from the cache where it was asked for before.
+
+    `dataset` stands in for the study's own where it is not kept yet.
+    """
+    dataset = dataset or study.data(session.uploads)
     spec = study.spec(dataset)
     # The posterior depends on neither geometry nor sampler: one entry serves them all.
     priors = ";".join(f"{name}={prior.text}" for name, prior in spec.priors.items())

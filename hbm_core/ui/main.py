@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = {
     "Explore": [("explore", "Explore"), ("shrinkage", "Shrinkage")],
     "Trust": [("trace", "Trace"), ("covariance", "Covariance"), ("coverage", "Coverage")],
-    "Use": [("fits", "Fits")],
+    "Use": [("data", "Data"), ("fits", "Fits")],
 }
 
 
@@ -42,7 +42,7 @@ def frame() -> None:
     with st.sidebar:
         sidebar.draw(study)
     if text := session.notice():
-        st.warning(text)
+        st.warning(theme.plain(text))
     page.run()
 
 

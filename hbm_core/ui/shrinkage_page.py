@@ -110,7 +110,7 @@ def open_page(live: Live) -> Page | None:
     """Tables and view of the study; None, with what to do next on screen, where there is no posterior."""
     if live.posterior is None:
         st.info(
-            f"There is nothing to draw for this model yet. {live.problem}\n\n"
+            f"There is nothing to draw for this model yet. {theme.plain(live.problem)}\n\n"
             "Choose other priors or another model in the sidebar."
         )
         return None

@@ -10,6 +10,9 @@ from streamlit.delta_generator import DeltaGenerator
 
 from hbm_core.plots.tokens import Mode
 
+#: What Markdown, its mathematics and Streamlit's directives make something of.
+_MARKDOWN = frozenset("\\`*_[]<$&~")
+
 
 def mode() -> Mode:
     """Light or dark, as the browser reported it."""
@@ -27,8 +30,8 @@ def caption(text: str) -> None:
 
 
 def title(text: str) -> None:
-    """A figure's title: says what is seen."""
-    st.markdown(f"## {text}")
+    """A figure's title: says what is seen. Plain text."""
+    st.markdown(f"## {plain(text)}")
 
 
 def story(text: str) -> None:
@@ -42,3 +45,13 @@ def section[Page](
     """Draw one of a page's sections: the picture left, its controls beside it."""
     left, right = st.columns([2.75, 1], gap="large")
     sections[name](page, left, right)
+
+
+def plain(text: object) -> str:
+    r"""Text that Markdown shows as it is: for messages that quote what people typed.
+
+    >>> plain("[here](javascript:x) $y$") == r"\[here\](javascript:x) \$y\$"
+    True
+    """
+    letters = " ".join(str(text).split())
+    return "".join(f"\\{letter}" if letter in _MARKDOWN else letter for letter in letters)

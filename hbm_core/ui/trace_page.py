@@ -337,7 +337,7 @@ def waiting(page: Page, found: fits.FitView) -> None:
     with left:
         theme.title("The frame that draws will have to fill")
         if page.live.posterior is None:
-            st.info(page.live.problem or "There is no exact posterior to compare with.")
+            st.info(theme.plain(page.live.problem) or "There is no exact posterior to compare with.")
             return
         st.html(legend([("line", "exact posterior", colours(page.mode)["ink"])], page.mode))
         picture(frame_figure(page), "trace_frame", "Exact marginal densities; no draws yet")
@@ -702,7 +702,7 @@ def _funnel(page: Page) -> None:
     if not {"mu", "tau", "theta"} <= set(page.read.tree["posterior"].data_vars):
         st.info("There is no funnel without a spread τ between units: choose a model that pools partially.")
         return
-    theme.title(f"The funnel: τ against the effect of {escape(page.words.one)} {escape(symbol(page.unit))}")
+    theme.title(f"The funnel: τ against the effect of {page.words.one} {symbol(page.unit)}")
     entries: list[Any] = [("point", "draws"), ("cross", "divergence")]
     if page.live.posterior is not None:
         entries.append(("regions", "exact: 50, 80, 95 and 99 % of the posterior"))
@@ -878,5 +878,5 @@ def section(page: Page, name: str) -> None:
 
 def damaged(study: Study, problem: StoreError) -> None:
     """A kept fit that cannot be read: what happened, and the way out."""
-    st.warning(str(problem))
+    st.warning(theme.plain(problem))
     st.button("Fit again", key="trace_refit", on_click=fits.start, args=(study,), type="primary")

@@ -1,0 +1,802 @@
+"""What the page Data needs from Streamlit: tables that are brought, corrected, changed and simulated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from hbm_core.analysis.change import parameter_change, unit_change
+from hbm_core.errors import InputError
+from hbm_core.models.dataset import Dataset
+from hbm_core.models.structure import TwoLevelNormal
+from hbm_core.plots.change import change_figure, chosen_changes
+from hbm_core.plots.first_look import funnel, funnel_table
+from hbm_core.plots.theme import Digits, digits, legend, number, signed
+from hbm_core.plots.tokens import colours
+from hbm_core.scenarios import scenario as find_scenario
+from hbm_core.scenarios.base import DataProblems, Problem, Scenario
+from hbm_core.scenarios.tables import (
+    csv_text,
+    file_title,
+    guessed,
+    mapped,
+    parse_numbers,
+    read_table,
+)
+from hbm_core.store.study import SIMULATED, Study
+from hbm_core.ui import fits, session, theme
+from hbm_core.ui.background import first_look_rows
+from hbm_core.ui.live import Live, live
+
+_PRESENT, _BROUGHT, _PASTED, _FILE = "data_present", "data_brought", "data_pasted", "data_file"
+#: Rows that the browser edits at once; of longer tables, only those with problems, up to the second number.
+_MOST_EDITED, _MOST_FOCUS = 2_000, 200
+#: Rows that a session keeps while they are corrected, and problems that are listed as text.
+_MOST_KEPT, _MOST_LISTED = 200_000, 12
+#: Parameters shown before and after.
+_MOST_PARAMETERS = 8
+_NOTHING = "(none)"
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """All that the sections read."""
+
+    study: Study
+    scenario: Scenario
+    live: Live
+
+    @property
+    def dataset(self) -> Dataset:
+        """The study's data."""
+        return self.live.dataset
+
+
+@dataclass(eq=False)
+class Sheet:
+    """A table under correction, as a session keeps it.
+
+    Parameters
+    ----------
+    source : str
+        What it came from; another source is another sheet.
+    table : DataFrame
+        As it is now, rows numbered from 1.
+    label : str
+        Title.
+    said : str
+        How it was read.
+    mapping : dict
+        The scenario's column to the table's.
+    others : list
+        Further columns to keep.
+    focus : list of int or None
+        Rows that can be edited; None for all.
+    turn : int
+        Raised to start the editor afresh.
+    """
+
+    source: str
+    table: pd.DataFrame
+    label: str
+    said: str = ""
+    mapping: dict[str, str | None] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    focus: list[int] | None = None
+    turn: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """A table as the scenario reads it, or everything wrong with it."""
+
+    dataset: Dataset | None
+    problems: tuple[Problem, ...] = ()
+
+
+def open_page(study: Study) -> Page:
+    """The study with its data and its exact posterior, where there is one."""
+    return Page(study, find_scenario(study.scenario), live(study))
+
+
+def story(page: Page) -> None:
+    """The page's first sentence."""
+    words, rows = page.dataset.words, len(page.dataset.table)
+    theme.story(
+        f"<b>{rows:,} {escape(words.many)}</b> are under study. Change one, drop one or bring your own, "
+        "and see what the answer owes to it."
+    )
+
+
+# ---------------------------------------------------------------------------------------------- checking
+
+
+def check(scenario: Scenario, sheet: Sheet) -> Checked:
+    """Read a sheet as the scenario does; rows of problems are the sheet's own numbers."""
+    table = sheet.table
+    try:
+        if sheet.mapping:
+            table = mapped(table, scenario.columns, sheet.mapping, sheet.others)
+        return Checked(scenario.read(table, label=sheet.label))
+    except DataProblems as found:
+        index = sheet.table.index
+        placed = [Problem(int(index[p.row - 1]), p.column, p.message) if p.row else p for p in found.problems]
+        return Checked(None, tuple(placed))
+    except InputError as problem:
+        return Checked(None, (Problem(None, None, str(problem)),))
+
+
+def problems_table(problems: tuple[Problem, ...], mapping: Mapping[str, str | None]) -> pd.DataFrame:
+    """Problems as rows: row, column (with its name in the table, where that differs), problem."""
+
+    def column(name: str | None) -> str:
+        own = mapping.get(name or "")
+        return f"{name} ({own})" if own and own != name else name or ""
+
+    return pd.DataFrame(
+        {
+            "row": pd.array([p.row for p in problems], dtype="Int64"),
+            "column": [column(p.column) for p in problems],
+            "problem": [p.message for p in problems],
+        }
+    )
+
+
+def _show_problems(checked: Checked, sheet: Sheet) -> None:
+    table = problems_table(checked.problems, sheet.mapping)
+    count, rows = len(table), table["row"].nunique()
+    where = f" in {rows:,} row{'s' * (rows != 1)}" if rows else ""
+    many = f"{count:,} problem{'s' * (count != 1)}{where}"
+    st.html(
+        f'<p role="status" class="data-problems"><b>✕ {many}.</b> Correct the cells in the table below; '
+        "nothing is lost meanwhile.</p>"
+    )
+    if count > _MOST_LISTED:
+        st.dataframe(
+            table,
+            hide_index=True,
+            height=260,
+            column_config={
+                "row": st.column_config.NumberColumn("Row", width=60),
+                "column": st.column_config.TextColumn("Column", width=130),
+                "problem": st.column_config.TextColumn("Problem", width="large"),
+            },
+            alt="Problems of the table",
+        )
+        return
+    body = "".join(
+        f'<tr><td class="n">{"" if pd.isna(row) else row}</td><td>{escape(str(column))}</td>'
+        f"<td>{escape(str(message))}</td></tr>"
+        for row, column, message in table.itertuples(index=False)
+    )
+    st.html(
+        '<table class="data-list"><thead><tr><th scope="col" class="n">Row</th><th scope="col">Column</th>'
+        f'<th scope="col">Problem</th></tr></thead><tbody>{body}</tbody></table>'
+    )
+
+
+# ----------------------------------------------------------------------------------------------- editing
+
+
+def _style() -> None:
+    c = colours(theme.mode())
+    st.html(
+        f"""<style>
+.data-problems {{ color: {c["warn"]}; font-size: 14px; line-height: 20px; margin: .3rem 0; }}
+.data-list {{ border-collapse: collapse; font-size: 13px; line-height: 18px; width: 100%; }}
+.data-list th {{ text-align: left; font-weight: 400; color: {c["ink-2"]}; }}
+.data-list th, .data-list td {{ padding: 4px 14px 4px 0; border: 0; border-bottom: 1px solid {c["grid"]};
+  vertical-align: top; overflow-wrap: anywhere; }}
+.data-list th.n, .data-list td.n {{ text-align: right; white-space: nowrap; overflow-wrap: normal;
+  font-variant-numeric: tabular-nums; }}
+.data-list .now {{ color: {c["accent"]}; font-weight: 600; }}
+.data-list small {{ display: block; color: {c["ink-2"]}; font-size: 11.5px; line-height: 15px; }}
+.data-list th {{ white-space: nowrap; }}
+.data-words {{ font-size: 14px; line-height: 20px; margin: 0; overflow-wrap: anywhere; }}
+</style>"""
+    )
+
+
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
+    return table.set_axis(pd.RangeIndex(1, len(table) + 1, name="row"), axis=0)
+
+
+def edit(sheet: Sheet, key: str, height: int = 420) -> None:
+    """Let a sheet's cells be edited, and its rows added and dropped; the sheet changes with them."""
+    focus, config = sheet.focus, {"_index": st.column_config.NumberColumn("row", width=50)}
+    name = f"{key}_{sheet.turn}"
+    # The editor counts its changes from the table it was first given: that one stays until it is left.
+    base = f"{key}_base"
+    if name not in st.session_state or base not in st.session_state:
+        st.session_state[base] = sheet.table if focus is None else sheet.table.loc[focus]
+    edited = st.data_editor(
+        st.session_state[base],
+        key=name,
+        num_rows="dynamic" if focus is None else "fixed",
+        hide_index=False,
+        column_config=config,
+        height=min(height, 32 * (len(st.session_state[base]) + 2) + 3),
+        row_height=32,
+        alt="The table, editable",
+    )
+    if focus is None:
+        sheet.table = edited
+    else:
+        sheet.table = sheet.table.copy()
+        sheet.table.loc[focus] = edited
+
+
+def _undo(sheet: Sheet, table: pd.DataFrame) -> None:
+    sheet.table, sheet.turn = table, sheet.turn + 1
+
+
+def _sheet(key: str) -> Sheet | None:
+    return st.session_state.get(key)
+
+
+# ------------------------------------------------------------------------------------ before and after
+
+
+def _preview(page: Page, dataset: Dataset) -> Live | None:
+    """The study with `dataset` in place of its data; says why where there is no answer."""
+    try:
+        return live(_changed(page.study, dataset), dataset)
+    except InputError as problem:
+        st.info(theme.plain(f"These data do not fit the study's model. {problem}"))
+        return None
+
+
+def _changed(study: Study, dataset: Dataset) -> Study:
+    return study.change(dataset=dataset.digest)
+
+
+def effect(page: Page, dataset: Dataset) -> None:
+    """What the new data do to the answers: parameters and units, before and after."""
+    after = _preview(page, dataset)
+    if after is None:
+        return
+    before = page.live
+    if before.posterior is None or after.posterior is None:
+        st.info(theme.plain(after.problem or before.problem or "There is no exact answer to compare."))
+        return
+    words = before.dataset.words
+    scale = digits(before.spec.structure.effect, before.spec.structure.se)
+    theme.title("What changes")
+    st.html(_parameters_html(page, parameter_change(before.posterior, after.posterior), scale))
+    if notes := _prior_notes(before, after):
+        st.caption(theme.plain(notes))
+    structures = (before.spec.structure, after.spec.structure)
+    if all(isinstance(one, TwoLevelNormal) for one in structures):
+        table = unit_change(before.posterior, after.posterior)
+        if not (table["state"] == "kept").any():
+            return
+        mode = theme.mode()
+        st.html(legend([("raw", "on its own"), ("before", "pooled before"), ("point", "pooled now")], mode))
+        theme.chart(change_figure(chosen_changes(table), words, scale, mode), key="data_change")
+        farthest = table.iloc[0]
+        if np.isfinite(farthest["moved"]) and abs(farthest["moved"]) > 0:
+            theme.caption(
+                f"Whoever was changed stands first, then the {escape(words.many)} that moved most, "
+                f"{escape(_short(farthest['unit']))} by {signed(farthest['moved'], scale.estimate)}. "
+                "Exact, without sampling."
+            )
+
+
+def _short(text: str, longest: int = 40) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _symbol(page: Page, name: str) -> tuple[str, str]:
+    """A parameter's sign and words."""
+    greek = {"mu": "μ", "tau": "τ", "beta": "β", "nu": "ν", "theta": "θ", "sigma": "σ"}
+    stem, bracket, label = name.partition("[")
+    said = page.scenario.parameter_words
+    words = said[stem][1] if stem in said else ""
+    return greek.get(stem, stem) + (f" {label[:-1]}" if bracket else ""), words
+
+
+def _parameters_html(page: Page, table: pd.DataFrame, scale: Digits, alone: bool = False) -> str:
+    """Parameters before and now; `alone`: there is only one of them."""
+
+    def cell(row: pd.Series, when: str) -> str:
+        if not np.isfinite(row[when]):
+            return "–"
+        low, high = (number(row[f"{when}_{end}95"], scale.estimate) for end in ("low", "high"))
+        mean = number(row[when], scale.estimate)
+        kind = "now" if when == "after" else "was"
+        return f'<span class="{kind}">{mean}</span><small>{low} to {high}</small>'
+
+    rows = []
+    for _, row in table.head(_MOST_PARAMETERS).iterrows():
+        sign, words = _symbol(page, str(row["parameter"]))
+        rows.append(
+            f"<tr><td><i>{escape(_short(sign))}</i><small>{escape(words)}</small></td>"
+            + ("" if alone else f'<td class="n">{cell(row, "before")}</td>')
+            + f'<td class="n">{cell(row, "after")}</td></tr>'
+        )
+    unit = page.dataset.words.unit
+    head = f"Mean, 95 %{f', {escape(unit)}' if unit else ''}"
+    heads = "".join(
+        f'<th scope="col" class="n">{text}</th>' for text in (("Now",) if alone else ("Before", "Now"))
+    )
+    return (
+        f'<table class="data-list"><thead><tr><th scope="col">{head}</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _prior_notes(before: Live, after: Live) -> str:
+    """Which priors differ: defaults follow the data, and chosen numbers do not outlive them."""
+    moved = [
+        f"{_SIGNS.get(name, name)} ~ {before.spec.priors[name].text} → {prior.text}"
+        for name, prior in after.spec.priors.items()
+        if name in before.spec.priors and before.spec.priors[name] != prior
+    ]
+    return f"The priors follow the data: {', '.join(moved)}." if moved else ""
+
+
+_SIGNS = {"mu": "μ", "tau": "τ", "beta": "β", "nu": "ν", "theta": "θ"}
+
+
+def _use(page: Page, dataset: Dataset, label: str) -> None:
+    """Make `dataset` the study's data; a built-in set is chosen by its name."""
+    for name in page.scenario.datasets:
+        if page.scenario.dataset(name).digest == dataset.digest:
+            session.change(dataset=name)
+            return
+    session.keep_upload(dataset, label)
+
+
+def _finish(page: Page, dataset: Dataset | None, label: str, key: str) -> None:
+    """The two buttons under a table: usable once it is in order."""
+    same = dataset is not None and dataset.digest == page.dataset.digest
+    with st.container(horizontal=True, gap="small"):
+        st.button(
+            "Use these data",
+            key=f"{key}_use",
+            type="primary",
+            disabled=dataset is None or same,
+            on_click=_use,
+            args=(page, dataset, label),
+            help="They become the study's data on every page. They are yours: others see them only by your "
+            "link.",
+        )
+        if dataset is not None:
+            _download(dataset, label, key)
+
+
+def _download(dataset: Dataset, label: str, key: str) -> None:
+    st.download_button(
+        "Download as CSV",
+        partial(csv_text, dataset.table),
+        f"{slug(label)}.csv",
+        "text/csv",
+        key=f"{key}_download",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def slug(label: str) -> str:
+    """File name of a download, without ending.
+
+    >>> slug("../../Eight schools (Rubin 1981).csv")
+    'eight-schools-rubin-1981-csv'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:60] or "data"
+
+
+# ----------------------------------------------------------------------------------------------- sections
+
+
+def _change(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    dataset, one = page.dataset, page.dataset.words.one
+    source = f"{page.study.scenario}/{dataset.digest}"
+    sheet = _sheet(_PRESENT)
+    if sheet is None or sheet.source != source:
+        turn = 0 if sheet is None else sheet.turn + 1
+        table = _numbered(dataset.table)
+        label = dataset.label if dataset.name == "upload" else f"{dataset.label}, changed"
+        focus = list(range(1, _MOST_FOCUS + 1)) if len(table) > _MOST_EDITED else None
+        sheet = Sheet(source, table, label, focus=focus, turn=turn)
+        st.session_state[_PRESENT] = sheet
+    with left:
+        theme.title(dataset.label)
+        edit(sheet, f"{_PRESENT}_editor")
+        if sheet.focus is not None:
+            st.caption(f"The first {len(sheet.focus):,} of {len(sheet.table):,} rows can be edited here.")
+        checked = check(page.scenario, sheet)
+        touched = checked.dataset is None or checked.dataset.digest != dataset.digest
+        theme.caption(
+            f"One row is one {escape(one)}. Click a cell to edit it; tick a row and press Delete to drop it; "
+            "the last, empty row adds one. The study keeps its data until you press Use these data."
+        )
+        with st.container(horizontal=True, gap="small"):
+            _finish(page, checked.dataset, sheet.label, _PRESENT)
+            if touched:
+                undone = (sheet, _numbered(dataset.table))
+                st.button("Undo all changes", key="data_undo", on_click=_undo, args=undone)
+        if checked.problems:
+            _show_problems(checked, sheet)
+    with right:
+        if touched and checked.dataset is not None:
+            effect(page, checked.dataset)
+        elif not touched:
+            _invite(page)
+
+
+def _invite(page: Page) -> None:
+    """Nothing was changed yet: what could be."""
+    words = page.dataset.words
+    theme.title("What changes")
+    said = f"Edit a value or drop a {escape(words.one)}: what it does to the answer appears here at once."
+    posterior, spec = page.live.posterior, page.live.spec
+    if posterior is not None and isinstance(spec.structure, TwoLevelNormal):
+        table = unit_change(posterior, posterior)
+        top = escape(_short(str(table["unit"].iloc[int(table["raw_after"].argmax())])))
+        said += f" Try dropping {top}, the largest."
+    st.html(f'<p class="data-words">{said}</p>')
+    if posterior is not None:
+        summary = parameter_change(posterior, posterior)
+        scale = digits(spec.structure.effect, spec.structure.se)
+        st.html(_parameters_html(page, summary, scale, alone=True))
+
+
+def _read_upload(scenario: Scenario) -> None:
+    """Callback: read what was uploaded or pasted into a sheet, or keep the message."""
+    file, text = st.session_state.get(_FILE), st.session_state.get(_PASTED, "")
+    if file is not None:
+        take(scenario, file.getvalue(), file.name)
+    elif text.strip():
+        take(scenario, text.encode("utf-8", "replace"), "pasted table")
+
+
+def take(scenario: Scenario, content: bytes, name: str) -> None:
+    """Read a table into the session's sheet; a refusal stays as a message until the next one is read."""
+    old = _sheet(_BROUGHT)
+    st.session_state.pop(f"{_BROUGHT}_refused", None)
+    label = file_title(name) or "Your data"
+    try:
+        limits = fits.engine().settings
+        read = read_table(
+            content,
+            name,
+            most_bytes=limits.upload_mb * 2**20,
+            most_columns=limits.upload_columns,
+            most_rows=limits.upload_rows,
+        )
+    except DataProblems as found:
+        st.session_state[f"{_BROUGHT}_refused"] = (label, "", found.problems)
+        return
+    except InputError as problem:
+        st.session_state[f"{_BROUGHT}_refused"] = (label, str(problem), ())
+        return
+    mapping = guessed(read.table, scenario.columns)
+    others = [str(name) for name in read.table.columns if name not in mapping.values()]
+    table = _numbered(_with_numbers(read.table, scenario, mapping))
+    sheet = Sheet(
+        f"{scenario.id}/{label}", table, label, read.words, mapping, others, turn=old.turn + 1 if old else 0
+    )
+    if len(table) > _MOST_EDITED:
+        checked = check(scenario, sheet)
+        if checked.dataset is None and len(table) > _MOST_KEPT:
+            st.session_state[f"{_BROUGHT}_refused"] = (label, read.words, checked.problems)
+            return
+        wrong = sorted({p.row for p in checked.problems if p.row})[:_MOST_FOCUS]
+        sheet.focus = wrong or list(range(1, 101))
+    st.session_state[_BROUGHT] = sheet
+
+
+def _with_numbers(table: pd.DataFrame, scenario: Scenario, mapping: Mapping[str, str | None]) -> pd.DataFrame:
+    """`table` with columns of numbers as numbers where every cell is one: they align, and sort."""
+    numeric = {mapping[column.name] for column in scenario.columns if column.kind != "text"}
+    out = table.copy()
+    for name in sorted(filter(None, numeric)):
+        values, wrong, _ = parse_numbers(table[name])
+        if not len(wrong):
+            out[name] = values
+    return out
+
+
+def _bring(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    scenario = page.scenario
+    with left:
+        theme.title("Upload or paste a table")
+        megabytes = fits.engine().settings.upload_mb
+        st.file_uploader(
+            "CSV or Parquet file",
+            key=_FILE,
+            on_change=_read_upload,
+            args=(scenario,),
+            max_upload_size=megabytes,
+            help=f"At most {megabytes:,} MB here; whoever runs the server can raise that (HBM_UPLOAD_MB). "
+            f"`hbm fit {scenario.id} --data FILE` takes larger files by their path.",
+        )
+        st.text_area(
+            "or paste it, header first",
+            key=_PASTED,
+            height=110,
+            placeholder=_example(scenario, "\t"),
+            max_chars=2_000_000,
+        )
+        st.button("Read the pasted table", on_click=_read_pasted, args=(scenario,), key="data_read")
+        if refused := st.session_state.get(f"{_BROUGHT}_refused"):
+            _refused(*refused)
+        sheet = _sheet(_BROUGHT)
+        if sheet is None:
+            if not refused:
+                theme.caption(
+                    "Separator, decimal mark, thousands and encoding are found by themselves; every problem "
+                    "is listed with its row and column before anything is used. Copying cells in a "
+                    "spreadsheet and pasting them here works."
+                )
+        else:
+            _correct(page, sheet)
+    with right:
+        if sheet is not None:
+            _map_columns(scenario, sheet)
+        _columns(scenario)
+
+
+def _read_pasted(scenario: Scenario) -> None:
+    text = st.session_state.get(_PASTED, "")
+    take(scenario, text.encode("utf-8", "replace"), "pasted table")
+
+
+def _refused(label: str, message: str, problems: tuple[Problem, ...]) -> None:
+    st.html(
+        f'<p role="status" class="data-problems"><b>✕ {escape(label)} cannot be used as it is.</b> '
+        f"{escape(message)}</p>"
+    )
+    if problems:
+        sheet = Sheet("", pd.DataFrame(), label)
+        _show_list(problems, sheet)
+
+
+def _show_list(problems: tuple[Problem, ...], sheet: Sheet) -> None:
+    table = problems_table(problems, sheet.mapping)
+    st.dataframe(
+        table, hide_index=True, height=min(35 * (len(table) + 1) + 3, 260), alt="Problems of the file"
+    )
+
+
+def _correct(page: Page, sheet: Sheet) -> None:
+    theme.title(sheet.label)
+    st.html(f'<p class="data-words">{escape(sheet.said)}</p>')
+    place = st.container()
+    edit(sheet, f"{_BROUGHT}_editor")
+    if sheet.focus is not None:
+        shown = f"{len(sheet.focus):,} of {len(sheet.table):,} rows"
+        st.caption(
+            f"{shown} can be edited here: those with problems first. Clear a row's cells to leave it out."
+        )
+    checked = check(page.scenario, sheet)
+    with place:
+        if checked.problems:
+            _show_problems(checked, sheet)
+    if checked.dataset is not None and checked.dataset.digest == page.dataset.digest:
+        st.html('<p class="data-words">✓ These are the study\'s data now, on every page.</p>')
+    elif checked.dataset is not None:
+        rows = len(checked.dataset.table)
+        st.html(f'<p class="data-words">✓ In order: {rows:,} rows can be used.</p>')
+    _finish(page, checked.dataset, sheet.label, _BROUGHT)
+    if checked.dataset is not None and checked.dataset.digest != page.dataset.digest:
+        _alone(page, checked.dataset)
+    st.button("Put this table away", key="data_away", on_click=_away)
+
+
+def _away() -> None:
+    for key in (_BROUGHT, f"{_BROUGHT}_refused"):
+        st.session_state.pop(key, None)
+    st.session_state[_PASTED] = ""
+
+
+def _alone(page: Page, dataset: Dataset) -> None:
+    """What the brought data say: raw → pooled, at once."""
+    found = _preview(page, dataset)
+    if found is None or found.posterior is None:
+        if found is not None:
+            st.info(theme.plain(found.problem))
+        return
+    scale = digits(found.spec.structure.effect, found.spec.structure.se)
+    if set(dataset.table.iloc[:, 0]) & set(page.dataset.table.iloc[:, 0]):
+        effect(page, dataset)
+        return
+    theme.title("What they say")
+    table = parameter_change(found.posterior, found.posterior)
+    st.html(_parameters_html(Page(page.study, page.scenario, found), table, scale, alone=True))
+
+
+def _map_columns(scenario: Scenario, sheet: Sheet) -> None:
+    theme.title("Which column is which")
+    names = [str(name) for name in sheet.table.columns]
+    for column in scenario.columns:
+        key = f"data_map_{column.name}_{sheet.turn}"
+        current = sheet.mapping.get(column.name)
+        if key not in st.session_state:
+            st.session_state[key] = current or _NOTHING
+
+        def chosen(name: str = column.name, key: str = key) -> None:
+            value = st.session_state[key]
+            sheet.mapping[name] = None if value == _NOTHING else value
+
+        st.selectbox(
+            f"{column.name}: {column.kind}, {column.rule}",
+            [_NOTHING, *names],
+            key=key,
+            on_change=chosen,
+            format_func=_short,
+        )
+    if any(model.covariates for model in scenario.models.values()):
+        free = [name for name in names if name not in sheet.mapping.values()]
+        key = f"data_others_{sheet.turn}"
+        if key not in st.session_state:
+            st.session_state[key] = [name for name in sheet.others if name in free]
+        else:
+            st.session_state[key] = [name for name in st.session_state[key] if name in free]
+        if free:
+
+            def kept() -> None:
+                sheet.others[:] = st.session_state[key]
+
+            st.multiselect("Keep as covariates", free, key=key, on_change=kept, format_func=_short)
+
+
+def _columns(scenario: Scenario) -> None:
+    theme.title("What the table needs")
+    rows = "".join(
+        f"<tr><td><b>{escape(column.name)}</b>"
+        f"<small>{escape(column.kind)}, {escape(column.rule)}</small></td>"
+        f"<td>{escape(', '.join(column.aliases)) or '–'}</td></tr>"
+        for column in scenario.columns
+    )
+    st.html(
+        '<table class="data-list"><thead><tr><th scope="col">Column</th><th scope="col">Also known as</th>'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+    )
+    st.download_button(
+        "Download a template",
+        partial(_example, scenario, ","),
+        f"{scenario.id}-template.csv",
+        "text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def _example(scenario: Scenario, separator: str) -> str:
+    """The scenario's default data, its first rows and its own columns."""
+    table = scenario.dataset(scenario.default_dataset).table
+    names = [column.name for column in scenario.columns if column.name in table]
+    rows = table[names].head(4).map(lambda cell: f"{cell:g}" if isinstance(cell, float) else cell)
+    return rows.to_csv(index=False, sep=separator, lineterminator="\n")
+
+
+def _simulate(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    study, scenario = page.study, page.scenario
+    simulated = study.dataset == SIMULATED
+    with right:
+        if not simulated:
+            st.button(
+                "Simulate",
+                type="primary",
+                key="data_simulate",
+                on_click=_to_simulated,
+            )
+            st.caption("The study then goes on with simulated data, on every page.")
+        else:
+            _knobs(study, scenario)
+    with left:
+        if not simulated:
+            theme.title("Data whose truth is known")
+            st.html(
+                '<p class="data-words">A simulator draws true effects and noise with the numbers that '
+                "you choose. The truth is then marked in every picture, so that you see how close "
+                "pooling comes.</p>"
+            )
+            return
+        theme.title(page.dataset.label)
+        truth = page.dataset.truth or {}
+        table = page.dataset.table.copy()
+        name = str(table.columns[0])
+        true = [truth.get(f"theta[{unit}]", np.nan) for unit in table[name]]
+        if np.isfinite(true).any():
+            table.insert(1, "truth", true)
+        config = {
+            str(column): st.column_config.NumberColumn(format="%.2f")
+            for column in table.select_dtypes("number").columns
+        }
+        st.dataframe(
+            table.head(1000), hide_index=True, height=min(32 * (len(table) + 1) + 3, 420), row_height=32,
+            column_config=config, alt="Simulated data with their truth",
+        )  # fmt: skip
+        if len(table) > 1000:
+            st.caption(f"The first 1,000 of {len(table):,} rows.")
+        said = ", ".join(
+            f"{_symbol(page, key)[0]} = {value:g}" for key, value in truth.items() if "theta[" not in key
+        )
+        theme.caption(
+            f"<i>truth</i> is what the simulator drew before it added noise. True values: {escape(said)}."
+        )
+        _download(page.dataset, page.dataset.label, "data_simulated")
+
+
+def _knobs(study: Study, scenario: Scenario) -> None:
+    theme.title("Simulator")
+    for knob in scenario.knobs:
+        key = f"data_knob_{knob.name}"
+        st.session_state[key] = study.knobs.get(knob.name, knob.default)
+
+        def changed(name: str = knob.name, key: str = key) -> None:
+            session.change(knobs={**session.study().knobs, name: st.session_state[key]}, priors={}, unit=None)
+
+        if knob.choices:
+            st.selectbox(knob.label, knob.choices, key=key, on_change=changed)
+        else:
+            cast = int if knob.integer else float
+            st.session_state[key] = cast(st.session_state[key])
+            lower, upper, step = cast(knob.lower), cast(knob.upper), cast(knob.step)
+            st.number_input(knob.label, lower, upper, step=step, key=key, on_change=changed)
+    st.session_state["data_seed"] = study.data_seed
+    st.number_input(
+        "Seed",
+        0,
+        2**32 - 1,
+        step=1,
+        key="data_seed",
+        on_change=_reseed,
+    )
+
+
+def _to_simulated() -> None:
+    session.change(dataset=SIMULATED)
+
+
+def _reseed() -> None:
+    session.change(data_seed=st.session_state["data_seed"], unit=None)
+
+
+def _look(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    dataset, structure = page.dataset, page.live.spec.structure
+    with left:
+        theme.title("The data before any model")
+        if isinstance(structure, TwoLevelNormal):
+            points, lines = funnel_table(structure)
+            theme.chart(funnel(points, lines, dataset.words.axis, theme.mode()), key="data_funnel")
+            theme.caption(
+                f"Each circle is a {escape(dataset.words.one)}. If all shared one true effect (dashed), 95 % "
+                "of them would lie in the grey cone: whoever is far outside speaks for real differences."
+            )
+        st.table(first_look_rows(page.scenario.first_look(dataset)), border="horizontal", hide_index=True)
+    with right:
+        if dataset.reference:
+            st.caption(theme.plain(f"Data: {dataset.reference}"))
+        _columns(page.scenario)
+
+
+SECTIONS: dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]] = {
+    "Change": _change,
+    "Your table": _bring,
+    "Simulate": _simulate,
+    "First look": _look,
+}
+_WIDTHS: dict[str, list[float]] = {"Change": [1.35, 1], "Your table": [1.7, 1], "Simulate": [2, 1]}
+
+
+def section(page: Page, name: str) -> None:
+    """Draw one section: the table left, what it means beside it."""
+    _style()
+    left, right = st.columns(_WIDTHS.get(name, [2, 1]), gap="large")
+    SECTIONS[name](page, left, right)
+
+
+__all__: list[Any] = ["SECTIONS", "Page", "Sheet", "check", "open_page", "section", "story", "take"]

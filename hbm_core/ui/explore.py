@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hbm_core.models.elicitation import elicit, interval_mass
 from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
+from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
+from hbm_core.ui import explorer_three_level as three_level
 from hbm_core.ui import fits, session
 from hbm_core.ui.explorer_component import (
     Actions,
@@ -20,6 +24,7 @@ from hbm_core.ui.explorer_component import (
     FitEntry,
     PresetEntry,
     Segment,
+    Spread,
     explorer,
     prior_entries,
 )
@@ -64,10 +69,15 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         for preset in scenario.presets
         if set(preset.priors(dataset)) <= set(spec.priors)
     )
+    focus = focus_of(seen)
+    structure: Any = spec.structure
+    listed, labels = None, structure.units
+    if isinstance(structure, ThreeLevelNormal):
+        listed = three_level.listed(structure, place_of(structure, focus))
+        labels = [structure.units[place] for place in listed]
     truth = None
     if dataset.truth is not None:
-        truth = np.array([dataset.truth[f"theta[{label}]"] for label in spec.structure.units])
-    focus = focus_of(seen)
+        truth = np.array([dataset.truth[f"theta[{label}]"] for label in labels])
     return ExplorerData(
         spec=spec,
         posterior=seen.posterior,
@@ -78,7 +88,9 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         presets=presets,
         story=story(seen, focus),
         fit=_fit_entry(found),
+        listed=listed,
         truth=truth,
+        spread=_spread(seen),
         message=message,
         note=scenario.scale_note(dataset),
         serial=session.resets(),
@@ -87,13 +99,44 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
 
 def focus_of(seen: Live) -> str:
     """The selected unit, or the one that pooling moves most."""
-    units = seen.spec.structure.units
-    if seen.study.unit in units:
+    structure: Any = seen.spec.structure
+    units = structure.units
+    if seen.study.unit is not None and place_of(structure, seen.study.unit) is not None:
         return str(seen.study.unit)
+    if isinstance(structure, ThreeLevelNormal):
+        return str(units[int(three_level.listed(structure)[0])])
     if seen.posterior is None:
         return units[0]
     moved = np.abs(seen.posterior.mean[seen.posterior.theta] - seen.spec.structure.effect)
     return units[int(np.argmax(moved))]
+
+
+#: Places of labels, per structure: asked for in every run.
+_PLACES: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
+
+
+def place_of(structure: Any, label: str) -> int | None:
+    """Place of a unit by its label; None for a label that no unit has."""
+    if structure not in _PLACES:
+        _PLACES[structure] = {str(name): place for place, name in enumerate(structure.units)}
+    return _PLACES[structure].get(label)
+
+
+def _spread(seen: Live) -> Spread | None:
+    """Words of the spread that the panel moves; None where it is τ."""
+    structure: Any = seen.spec.structure
+    if not isinstance(structure, ThreeLevelNormal):
+        return None
+    group, words = structure.levels[1], seen.dataset.words
+    return Spread(
+        param=structure.spread,
+        symbol="σ",
+        spoken="sigma",
+        meaning=f"spread of the true effects of the {words.many} of one {group} (standard deviation)",
+        words=f"spread between the {words.many} of a {group}",
+        center=f"mean of its {group}",
+        together=f"one value for all of a {group}",
+    )
 
 
 def story(seen: Live, focus: str) -> tuple[Segment, ...]:

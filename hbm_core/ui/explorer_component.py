@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Any, Literal, cast
 
 import numpy as np
 import streamlit as st
@@ -23,8 +22,19 @@ from hbm_core.models.dataset import Words
 from hbm_core.models.families import FAMILIES, Family, Number
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
+from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots.theme import digits
 from hbm_core.plots.tokens import css_variables
+from hbm_core.ui import explorer_three_level as three_level
+from hbm_core.ui.explorer_value import (
+    complete_value,
+    engine_of,
+    finite_list,
+    posterior_value,
+    prior_value,
+    why_no_pooling,
+    why_no_tau,
+)
 
 ASSETS = Path(__file__).parents[2] / "assets" / "components" / "explorer"
 #: In the order in which they are joined into one ES module; ``families.js`` is generated.
@@ -45,10 +55,6 @@ MODULES = (
 )
 #: What can be shown, alone or together; the first three on the left.
 PARTS = ("story", "forest", "tau", "priors", "poolings", "fit")
-_GRID = 320
-_DENSITY_GRID = 121
-#: What a drawn density leaves out at either end.
-_ENDS = (0.0005, 0.9995)
 _LINK = re.compile(r"^import .*?;$\n?", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export (?=(async )?(function|class|const|let)\b)", re.MULTILINE)
 
@@ -179,7 +185,7 @@ class PriorEntry:
             "param": self.param,
             "symbol": self.symbol,
             "words": self.words,
-            **_prior_value(self.prior),
+            **prior_value(self.prior),
             "unitless": self.unitless,
             "positive": self.positive,
             "families": [offer.as_dict() for offer in self.offers],
@@ -197,7 +203,7 @@ class PresetEntry:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain mapping for the browser."""
-        priors = {name: _prior_value(prior) for name, prior in self.priors.items()}
+        priors = {name: prior_value(prior) for name, prior in self.priors.items()}
         return {"id": self.id, "label": self.label, "priors": priors, "model": self.model}
 
 
@@ -294,12 +300,10 @@ class ExplorerData:
         Among `PARTS`.
     presets, story, fit
         What their parts show.
-    group : ndarray (J,) of int, optional
-        Group of each unit, an index into `groups`.
-    groups : tuple of str
-        Names.
-    truth : ndarray (J,), optional
-        True effects of simulated data.
+    listed : ndarray of int, optional
+        Places of the units that are listed, where a model has too many; None: all.
+    truth : ndarray, optional
+        True effects of the listed units, of simulated data.
     message : str
         Why the priors were refused, shown in the prior panel.
     note : str
@@ -312,7 +316,7 @@ class ExplorerData:
         Words of the spread that the panel moves; None: τ.
     """
 
-    spec: ModelSpec
+    spec: ModelSpec[Any]
     posterior: ExactPosterior | None
     words: Words
     priors: tuple[PriorEntry, ...] = ()
@@ -322,8 +326,7 @@ class ExplorerData:
     presets: tuple[PresetEntry, ...] = ()
     story: tuple[Segment, ...] = ()
     fit: FitEntry = FitEntry()
-    group: np.ndarray | None = None
-    groups: tuple[str, ...] = ()
+    listed: np.ndarray | None = None
     truth: np.ndarray | None = None
     message: str = ""
     note: str = ""
@@ -339,36 +342,17 @@ class ExplorerData:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready mapping, the component's ``data``."""
-        structure = self.spec.structure
-        said = digits(structure.effect, structure.se)
-        posterior = None if self.posterior is None else posterior_value(self.posterior)
-        curves = posterior and posterior["curves"]
+        units, model, posterior, first = self._shown()
         return {
             "parts": list(self.parts),
-            "units": {
-                "label": list(structure.units),
-                "effect": structure.effect.tolist(),
-                "se": structure.se.tolist(),
-                "group": None if self.group is None else np.asarray(self.group, dtype=int).tolist(),
-                "groups": list(self.groups),
-                "truth": None if self.truth is None else _finite_list(self.truth),
-                "digits": said.raw,
-                "estimateDigits": said.estimate,
-            },
+            "units": units,
             "words": asdict(self.words),
-            "focus": self.focus or structure.units[0],
+            "focus": self.focus or first,
             "story": [
                 asdict(s) if isinstance(s, Live) else list(s) if isinstance(s, tuple) else [s, "plain"]
                 for s in self.story
             ],
-            "model": {
-                "id": self.model,
-                "engine": engine_of(self.spec),
-                "why_no_tau": why_no_tau(self.spec, curves),
-                "why_no_pooling": why_no_pooling(self.spec),
-                "complete": complete_value(self.spec),
-                "spread": asdict(self.spread or Spread(words=f"spread between {self.words.many}")),
-            },
+            "model": {"id": self.model, **model},
             "priors": [entry.as_dict() for entry in self.priors],
             "presets": [preset.as_dict() for preset in self.presets],
             "posterior": posterior,
@@ -379,162 +363,45 @@ class ExplorerData:
             "answer": None if self.answer is None else asdict(self.answer),
         }
 
-
-def engine_of(spec: ModelSpec) -> Literal["browser", "server"]:
-    """Where live numbers come from: the browser solves the plain two-level normal model."""
-    structure = spec.structure
-    plain = (structure.pooling, structure.effects, structure.likelihood, structure.scale) == (
-        "partial",
-        "normal",
-        "normal",
-        "identity",
-    )
-    return (
-        "browser"
-        if plain and not structure.columns and spec.priors["mu"].family in ("Normal", "Flat")
-        else "server"
-    )
-
-
-def why_no_tau(spec: ModelSpec, curves: Mapping[str, Any] | None) -> str:
-    """Why the τ panel has nothing to move; empty where it has.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        The model.
-    curves : mapping or None
-        The posterior given τ, for models that the browser does not solve.
-    """
-    match spec.structure.pooling:
-        case "complete":
-            return "This model holds that all true effects are equal: there is no spread τ to move."
-        case "none":
-            return "This model pools nothing: there is no spread τ to move."
-    if engine_of(spec) == "server" and curves is None:
-        return "Given τ, these estimates have no closed form under this model and these priors."
-    return ""
-
-
-def why_no_pooling(spec: ModelSpec) -> str:
-    """Why units have no pooling factor though they are pooled; empty where they have."""
-    heavy = "student_t" in (spec.structure.effects, spec.structure.likelihood)
-    return "heavy tails: no single B" if heavy and spec.structure.pooling == "partial" else ""
-
-
-def complete_value(spec: ModelSpec) -> float | None:
-    """Precision-weighted mean of the effects: complete pooling under a flat prior.
-
-    None with covariates, and where the model itself is that answer.
-    """
-    structure = spec.structure
-    if structure.columns or structure.pooling == "complete":
-        return None
-    weight = 1 / structure.se**2
-    return float(weight @ structure.effect / weight.sum())
-
-
-#: Quantiles of many units take longer than a rerun should: told once per posterior.
-_TOLD: WeakKeyDictionary[ExactPosterior, dict[str, Any]] = WeakKeyDictionary()
-
-
-def posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
-    """An exact posterior as the browser needs it: moments, intervals, weights, and the density of τ.
-
-    The mapping is shared between calls: read-only.
-    """
-    if posterior not in _TOLD:
-        _TOLD[posterior] = _posterior_value(posterior)
-    return _TOLD[posterior]
-
-
-def _posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
-    spec, units = posterior.spec, posterior.theta
-    server = engine_of(spec) == "server"
-    quantiles = posterior.quantiles((0.025, 0.25, 0.75, 0.975, *(_ENDS if server else ())))
-    lo95, lo50, hi50, hi95 = quantiles[units, :4].T
-
-    def moments(name: str) -> dict[str, float | None] | None:
-        if name not in posterior.names:
-            return None
-        place = posterior.index(name)
-        return {"mean": _finite_or_none(posterior.mean[place]), "sd": _finite_or_none(posterior.sd[place])}
-
-    weights = posterior.weights
-    return {
-        "priors": {name: _prior_value(prior) for name, prior in spec.priors.items()},
-        "mean": _finite_list(posterior.mean[units]),
-        "sd": _finite_list(posterior.sd[units]),
-        "lo95": _finite_list(lo95),
-        "lo50": _finite_list(lo50),
-        "hi50": _finite_list(hi50),
-        "hi95": _finite_list(hi95),
-        "pooling": None if posterior.pooling is None else _finite_list(posterior.pooling),
-        "own": None if weights is None else _finite_list(weights.own),
-        "others": None if weights is None else _finite_list(weights.others),
-        "prior": None if weights is None else _finite_list(weights.prior),
-        "mu": moments("mu") if not spec.structure.columns else None,
-        "tau": moments("tau"),
-        "tau_density": _tau_density(posterior) if "tau" in posterior.names else None,
-        "curves": _curves(posterior) if server and "tau" in posterior.names else None,
-        "densities": _densities(posterior, quantiles[:, 4:]) if server else None,
-        "error": _finite_or_none(posterior.error_absolute),
-    }
-
-
-def _tau_density(posterior: ExactPosterior) -> dict[str, Any]:
-    """Densities per unit of u = τ/(τ + c), at midpoints, so that areas are probabilities."""
-    c = posterior.spec.structure.typical_se
-    u = (np.arange(_GRID) + 0.5) / _GRID
-    tau, slope = c * u / (1 - u), c / (1 - u) ** 2
-    prior = posterior.spec.priors["tau"]
-    return {
-        "u": u.tolist(),
-        "prior": _finite_list(np.exp(prior.log_density(tau)) * slope) if prior.proper else None,
-        "post": _finite_list(posterior.density("tau", tau) * slope),
-    }
-
-
-def _densities(posterior: ExactPosterior, ends: np.ndarray) -> dict[str, list[dict[str, Any]]]:
-    """Posterior densities of the hyperparameters but τ, for the prior panel: one curve per coefficient."""
-    out: dict[str, list[dict[str, Any]]] = {}
-    for param in posterior.spec.priors:
-        curves = []
-        if param in ("tau", "theta"):
-            continue
-        for place, name in enumerate(posterior.names):
-            if name == param or name.startswith(f"{param}["):
-                x = np.linspace(ends[place, 0], ends[place, 1], _DENSITY_GRID)
-                label = name.removeprefix(param)[1:-1]
-                density = _finite_list(posterior.density(name, x))
-                curves.append({"label": label, "x": x.tolist(), "y": density})
-        if curves:
-            out[param] = curves
-    return out
-
-
-def _curves(posterior: ExactPosterior) -> dict[str, Any] | None:
-    structure = posterior.spec.structure
-    u = np.linspace(0, 1, 81 if len(structure.units) <= 100 else 41)
-    with np.errstate(divide="ignore"):
-        tau = structure.typical_se * u / (1 - u)
-    try:
-        given = posterior.given_tau(tau)
-    except NotImplementedError:
-        return None
-    return {
-        "u": u.tolist(),
-        "theta_mean": given.theta_mean.tolist(),
-        "theta_sd": given.theta_sd.tolist(),
-        "mu_mean": None if structure.columns else _finite_list(given.mu_mean),
-    }
+    def _shown(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None, str]:
+        """Units, what is said of the model, the posterior, and the first unit's label."""
+        structure: Any = self.spec.structure
+        said = digits(structure.effect, structure.se)
+        spread = asdict(self.spread or Spread(words=f"spread between {self.words.many}"))
+        if isinstance(structure, ThreeLevelNormal):
+            places = np.arange(len(structure.units)) if self.listed is None else self.listed
+            units = three_level.units_value(structure, places, self.truth, said.raw, said.estimate)
+            words = {"engine": "server", "why_no_tau": "", "why_no_pooling": "", "complete": None}
+            found = None
+            if self.posterior is not None:
+                found = three_level.posterior_value(cast(Any, self.posterior), places)
+            return units, {**words, "spread": spread}, found, str(structure.units[int(places[0])])
+        found = None if self.posterior is None else posterior_value(self.posterior)
+        units = {
+            "label": list(structure.units),
+            "effect": structure.effect.tolist(),
+            "se": structure.se.tolist(),
+            "group": None,
+            "groups": [],
+            "truth": None if self.truth is None else finite_list(self.truth),
+            "digits": said.raw,
+            "estimateDigits": said.estimate,
+        }
+        model = {
+            "engine": engine_of(self.spec),
+            "why_no_tau": why_no_tau(self.spec, found and found["curves"]),
+            "why_no_pooling": why_no_pooling(self.spec),
+            "complete": complete_value(self.spec),
+            "spread": spread,
+        }
+        return units, model, found, str(structure.units[0])
 
 
 # ---- the prior panel ----
 
 
 def prior_entries(
-    spec: ModelSpec,
+    spec: ModelSpec[Any],
     families: Mapping[str, Sequence[str]],
     words: Mapping[str, tuple[str, str]],
     *,
@@ -564,13 +431,19 @@ def prior_entries(
         offered = tuple(dict.fromkeys((*families.get(name, ()), prior.family)))
         symbol, said = words.get(name, (name, name))
         offers = tuple(offer(family, unit, around, name in structure.positive) for family in offered)
-        sign = _SYMBOLS.get(symbol.lstrip("\\"), symbol)
+        sign = _sign(symbol)
         positive = name in structure.positive
         entries.append(PriorEntry(name, sign, said, prior, offers, name in unitless, positive))
     return tuple(entries)
 
 
-def data_spread(spec: ModelSpec) -> float:
+def _sign(symbol: str) -> str:
+    """A symbol in LaTeX as plain text: a spread's index is written behind it, as in "σ genre"."""
+    base, _, index = symbol.lstrip("\\").partition("_{\\mathrm{")
+    return " ".join(part for part in (_SYMBOLS.get(base, base), index.rstrip("}")) if part)
+
+
+def data_spread(spec: ModelSpec[Any]) -> float:
     """A round number near the scale of the data: what a prior's defaults are multiplied with."""
     structure = spec.structure
     quartiles = np.subtract(*np.percentile(structure.effect, [75, 25])) / 1.349
@@ -625,18 +498,6 @@ _SYMBOLS = {
     "alpha": "α",
     "phi": "φ",
 }
-
-
-def _prior_value(prior: Prior) -> dict[str, Any]:
-    return {"family": prior.family, "numbers": list(prior.numbers)}
-
-
-def _finite_or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _finite_list(values: np.ndarray) -> list[float | None]:
-    return [_finite_or_none(value) for value in np.asarray(values, dtype=float)]
 
 
 # ---- on the page: what the component tells Python ----

@@ -168,7 +168,7 @@ class PriorBlock {
     this.family.value = family;
     if (!app.posterior) return;
     if (this.param === "mu") this.drawLocation();
-    else if (this.param === "tau") this.drawScale();
+    else if (this.param === this.app.data.model.spread.param) this.drawScale();
     else this.drawOther();
   }
 

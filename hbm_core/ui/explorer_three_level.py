@@ -1,0 +1,142 @@
+"""What the explorer shows of a three-level model: some units, the groups' means, σ_unit on the panel."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
+from hbm_core.models.pymc_three_level import group_sums, moment_spreads
+from hbm_core.models.three_level import ThreeLevelNormal
+from hbm_core.ui.explorer_value import DENSITY_GRID, ENDS, GRID, finite_list, finite_or_none, prior_value
+
+#: Units that are listed, and points of the curves over the spread.
+LISTED, _CURVE = 16, 61
+
+_TOLD: WeakKeyDictionary[ThreeLevelPosterior, dict[bytes, dict[str, Any]]] = WeakKeyDictionary()
+_LISTED: WeakKeyDictionary[ThreeLevelNormal, np.ndarray] = WeakKeyDictionary()
+
+
+def listed(structure: ThreeLevelNormal, wanted: int | None = None, count: int = LISTED) -> np.ndarray:
+    """Places of the units that are listed: those that pooling moves most, judged from the data alone.
+
+    No prior decides the list, so that it stays while priors move.
+
+    Parameters
+    ----------
+    structure : ThreeLevelNormal
+        Data.
+    wanted : int, optional
+        Place of a unit that is listed in any case.
+    count : int
+        At most so many.
+    """
+    if structure not in _LISTED:
+        unit, group = moment_spreads(structure)
+        unit, group = max(unit, 1e-9 * structure.typical_se), max(group, 1e-9 * structure.typical_se)
+        sums = group_sums(structure, unit)
+        weight = 1 / (group**2 + 1 / sums.precision)
+        overall = weight @ sums.mean / weight.sum()
+        own = group**2 * weight
+        mean = overall + own * (sums.mean - overall)
+        moved = structure.se**2 / (structure.se**2 + unit**2) * (mean[structure.group] - structure.effect)
+        most = min(LISTED, moved.size)
+        places = np.argpartition(-np.abs(moved), most - 1)[:most]
+        _LISTED[structure] = places[np.argsort(-np.abs(moved[places]), kind="stable")]
+    found = _LISTED[structure][:count]
+    if wanted is not None and wanted not in found:
+        found = np.append(found[: count - 1], wanted)
+    return found
+
+
+def units_value(
+    structure: ThreeLevelNormal, shown: np.ndarray, truth: np.ndarray | None, raw: int, estimate: int
+) -> dict[str, Any]:
+    """The listed units, ready for JSON."""
+    return {
+        "label": [structure.units[place] for place in shown],
+        "effect": structure.effect[shown].tolist(),
+        "se": structure.se[shown].tolist(),
+        "group": structure.group[shown].tolist(),
+        "groups": list(structure.groups),
+        "truth": None if truth is None else finite_list(truth),
+        "digits": raw,
+        "estimateDigits": estimate,
+    }
+
+
+def posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[str, Any]:
+    """The exact posterior of the listed units, the groups' means and the densities of the hyperparameters.
+
+    The mapping is shared between calls: read-only.
+    """
+    told = _TOLD.setdefault(posterior, {})
+    if (key := shown.tobytes()) not in told:
+        if len(told) >= 8:
+            told.clear()
+        told[key] = _posterior_value(posterior, shown)
+    return told[key]
+
+
+def _posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[str, Any]:
+    spec, structure = posterior.spec, posterior.structure
+    lo95, lo50, hi50, hi95 = posterior.unit_quantiles((0.025, 0.25, 0.75, 0.975), shown).T
+    mean, sd = (values[shown] for values in posterior.unit_moments())
+    c = structure.typical_se
+    place = posterior.hyper_names.index
+    spread = {
+        "mean": finite_or_none(posterior.hyper_mean[place(structure.spread)]),
+        "sd": finite_or_none(posterior.hyper_sd[place(structure.spread)]),
+    }
+    u = (np.arange(GRID) + 0.5) / GRID
+    values, slope = c * u / (1 - u), c / (1 - u) ** 2
+    prior = spec.priors[structure.spread]
+    weights = posterior.weights
+    ends = posterior.hyper_quantiles(ENDS)
+    densities = {}
+    for name in ("mu", structure.group_spread):
+        low, high = ends[place(name)]
+        x = np.linspace(low, high, DENSITY_GRID)
+        densities[name] = [{"label": "", "x": x.tolist(), "y": finite_list(posterior.density(name, x))}]
+    return {
+        "priors": {name: prior_value(prior) for name, prior in spec.priors.items()},
+        "mean": finite_list(mean),
+        "sd": finite_list(sd),
+        "lo95": finite_list(lo95),
+        "lo50": finite_list(lo50),
+        "hi50": finite_list(hi50),
+        "hi95": finite_list(hi95),
+        "pooling": finite_list(posterior.pooling[shown]),
+        "own": None if weights is None else finite_list(weights.own[shown]),
+        "others": None if weights is None else finite_list(weights.others[shown]),
+        "prior": None if weights is None else finite_list(weights.prior[shown]),
+        "mu": None,
+        "group_means": finite_list(posterior.group_moments()[0]) if len(structure.groups) <= 12 else None,
+        "tau": spread,
+        "tau_density": {
+            "u": u.tolist(),
+            "prior": finite_list(np.exp(prior.log_density(values)) * slope) if prior.proper else None,
+            "post": finite_list(posterior.density(structure.spread, values) * slope),
+        },
+        "curves": _curves(posterior, shown),
+        "densities": densities,
+        "error": finite_or_none(posterior.error_absolute),
+    }
+
+
+def _curves(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[str, Any]:
+    u = np.linspace(0, 1, _CURVE)
+    with np.errstate(divide="ignore"):
+        given = posterior.given_spread(posterior.structure.typical_se * u / (1 - u), shown)
+    few = given.group_mean.shape[1] <= 12
+    return {
+        "u": u.tolist(),
+        "theta_mean": given.theta_mean.tolist(),
+        "theta_sd": given.theta_sd.tolist(),
+        "mu_mean": None,
+        "group_mean": given.group_mean.tolist() if few else None,
+        # Without spread between its units a group has one value: complete pooling, group by group.
+        "complete": given.theta_mean[0].tolist(),
+    }

@@ -71,3 +71,22 @@ def hungry(job, run):
 
 def unmarked(job, run):
     raise AssertionError("must never run")
+
+
+@task
+def known(job, run):
+    """Content that follows from the request alone, of a size that takes time to write."""
+    options = json.loads(job.request)
+    log = Path(options["log"])
+    with log.open("a") as lines:
+        lines.write(f"start {job.id}\n")
+    total = round(options["seconds"] * 100)
+    for finished in range(total):
+        run.progress(Progress("sampling", (ChainProgress(finished, total, 0, False, 0.1),), 1.0))
+        run.partial(tree(options["value"], finished + 1))
+        if run.should_stop():
+            return Result(tree(options["value"]), partial=True)
+        time.sleep(0.01)
+    with log.open("a") as lines:
+        lines.write(f"end {job.id}\n")
+    return Result(tree(options["value"], options.get("draws", 20)), {"value": options["value"]})

@@ -140,9 +140,11 @@ def _label_sql(expression: str, text: bool, careful: bool) -> str:
 def _number_sql(expression: str, text: bool, careful: bool, comma: bool) -> str:
     if not text:
         return f"CAST({expression} AS DOUBLE)"
+    # Without trim, DuckDB moves the cast into its CSV reader, where a failure is an error instead of a NULL.
+    plain = f"trim({expression})"
     if not careful:
-        return f"TRY_CAST({expression} AS DOUBLE)"
-    plain = f"replace(trim({expression}), '\N{MINUS SIGN}', '-')"
+        return f"TRY_CAST({plain} AS DOUBLE)"
+    plain = f"replace({plain}, '\N{MINUS SIGN}', '-')"
     return f"TRY_CAST({f"replace({plain}, ',', '.')" if comma else plain} AS DOUBLE)"
 
 

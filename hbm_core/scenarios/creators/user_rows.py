@@ -216,6 +216,8 @@ def connection(
     import duckdb
 
     spill = folder / "spill"
+    if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", memory):
+        raise InputError("memory limit", "a size like 1GB", repr(memory))
     try:
         con = duckdb.connect(
             ":memory:",
@@ -254,7 +256,7 @@ def input_error(error: Exception, title: str) -> InputError:
         if "unicode" in text or "utf-8" in text:
             hint = "Save the table as UTF-8 and try again."
             return InputError(subject, "text in UTF-8", "other bytes", hint)
-        if "quote" in text:
+        if "unterminated quote" in text:
             return InputError(subject, "a closing quote", "none")
         return InputError(subject, "a line of the table", "one that cannot be read")
     if "Out of Memory" in text or "memory" in text.lower():

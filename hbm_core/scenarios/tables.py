@@ -69,6 +69,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SEPARATOR_LINE = re.compile(r"sep=([,;\t|])\r?\n", re.IGNORECASE)
 #: Bytes of the longest row that is read.
 _LONGEST_ROW = 2**24
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 #: Letters that are not seen or that turn the text around them: zero widths, soft hyphens, bidi embeddings.
 _UNSEEN = re.compile("[\u00ad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -525,7 +526,7 @@ def canonical_name(name: object) -> str:
 def _tidy(value: object) -> str:
     """A name on one line, composed (NFC), without letters that are not seen or that turn others around."""
     text = unicodedata.normalize("NFC", _UNSEEN.sub("", str(value)))
-    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
+    return " ".join(_CONTROL.sub(" ", text).split())
 
 
 def number_habit(table: pd.DataFrame) -> str:

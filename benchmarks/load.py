@@ -207,6 +207,7 @@ class Fitted:
     most: int
     places: int
     spent: float
+    began: float
 
 
 async def fits(server: Server, visitors: list[Visitor]) -> Fitted:
@@ -253,7 +254,7 @@ async def fits(server: Server, visitors: list[Visitor]) -> Fitted:
     seen.errors += [error for visitor in visitors for error in visitor.errors]
     with JobTable(Settings(server.store).table) as table:
         jobs = table.jobs()
-    return Fitted(seen, seconds, jobs, most, len(told), process.cpu - spent)
+    return Fitted(seen, seconds, jobs, most, len(told), process.cpu - spent, began)
 
 
 async def measure(server: Server, minutes: float) -> list[Row]:

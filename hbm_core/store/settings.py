@@ -103,6 +103,13 @@ class Settings:
         "HBM_CANCEL_SECONDS", "Seconds a cancelled fit has to stop by itself before its worker is ended",
         3.0, 0.1, 600, whole=False,
     )  # fmt: skip
+    nice: int = _setting(
+        "HBM_NICE", "How far workers step back for the web server: the system's niceness, 0 for not at all",
+        10, 0, 19,
+    )  # fmt: skip
+    metrics: int = _setting(
+        "HBM_METRICS", "1: /api/metrics answers, for Prometheus; 0: there is no such page", 1, 0, 1
+    )
 
     scheduler: str = field(
         default="",

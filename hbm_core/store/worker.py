@@ -300,7 +300,11 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     _log.setLevel(logging.INFO)
-    worker = Worker(Settings.from_environment(store=given.store), given.name)
+    settings = Settings.from_environment(store=given.store)
+    # Sliders must not wait for fits where both share a machine.
+    if settings.nice and hasattr(os, "nice"):
+        os.nice(settings.nice)
+    worker = Worker(settings, given.name)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.ending.set())
     if given.parent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parents[2]
 PERIOD = 0.4
 #: Seconds that a click waits for a fit to be done already.
 MOMENT = 0.35
+#: Visitors who look at fits that run before each looks less often, and seconds for which a look counts.
+CROWD, LOOKED = 8, 10.0
+_LOOKS: dict[str, float] = {}
 
 
 @st.cache_resource(show_spinner=False)
@@ -133,7 +137,8 @@ def start(study: Study) -> None:
         title = f"{dataset.label}, {title_of(study)}"
         id = engine().submit(study.request(dataset), dataset, session.owner(), label=title)
         # A small fit on a warm worker is done before a first look at its progress would be drawn.
-        engine().wait(id, MOMENT)
+        if (engine().status(id).position or 0) <= engine().settings.workers:
+            engine().wait(id, MOMENT)
     except (InputError, StoreError) as problem:
         session.notify(str(problem))
 
@@ -160,14 +165,27 @@ def watch(study: Study, draw: Callable[[Study, FitView], None]) -> None:
         draw(study, found)
         return
 
-    @st.fragment(run_every=PERIOD)
+    every = period()
+
+    @st.fragment(run_every=every)
     def look() -> None:
-        now = view(study)
-        if not now.status.active or session.study() is not study:
+        now, wanted = view(study), period()
+        fits_in = every / 2 <= wanted <= 2 * every
+        if not now.status.active or session.study() is not study or not fits_in:
             st.rerun(scope="app")
         draw(study, now)
 
     look()
+
+
+def period() -> float:
+    """Seconds until this visitor's next look: the more look, the longer, so that sliders stay quick."""
+    now = time.monotonic()
+    _LOOKS[session.owner()] = now
+    for name, looked in list(_LOOKS.items()):
+        if now - looked > LOOKED:
+            _LOOKS.pop(name, None)
+    return PERIOD * max(1.0, len(_LOOKS) / CROWD)
 
 
 def _panel(study: Study, found: FitView) -> None:

@@ -34,8 +34,9 @@ Expected = Callable[[Mapping[str, Any]], bool]
 
 @dataclass
 class Heard:
-    """What came back for one act, in seconds after it was sent."""
+    """What came back for one act, in seconds after it was sent (at `at`, of the clock `perf_counter`)."""
 
+    at: float = field(default_factory=time.perf_counter)
     picture: float | None = None
     finished: float | None = None
     bytes: int = 0
@@ -69,7 +70,6 @@ class Visitor:
     _timers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _reader: asyncio.Task[None] | None = None
     _heard: Heard = field(default_factory=Heard)
-    _sent: float = 0.0
     _expected: Expected | None = None
 
     # Coming and going ---------------------------------------------------------------------------------------
@@ -154,7 +154,6 @@ class Visitor:
     async def _act(self, state: ClientState, expected: Expected | None = None) -> Heard:
         heard = self._heard = Heard()
         self._expected = expected
-        self._sent = time.perf_counter()
         await self._send(state)
         await self.until(lambda: heard.finished is not None)
         return heard
@@ -241,7 +240,7 @@ class Visitor:
             self._id = element.bidi_component.id
             self.explorer = json.loads(element.bidi_component.json)
             if self._heard.picture is None and self._expected and self._expected(self.explorer):
-                self._heard.picture = time.perf_counter() - self._sent
+                self._heard.picture = time.perf_counter() - self._heard.at
 
     def _finish(self, status: int) -> None:
         if status == ForwardMsg.FINISHED_WITH_COMPILE_ERROR:
@@ -251,7 +250,7 @@ class Visitor:
         self.runs += 1
         self._kept = {hash: kept for hash, kept in self._kept.items() if self.runs - kept[0] <= KEPT_RUNS}
         if self._expected is None or self._heard.picture is not None:
-            self._heard.finished = time.perf_counter() - self._sent
+            self._heard.finished = time.perf_counter() - self._heard.at
 
     def _stop_timers(self, fragment: str | None = None) -> None:
         for name in [fragment] if fragment else list(self._timers):

@@ -346,6 +346,14 @@ def test_the_same_file_gives_the_same_bits_and_leaves_nothing_behind(tmp_path):
     assert CREATORS.read(first.table).digest == first.digest
 
 
+def test_the_database_is_silent_on_standard_output(tmp_path):
+    from hbm_core.scenarios.creators import user_rows
+
+    opened = user_rows.open_rows(users(14), "", tmp_path)
+    with user_rows.connection(opened, tmp_path, "200MB", 1) as con:
+        assert con.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
+
+
 def test_arrow_tables_are_taken_too():
     rows = users(19)
     agrees(reduce(pa.Table.from_pandas(rows)).table, oracle(rows))

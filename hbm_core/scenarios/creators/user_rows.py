@@ -236,6 +236,8 @@ def connection(
             con.register("rows", rows.table)
         if rows.path is not None:
             con.execute("SET allowed_paths=[" + "'" + str(rows.path).replace("'", "''") + "']")
+        # Its bar would go to standard output, where answers in JSON belong.
+        con.execute("SET enable_progress_bar=false")
         con.execute("SET enable_external_access=false")
         con.execute("SET lock_configuration=true")
         yield con

@@ -414,8 +414,7 @@ def coverage(
     from hbm_core.analysis.coverage import Truth, coverage_study
     from hbm_core.analysis.promise import infinite, lab_priors
 
-    if not 2 <= replications <= 1_000_000:
-        raise InputError("--replications", "a whole number from 2 to 1,000,000", replications)
+    _check_replications(replications, 2)
     study = _study(scenario, dataset, model, prior)
     spec = study.spec(_data(study, data, dataset))
     priors = lab_priors(spec)
@@ -453,6 +452,15 @@ def coverage(
     _answer(json, found, lambda: shown.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
 
 
+def _check_replications(count: int, least: int) -> None:
+    from hbm_core.store.settings import Settings
+
+    most = Settings.from_environment().max_replications
+    if not least <= count <= most:
+        hint = "HBM_MAX_REPLICATIONS is the limit." if count > most else ""
+        raise InputError("--replications", f"a whole number from {least} to {most:,}", count, hint)
+
+
 @command
 def sbc(
     scenario: ScenarioName,
@@ -472,8 +480,7 @@ def sbc(
 
     if engine != "exact":
         raise InputError("--engine", "exact", repr(engine))
-    if not 10 <= replications <= 100_000:
-        raise InputError("--replications", "a whole number from 10 to 100,000", replications)
+    _check_replications(replications, 10)
     study = _study(scenario, dataset, model, prior, constant, covariate, engine="exact")
     spec = study.spec(_data(study, data, dataset))
     begun = time.perf_counter()
@@ -645,6 +652,9 @@ def serve(
     options = [f"--server.port={port}", f"--server.address={address}", "--server.headless=true"]
     if path:
         options.append(f"--server.baseUrlPath={path}")
+    # One limit, said once: the browser refuses what the server would.
+    options.append(f"--server.maxUploadSize={settings.upload_mb}")
+    options += [f"--server.allowedHosts={host}" for host in settings.hosts]
     command = [sys.executable, "-m", "streamlit", "run", str(root / "app.py"), *options]
     os.execv(sys.executable, command)
 

@@ -136,8 +136,9 @@ class Page:
         """Data sets."""
         if self.lab.replications is not None:
             return self.lab.replications
-        fitting = [r for r in REPLICATIONS if r * len(self.se) <= 8000 and r <= 1000]
-        return fitting[-1] if fitting else REPLICATIONS[0]
+        offered = within(REPLICATIONS)
+        fitting = [r for r in offered if r * len(self.se) <= 8000 and r <= 1000]
+        return fitting[-1] if fitting else offered[0]
 
     @property
     def truth(self) -> Truth:
@@ -162,6 +163,12 @@ class Page:
     def tail(self) -> float:
         """How fast the density of true τ falls: which averages exist."""
         return self.priors[self.own]["tau"].tail if self.tau is None else np.inf
+
+
+def within(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Those numbers of data sets that HBM_MAX_REPLICATIONS allows; the limit itself where it is below all."""
+    most = fits.engine().settings.max_replications
+    return tuple(size for size in sizes if size <= most) or (most,)
 
 
 def open_page(live: Live) -> Page:
@@ -365,7 +372,10 @@ def controls(page: Page, fixed_tau: bool = True) -> None:
         lab.units or _OWN,
         lambda count: shown if count == _OWN else f"{count} {words.many} like them",
     )
-    _choose("Simulated data sets", "replications", list(REPLICATIONS), page.replications, "{:,}".format)
+    offered = within(REPLICATIONS)
+    _choose("Simulated data sets", "replications", list(offered), page.replications, "{:,}".format)
+    if len(offered) < len(REPLICATIONS):
+        st.caption(f"This server stops at {offered[-1]:,}; its owner can raise HBM_MAX_REPLICATIONS.")
     _seed(lab)
     if page.note:
         st.caption(page.note)
@@ -752,9 +762,13 @@ def _calibration(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> Non
     quick = not {"student_t"} & {spec.structure.effects, spec.structure.likelihood}
     with right:
         theme.title("The test")
-        replications = st.select_slider(
-            "Simulated data sets", SBC_REPLICATIONS, value=500 if quick else 100, key="coverage_sbc"
-        )
+        sizes = within(SBC_REPLICATIONS)
+        usual = 500 if quick and 500 in sizes else sizes[0]
+        if len(sizes) > 1:
+            replications = st.select_slider("Simulated data sets", sizes, value=usual, key="coverage_sbc")
+        else:
+            replications = usual
+            st.caption(f"{usual:,} simulated data sets: HBM_MAX_REPLICATIONS allows no more.")
         options = [
             "right",
             *(["sharp", "vague"] if "tau" in spec.priors and spec.priors["tau"].proper else []),

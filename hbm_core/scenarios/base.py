@@ -167,9 +167,10 @@ class Scenario(ABC):
 
     def open(self, path: str | Path, name: str = "upload", label: str = "") -> Dataset:
         """Read a CSV or Parquet file into canonical form; scenarios that reduce large files do it here."""
-        from hbm_core.scenarios.tables import file_title, read_file
+        from hbm_core.scenarios.tables import MOST_BYTES, file_title, read_file
 
-        return self.read(read_file(path), name, label or file_title(str(path)))
+        # Nobody uploads here: the machine's owner chose the file.
+        return self.read(read_file(path, most_bytes=20 * MOST_BYTES), name, label or file_title(str(path)))
 
     @abstractmethod
     def covariates(self, dataset: Dataset) -> tuple[str, ...]:

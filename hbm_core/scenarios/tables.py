@@ -513,6 +513,28 @@ def csv_text(table: pd.DataFrame) -> str:
     return safe.to_csv(index=False)
 
 
+def write_rows(chunks: Iterable[pd.DataFrame], path: Path) -> int:
+    """Write a table that comes in chunks to CSV or Parquet, by the path's ending; returns the rows written.
+
+    Nothing comes of no chunks: neither a file nor a row.
+    """
+    count = 0
+    writer: pyarrow.parquet.ParquetWriter | None = None
+    try:
+        for chunk in chunks:
+            if path.suffix == ".parquet":
+                table = pa.Table.from_pandas(chunk, preserve_index=False).replace_schema_metadata(None)
+                writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+                writer.write_table(table)
+            else:
+                chunk.to_csv(path, index=False, header=not count, mode="a" if count else "w")
+            count += len(chunk)
+    finally:
+        if writer is not None:
+            writer.close()
+    return count
+
+
 def _inert(value: object) -> str:
     text = str(value)
     return "'" + text if text.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "|")) else text

@@ -14,6 +14,7 @@ from hbm_core.scenarios.creators import CREATORS
 from hbm_core.scenarios.creators.data import is_canonical
 from hbm_core.scenarios.creators.reduce import reduce
 from hbm_core.scenarios.creators.user_rows import has_user_rows
+from hbm_core.scenarios.tables import write_rows
 
 
 def users(seed=0, creators=6, offset=0.0, scale=2.0, low=5, high=60):
@@ -352,6 +353,28 @@ def test_the_database_is_silent_on_standard_output(tmp_path):
     opened = user_rows.open_rows(users(14), "", tmp_path)
     with user_rows.connection(opened, tmp_path, "200MB", 1) as con:
         assert con.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (False,)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_written_in_chunks_open_as_the_simulated_summaries(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("hbm_core.scenarios.creators.simulator._USERS", 3000)
+    knobs = {"creators_per_genre": 10}
+    path = tmp_path / f"rows.{kind}"
+    simulated = CREATORS.simulate(seed=6, **knobs)
+    assert write_rows(CREATORS.rows(seed=6, **knobs), path) == simulated.table["n"].sum()
+    found = CREATORS.open(path)
+    np.testing.assert_allclose(found.table["effect"], simulated.table["effect"], rtol=1e-10)
+    assert write_rows(CREATORS.rows(seed=6, level="summaries"), tmp_path / "none.csv") == 0
+    assert not (tmp_path / "none.csv").exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_of_summaries_open_too(tmp_path, kind):
+    simulated = CREATORS.simulate(seed=6, level="summaries", creators_per_genre=10)
+    path = tmp_path / f"summaries.{kind}"
+    write_rows([simulated.table], path)
+    assert not has_user_rows(path)
+    assert CREATORS.open(path).digest == simulated.digest
 
 
 def test_arrow_tables_are_taken_too():

@@ -130,7 +130,7 @@ class Creators(Scenario):
         label = label or tables.file_title(str(path))
         if has_user_rows(path):
             return self._reduced(path, name, label, variance)
-        found = tables.read_file(path, label, most_rows=data.MOST_CREATORS)
+        found = tables.read_file(path, label, most_bytes=20 * tables.MOST_BYTES, most_rows=data.MOST_CREATORS)
         return self.read(found, name, label, variance)
 
     def _reduced(self, source: Any, name: str, label: str, variance: Literal["own", "moderated"]) -> Dataset:

@@ -335,6 +335,15 @@ class JobTable:
             )
         return [_job(row) for row in rows if _sound(row)]
 
+    def counts(self) -> dict[str, tuple[int, float, int]]:
+        """State to how many jobs are in it, when the first of them was queued, and bytes of their results."""
+        rows = self._all(
+            "SELECT state, count(*) AS jobs, min(queued) AS first, sum(bytes) AS bytes"
+            " FROM jobs GROUP BY state",
+            (),
+        )
+        return {str(row["state"]): (int(row["jobs"]), float(row["first"]), int(row["bytes"])) for row in rows}
+
     def ids(self) -> set[str]:
         """Ids of all jobs, damaged or not."""
         return {str(row["id"]) for row in self._all("SELECT id FROM jobs", ())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -159,14 +160,25 @@ class LocalEngine:
 
     def health(self) -> dict[str, Any]:
         """How many workers are ready, how many get warm, how many fits wait and run."""
-        now = time.time()
-        workers = [row.state for row in self.table.workers() if now - row.seen < _FRESH]
-        jobs = [job.state for job in self.table.jobs()]
+        load = self.load()
+        workers, jobs = load["workers"], load["fits"]
         return {
-            "workers": sum(state != "warming" for state in workers),
-            "warming": workers.count("warming"),
-            "queued": jobs.count("queued"),
-            "running": jobs.count("running"),
+            "workers": sum(count for state, count in workers.items() if state != "warming"),
+            "warming": workers.get("warming", 0),
+            "queued": jobs.get("queued", 0),
+            "running": jobs.get("running", 0),
+        }
+
+    def load(self) -> dict[str, Any]:
+        """Fits and workers by state, bytes of kept results, seconds of the longest wait (`oldest`)."""
+        now = time.time()
+        counts = self.table.counts()
+        waiting = counts.get("queued")
+        return {
+            "fits": {state: count for state, (count, _, _) in counts.items()},
+            "workers": Counter(row.state for row in self.table.workers() if now - row.seen < _FRESH),
+            "bytes": sum(size for _, _, size in counts.values()),
+            "oldest": max(0.0, now - waiting[1]) if waiting else 0.0,
         }
 
     # Reading ----------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""The ASGI application around Streamlit: workers, health, security headers."""
+"""The ASGI application around Streamlit: workers, security headers, a visitor's cookie."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,17 +12,12 @@ from typing import Any
 import streamlit as st
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import hbm_core
-from hbm_core.errors import StoreError
 from hbm_core.store.access import is_visitor_token, visitor_token
 from hbm_core.store.cluster import open_crew
 from hbm_core.store.settings import Settings
-from hbm_core.ui import fits
 from hbm_core.ui.session import COOKIE
 
 #: How long a visitor is known: the longest that browsers keep a cookie.
@@ -94,13 +90,16 @@ def visitor_cookie(scope: Scope) -> str:
 def warm_up() -> None:
     """Import and run once what the first visitor would otherwise wait for."""
     from hbm_core.inference.exact import solve
+    from hbm_core.plots.first_look import funnel, funnel_table
     from hbm_core.scenarios import scenarios
     from hbm_core.store.study import Study
-    from hbm_core.ui import explore  # noqa: F401
+    from hbm_core.ui import background, explore  # noqa: F401
 
     for id in scenarios():
         study = Study.default(id)
         solve(study.spec(study.data())).quantiles()
+    first = Study.default()
+    funnel(*funnel_table(first.spec(first.data()).structure), "", "light").to_dict()
     # What lives until the server stops need not be walked by every collection.
     gc.collect()
     gc.freeze()
@@ -111,6 +110,8 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     """Start the workers with the server, and stop them with it."""
     settings = Settings.from_environment()
     supervisor = open_crew(settings)
+    # A thread that answers in a moment must not wait behind those that compute for the usual 5 ms each time.
+    sys.setswitchinterval(0.001)
     await asyncio.to_thread(supervisor.start)
     await asyncio.to_thread(warm_up)
     try:
@@ -119,14 +120,4 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
         await asyncio.to_thread(supervisor.stop)
 
 
-async def health(request: Request) -> JSONResponse:
-    """Say whether the job table answers and how many workers are ready."""
-    try:
-        counts = await asyncio.to_thread(lambda: fits.engine().health())
-    except StoreError as problem:
-        return JSONResponse({"ok": False, "reason": str(problem)}, status_code=503)
-    return JSONResponse({"ok": True, "version": hbm_core.__version__, **counts})
-
-
-ROUTES = [Route("/api/health", health)]
 MIDDLEWARE = [Middleware(SecurityHeaders), Middleware(VisitorCookie)]

@@ -19,6 +19,14 @@ def test_health_counts_workers_and_jobs(server: Server) -> None:
     assert {"queued", "running", "version"} <= set(found)
 
 
+def test_metrics_are_served_to_prometheus(server: Server) -> None:
+    with urllib.request.urlopen(f"{server.url}/api/metrics", timeout=10) as answer:
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        text = answer.read().decode()
+    for line in ("hbm_up 1", 'hbm_fits{state="queued"} ', 'hbm_workers{state="idle"} ', "hbm_sessions "):
+        assert f"\n{line}" in text
+
+
 @pytest.mark.parametrize("path", ["/", "/api/health", "/trace"])
 def test_every_answer_carries_the_security_headers(server: Server, path: str) -> None:
     with urllib.request.urlopen(server.url + path, timeout=10) as answer:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from hbm_core.analysis import shrinkage_three_level
 from hbm_core.analysis.batched import at_tau, effect_scale, fine_tau, linear, tau_mixture
 from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.models.structure import ModelSpec
+from hbm_core.models.three_level import ThreeLevelNormal
 
 _HALF, _WIDE = float(ndtri(0.75)), float(ndtri(0.975))
 #: Posterior quantiles that tables need, in order.
@@ -44,8 +46,10 @@ def shrinkage_table(
         (toward − raw), a fraction, NaN where the unit sits on what pulls it. rank_raw, rank_pooled (1 =
         largest, ties share their mean rank), rank_change (positive = moved up).
     """
+    structure: Any = spec.structure
+    if isinstance(structure, ThreeLevelNormal):
+        return shrinkage_three_level.shrinkage_table(cast(Any, spec), cast(Any, posterior))
     summary = posterior.summary(hdi=False) if isinstance(posterior, ExactPosterior) else posterior
-    structure = spec.structure
     rows = summary.loc[[f"theta[{label}]" for label in structure.units]]
     table = pd.DataFrame({"unit": list(structure.units)})
     if groups is not None:

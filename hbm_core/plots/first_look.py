@@ -7,19 +7,24 @@ import numpy as np
 import pandas as pd
 
 from hbm_core.models.structure import TwoLevelNormal
+from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots.theme import themed
-from hbm_core.plots.tokens import Mode, colours
+from hbm_core.plots.tokens import Mode, colours, group_colours
 
 _Z95 = 1.959963984540054
 
 
-def funnel_table(structure: TwoLevelNormal) -> tuple[pd.DataFrame, pd.DataFrame]:
+#: Of more units than this, so many are drawn, evenly along their standard errors.
+MOST_POINTS = 1500
+
+
+def funnel_table(structure: TwoLevelNormal | ThreeLevelNormal) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Effect against standard error, and where 95 % of effects would lie if all shared one mean.
 
     Returns
     -------
     points : DataFrame
-        unit, effect, se, both in the outcome's units.
+        unit, effect, se, both in the outcome's units; group, where units have one. At most `MOST_POINTS`.
     lines : DataFrame
         se, low, mid, high: fixed-effect mean and mean ± 1.96 se.
     """
@@ -27,7 +32,13 @@ def funnel_table(structure: TwoLevelNormal) -> tuple[pd.DataFrame, pd.DataFrame]
     mean = float(weight @ structure.effect / weight.sum())
     top = float(structure.se.max()) * 1.08
     se = np.array([0.0, top])
-    points = pd.DataFrame({"unit": structure.units, "effect": structure.effect, "se": structure.se})
+    at = np.arange(structure.effect.size)
+    if at.size > MOST_POINTS:
+        at = np.argsort(structure.se, kind="stable")[np.linspace(0, at.size - 1, MOST_POINTS).astype(int)]
+    labels = [str(structure.units[int(place)]) for place in at]
+    points = pd.DataFrame({"unit": labels, "effect": structure.effect[at], "se": structure.se[at]})
+    if isinstance(structure, ThreeLevelNormal):
+        points["group"] = np.asarray(structure.groups, dtype=object)[structure.group[at]]
     return points, pd.DataFrame({"se": se, "low": mean - _Z95 * se, "mid": mean, "high": mean + _Z95 * se})
 
 
@@ -44,19 +55,33 @@ def funnel(
         x=alt.X("low:Q", title=axis), x2="high:Q"
     )
     middle = base.mark_line(color=c["ink"], strokeDash=[4, 3], strokeWidth=1.25).encode(x="mid:Q")
+    dense = len(points) > 100
+    grouped = "group" in points and points["group"].nunique() <= 8
+    tips = [alt.Tooltip("unit:N"), *([alt.Tooltip("group:N")] if grouped else [])]
     marks = (
         alt.Chart(points)
-        .mark_point(color=c["raw"], filled=False, size=44, strokeWidth=1.5, opacity=1)
+        .mark_point(
+            color=c["raw"],
+            filled=False,
+            size=14 if dense else 44,
+            strokeWidth=1 if dense else 1.5,
+            opacity=0.6 if dense else 1,
+        )
         .encode(
             x=alt.X("effect:Q", title=axis),
             y=y,
             tooltip=[
-                alt.Tooltip("unit:N"),
+                *tips,
                 alt.Tooltip("effect:Q"),
                 alt.Tooltip("se:Q", title="standard error"),
             ],
         )
     )
+    if grouped:
+        names = sorted(points["group"].unique())
+        palette = alt.Scale(domain=names, range=group_colours(len(names), mode))
+        legend = alt.Legend(title=None, orient="top", symbolStrokeWidth=1.5)
+        marks = marks.encode(color=alt.Color("group:N", scale=palette, legend=legend))
     layers = [cone, middle, marks]
     if len(points) <= 10:
         layers.append(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 
 from hbm_core.models.structure import TwoLevelNormal
+from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots.tokens import MATH, SANS, Mode, colours
 
 
@@ -28,8 +29,10 @@ class Plate:
     repeats: str
 
 
-def plate_table(structure: TwoLevelNormal, one: str = "unit") -> Plate:
-    """Return the graph of a two-level model."""
+def plate_table(structure: TwoLevelNormal | ThreeLevelNormal, one: str = "unit") -> Plate:
+    """Return the graph of a model: its quantities, and which depends on which."""
+    if isinstance(structure, ThreeLevelNormal):
+        return _three_level(structure, one)
     theta, effect = Node("theta", "θᵢ", "unknown", True), Node("y", "yᵢ", "data", True)
     error = Node("se", "sᵢ", "given", True)
     top: list[Node] = []
@@ -58,6 +61,26 @@ def plate_table(structure: TwoLevelNormal, one: str = "unit") -> Plate:
     bottom = [nu] if nu is not None and structure.likelihood == "student_t" else []
     rows = tuple(tuple(row) for row in (top, middle, [*bottom, effect, error]) if row)
     return Plate(rows, tuple(edges), f"{one} i = 1 … {len(structure.units)}")
+
+
+def _three_level(structure: ThreeLevelNormal, one: str) -> Plate:
+    level = structure.levels[1]
+    rows = (
+        (Node("mu", "μ", "unknown", False), Node("among", f"σ{level[0]}", "unknown", False)),
+        (Node("mean", "μ_g", "unknown", False), Node("within", f"σ{structure.levels[0][0]}", "unknown", False)),
+        (Node("theta", "θᵢ", "unknown", True),),
+        (Node("y", "yᵢ", "data", True), Node("se", "sᵢ", "given", True)),
+    )
+    edges = (
+        ("mu", "mean"),
+        ("among", "mean"),
+        ("mean", "theta"),
+        ("within", "theta"),
+        ("theta", "y"),
+        ("se", "y"),
+    )
+    repeats = f"{one} i = 1 … {structure.effect.size:,} in {len(structure.groups):,} {level}s"
+    return Plate(rows, edges, repeats)
 
 
 def plate_svg(plate: Plate, mode: Mode) -> str:

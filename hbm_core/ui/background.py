@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,6 +12,7 @@ import streamlit as st
 from scipy.special import ndtri
 
 from hbm_core.inference.exact import ExactPosterior
+from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.inference.exact.two_level import TwoLevelPosterior
 from hbm_core.plots.first_look import funnel, funnel_table
 from hbm_core.plots.induced import induced, induced_table
@@ -21,6 +23,8 @@ from hbm_core.store.study import Study
 from hbm_core.ui import theme
 from hbm_core.ui.live import Live, live
 
+#: Units whose intervals are counted against the truth.
+_MOST_COUNTED = 2000
 #: Counting intervals needs quantiles of every unit: once per posterior, not once per run.
 _SAID: WeakKeyDictionary[ExactPosterior, str] = WeakKeyDictionary()
 
@@ -35,7 +39,7 @@ def background(study: Study) -> None:
     dataset = seen.dataset
     data = (dataset.name, dataset.digest, study.scenario)
     with left:
-        _about((*data, study.model, *seen.spec.structure.columns), mode, seen)
+        _about((*data, study.model, *study.covariates), mode, seen)
         _adaptive(seen, mode)
     with right:
         _before(data, mode, seen)
@@ -89,21 +93,28 @@ def truth_sentence(seen: Live) -> str:
 
 
 def _counted(seen: Live, posterior: ExactPosterior, known: Mapping[str, float]) -> str:
-    structure = seen.spec.structure
-    truth = np.array([known[f"theta[{label}]"] for label in structure.units])
-    low, high = posterior.quantiles((0.025, 0.975))[posterior.theta].T
+    structure: Any = seen.spec.structure
+    at, some = np.arange(structure.effect.size), ""
+    if isinstance(posterior, ThreeLevelPosterior):
+        if at.size > _MOST_COUNTED:
+            at = np.linspace(0, at.size - 1, _MOST_COUNTED).astype(int)
+            some = f", counted on {at.size:,} of {structure.effect.size:,} {seen.dataset.words.many}"
+        low, high = posterior.unit_quantiles((0.025, 0.975), at).T
+    else:
+        low, high = posterior.quantiles((0.025, 0.975))[posterior.theta].T
+    truth = np.array([known[f"theta[{structure.units[int(place)]}]"] for place in at])
     pooled = int(((low <= truth) & (truth <= high)).sum())
-    raw = int((np.abs(structure.effect - truth) <= ndtri(0.975) * structure.se).sum())
+    raw = int((np.abs(structure.effect[at] - truth) <= ndtri(0.975) * structure.se[at]).sum())
     return (
         f"**Against the simulated truth:** {pooled:,} of {truth.size:,} pooled 95 % intervals hold it, "
-        f"and {raw:,} of the {seen.dataset.words.many}' own. "
+        f"and {raw:,} of the {seen.dataset.words.many}' own{some}. "
         "One data set proves little: the page Coverage repeats it."
     )
 
 
 def _adaptive(seen: Live, mode: Mode) -> None:
     """Show what the adaptive scale does to the prior: it is another model, not another geometry."""
-    if seen.spec.structure.scale != "adaptive" or not isinstance(seen.posterior, TwoLevelPosterior):
+    if not isinstance(seen.posterior, TwoLevelPosterior) or seen.spec.structure.scale != "adaptive":
         return
     theme.title("What the adaptive scale does to the prior")
     theme.chart(induced(induced_table(seen.posterior), seen.dataset.words, mode), key="induced")

@@ -133,9 +133,10 @@ def _spread(seen: Live) -> Spread | None:
         symbol="σ",
         spoken="sigma",
         meaning=f"spread of the true effects of the {words.many} of one {group} (standard deviation)",
-        words=f"spread between the {words.many} of a {group}",
+        words=f"spread within a {group}",
         center=f"mean of its {group}",
         together=f"one value for all of a {group}",
+        groups=f"{group}s",
     )
 
 

@@ -263,6 +263,8 @@ class Spread:
         What it is, and its axis title without unit.
     center, together : str
         What units are pulled to, and where they all are when it is zero.
+    groups : str
+        Several groups in a word.
     """
 
     param: str = "tau"
@@ -272,6 +274,7 @@ class Spread:
     words: str = "spread of the true effects"
     center: str = "pooled mean"
     together: str = "one value for all"
+    groups: str = "groups"
 
 
 #: Words of the story: plain text, (text, style), or a live number.

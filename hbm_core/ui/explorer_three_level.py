@@ -61,6 +61,7 @@ def units_value(
         "se": structure.se[shown].tolist(),
         "group": structure.group[shown].tolist(),
         "groups": list(structure.groups),
+        "typical": structure.typical_se,
         "truth": None if truth is None else finite_list(truth),
         "digits": raw,
         "estimateDigits": estimate,

@@ -39,8 +39,7 @@ class Live:
 def _solved(key: str, _spec: ModelSpec) -> ExactPosterior | str:
     try:
         posterior = solve(_spec)
-        # Some engines find only here that a marginal cannot be trusted; better now than in a picture.
-        posterior.quantiles()
+        posterior.settle()
     except (InputError, FitError) as problem:
         return str(problem)
     return posterior

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,19 +15,25 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from hbm_core.analysis import shrinkage as tables
+from hbm_core.analysis import shrinkage_three_level as three_level
 from hbm_core.inference.exact import ExactPosterior
+from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
+from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots import shrinkage as plots
 from hbm_core.plots.shrinkage import SELECTION, View
-from hbm_core.plots.theme import MINUS, digits, legend, number
+from hbm_core.plots.theme import MINUS, digits, legend, number, whole_percents
 from hbm_core.scenarios.tables import csv_text
 from hbm_core.ui import session, theme
 from hbm_core.ui.live import Live
 
 _TURN = "shrinkage_turn"
+_WEIGHTS = ("weight_own", "weight_others", "weight_prior")
 #: More units than this are shown by displacement and search.
 MANY = 40
 #: The full matrix of weights is built up to this many units, and points are drawn up to this many.
 _MOST_WEIGHTS, _MOST_POINTS, _MOST_STYLED = 1000, 2000, 2000
+#: Of more units than this, those that moved most and some evenly along their raw estimates are listed.
+_MOST_LISTED = 8000
 ORDERS = {"raw": "Raw estimate", "displacement": "Distance moved", "se": "Standard error"}
 
 
@@ -83,6 +89,8 @@ def _tables(key: int, _live: Live) -> tuple[ExactPosterior, pd.DataFrame, pd.Dat
     """Tables of one posterior; the posterior is kept with them, so that its address stays its name."""
     spec, posterior = _live.spec, _live.posterior
     assert posterior is not None
+    if isinstance(posterior, ThreeLevelPosterior):
+        return posterior, *_three_level_tables(posterior)
     table = tables.shrinkage_table(spec, posterior)
     if len(table) <= _MOST_WEIGHTS:
         ledger = tables.pooling_ledger(spec, posterior)
@@ -92,6 +100,24 @@ def _tables(key: int, _live: Live) -> tuple[ExactPosterior, pd.DataFrame, pd.Dat
     for name in ("raw", "se", "pooled"):
         ledger[name] = table[name]
     return posterior, table, ledger
+
+
+def _three_level_tables(posterior: ThreeLevelPosterior) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of all units, or of those that matter where there are very many."""
+    spec, size = posterior.spec, posterior.structure.effect.size
+    places = None
+    if size > _MOST_LISTED:
+        moved = np.abs(posterior.unit_moments()[0] - posterior.structure.effect)
+        farthest = np.argpartition(-moved, _MOST_LISTED // 4)[: _MOST_LISTED // 4]
+        along = np.argsort(posterior.structure.effect, kind="stable")
+        evenly = along[np.linspace(0, size - 1, 3 * _MOST_LISTED // 4).astype(int)]
+        places = np.unique(np.concatenate([farthest, evenly]))
+    table = three_level.shrinkage_table(cast(Any, spec), posterior, places)
+    ledger = three_level.pooling_ledger(cast(Any, spec), posterior, table)
+    table["pooling"] = ledger["pooling"]
+    for name in ("raw", "se", "pooled"):
+        ledger[name] = table[name]
+    return table, ledger
 
 
 def _long_ledger(table: pd.DataFrame, posterior: ExactPosterior) -> pd.DataFrame:
@@ -116,16 +142,33 @@ def open_page(live: Live) -> Page | None:
         return None
     _, table, ledger = _tables(id(live.posterior), live)
     data = live.dataset.table
+    if isinstance(live.posterior, ThreeLevelPosterior):
+        table = table.rename(columns={"group": live.posterior.structure.levels[1]})
+        if "n" in data:
+            table["n"] = data["n"].to_numpy()[_places(live, table)]
+        return Page(live, table, ledger, _view(live, table), (live.posterior.structure.levels[1],))
     groups = tuple(
         str(name)
         for name in data.columns.difference(["unit", "effect", "se"])
         if not pd.api.types.is_float_dtype(data[name]) and 2 <= data[name].nunique() <= 8
     )
     table = table.assign(**{name: data[name].to_numpy() for name in groups})
+    return Page(live, table, ledger, _view(live, table), groups)
+
+
+def _places(live: Live, table: pd.DataFrame) -> np.ndarray:
+    """Places of the table's units among all."""
+    if len(table) == live.spec.structure.effect.size:
+        return np.arange(len(table))
+    return pd.Index(list(live.spec.structure.units)).get_indexer(pd.Index(table["unit"]))
+
+
+def _view(live: Live, table: pd.DataFrame) -> View:
+    """Words, digits and who is selected: the study's unit, or the one that moved farthest."""
     farthest = str(table["unit"].iloc[int(table["displacement"].abs().argmax())])
     chosen = live.study.unit if live.study.unit in set(table["unit"]) else farthest
     truth = live.dataset.truth or {}
-    view = View(
+    return View(
         live.dataset.words,
         digits(live.spec.structure.effect, live.spec.structure.se),
         theme.mode(),
@@ -133,7 +176,6 @@ def open_page(live: Live) -> Page | None:
         st.session_state.get(_TURN, 0),
         {unit: truth[f"theta[{unit}]"] for unit in table["unit"] if f"theta[{unit}]" in truth},
     )
-    return Page(live, table, ledger, view, groups)
 
 
 # ------------------------------------------------------------------------------------------ selection
@@ -156,6 +198,12 @@ def picture(figure: plots.Figure, key: str) -> None:
     theme.chart(figure, key=key, on_select=clicked, selection_mode=SELECTION)
 
 
+def kind_of(page: Page) -> str:
+    """What the model does with the units: "partial", "complete" or "none"."""
+    structure: Any = page.live.spec.structure
+    return "partial" if isinstance(structure, ThreeLevelNormal) else structure.pooling
+
+
 def _words(page: Page) -> tuple[str, str]:
     return page.view.words.one, page.view.words.many
 
@@ -167,7 +215,7 @@ def story(page: Page) -> None:
     """The page's first sentence: what shrinkage did here."""
     one = page.view.words.one
     view, table = page.view, page.table
-    pooling = page.live.spec.structure.pooling
+    pooling = kind_of(page)
     unit = f" {view.words.unit}" if view.words.unit else ""
     if pooling == "none":
         text = f"Without pooling nobody moves: every {one} keeps the estimate that its own data give."
@@ -227,9 +275,8 @@ def unit_words(page: Page) -> None:
     text = f"<b>{escape(_called(page, str(view.selected)))}: {raw} → {_accent(pooled, view)}</b>."
     ledger = page.ledger.loc[page.ledger["unit"] == view.selected].iloc[0]
     if np.isfinite(ledger["weight_own"]):
-        own, others, prior = (
-            f"{number(100 * ledger[f'weight_{name}'], 0)}&nbsp;%" for name in ("own", "others", "prior")
-        )
+        shares = whole_percents(ledger[list(_WEIGHTS)].to_numpy(dtype=float))
+        own, others, prior = (f"{number(share, 0)}&nbsp;%" for share in shares)
         text += f" {own} its own data, {others} the other {escape(many)}, {prior} prior."
     if np.isfinite(ledger["pooling"]):
         text += f" Pooling factor {number(ledger['pooling'], 2)}."
@@ -296,7 +343,7 @@ def _arrows(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         rows, group = _rows(page), _group(page)
         sized = "n" in page.live.dataset.table and st.toggle("Size by n", key="shrinkage_size")
         unit_words(page)
-    if sized:
+    if sized and "n" not in rows:
         rows = rows.merge(page.live.dataset.table[["unit", "n"]], on="unit")
     with left:
         theme.title(f"Each {one} on its own and pooled")
@@ -352,7 +399,7 @@ def _ranks(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         rows = _rows(page, order=False)
         unit_words(page)
     crossings = tables.rank_crossings(rows)
-    moderated = bool(page.live.spec.structure.columns)
+    moderated = not page.one_mean
     why = (
         "noise, or the means that they are pulled to, differ"
         if moderated
@@ -419,7 +466,7 @@ def _ledger(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
                 f" 1 − E[<i>B</i>] is less than the first share, because a {one} also moves the mean "
                 "that it is "
                 "pulled to."
-                if page.live.spec.structure.pooling == "partial"
+                if kind_of(page) == "partial"
                 else ""
             )
             theme.caption(
@@ -438,7 +485,7 @@ def _ledger(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         points = points.sort_values("se").iloc[np.linspace(0, len(points) - 1, _MOST_POINTS).astype(int)]
     if has_factor:
         with law:
-            same = page.live.spec.structure.pooling != "partial"
+            same = kind_of(page) != "partial"
             theme.title(
                 "The pull is the same for all" if same else "The pull rises with the standard error: a law"
             )
@@ -461,6 +508,7 @@ def _ledger_table(page: Page, units: list[str]) -> None:
         f"{number(a, 2)} – {number(b, 2)}" if np.isfinite(a) else None
         for a, b in zip(ledger["pooling_low95"], ledger["pooling_high95"], strict=True)
     ]
+    ledger[list(_WEIGHTS)] = whole_percents(ledger[list(_WEIGHTS)].to_numpy(dtype=float)) / 100
     ledger = ledger[[name for name in COLUMNS if name == "unit" or ledger[name].notna().any()]]
     raw, estimate = view.digits.raw, view.digits.estimate
 
@@ -472,7 +520,7 @@ def _ledger_table(page: Page, units: list[str]) -> None:
         "se": write(raw),
         "pooled": write(estimate),
         "pooling": write(2),
-        **{f"weight_{name}": write(0, 100, " %") for name in ("own", "others", "prior")},
+        **dict.fromkeys(_WEIGHTS, write(0, 100, " %")),
         "displacement": write(estimate),
         "realised": write(2),
         "rank_change": lambda value: ("+" if value > 0 else "") + f"{value:g}".replace("-", MINUS),
@@ -526,8 +574,37 @@ def _column_width(name: str, page: Page) -> int:
     return 92 if name == "pooling_interval" else 66
 
 
+def _group_lenders(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
+    """Who lends to whom among groups."""
+    posterior, (_, many) = cast(ThreeLevelPosterior, page.posterior), _words(page)
+    level = posterior.structure.levels[1]
+    if len(posterior.structure.groups) > MANY:
+        left.info(f"There are too many {level}s for one picture: at most {MANY} are drawn.")
+        return
+    with right:
+        unit_words(page)
+    matrix = three_level.lending_table(cast(Any, page.live.spec), posterior)
+    cells = plots.lenders(matrix.rename_axis("unit"), list(matrix.index))
+    with left:
+        theme.title(f"Which {level} lends to which")
+        key_line(
+            ("own", f"its own {many}"),
+            ("others", f"another {level}'s"),
+            ("prior", "the prior on μ"),
+            view=View(page.view.words, page.view.digits, page.view.mode),
+        )
+        theme.chart(plots.borrowing(cells, replace(page.view, selected=None)), key="shrinkage_lenders")
+        theme.caption(
+            f"Read along a row: the percentages of one {level}'s mean that come from the {many} of each "
+            "column, darker for more. A row sums to 100."
+        )
+
+
 def _lenders(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     one, many = _words(page)
+    if isinstance(page.posterior, ThreeLevelPosterior):
+        _group_lenders(page, left, right)
+        return
     if len(page.table) > _MOST_WEIGHTS:
         left.info(
             f"Who lends to whom is a table of {len(page.table):,} × {len(page.table):,}. "
@@ -579,7 +656,10 @@ def _closeups(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             chosen = start
         unit_words(page)
     chosen = list(dict.fromkeys([page.view.selected, *chosen]))
-    long = tables.three_poolings(page.live.spec, page.posterior)
+    if isinstance(page.posterior, ThreeLevelPosterior):
+        long = three_level.three_poolings(cast(Any, page.live.spec), page.posterior, chosen)
+    else:
+        long = tables.three_poolings(page.live.spec, page.posterior)
     toward = page.table.set_index("unit")["toward"]
     domain = plots.effect_domain(page.table)
     with left:

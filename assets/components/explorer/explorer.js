@@ -76,6 +76,8 @@ class Explorer {
   takeUnits({ units }) {
     const J = units.label.length;
     this.units = prepare(units.effect, units.se);
+    // Of all units, where only some are listed.
+    if (units.typical) this.units.c = units.typical;
     this.J = J;
     this.dense = J > DENSE;
     this.at = emptyView(J);

@@ -39,7 +39,7 @@ export class ForestPart {
     this.meanKey = el("li", {}, mean, centre);
     if (groups && groups.length > 1) {
       items.push(el("li", { class: "groups" }, ...groups.slice(0, 8).map((name, g) => el("span", { title: name }, svg("svg", { width: 10, height: 10 }, svg("circle", { cx: 5, cy: 5, r: RADIUS, style: `fill: var(--ppx-g${g + 1})` })), groups.length <= 4 ? name : "")),
-        groups.length > 4 ? `${groups.length} groups` : ""));
+        groups.length > 4 ? `${groups.length} ${this.app.data.model.spread.groups}` : ""));
     }
     items.push(this.meanKey);
     if (truth) items.push(el("li", {}, svg("svg", { width: 10, height: 10 }, svg("path", { d: diamond(5, 5), class: "truth" })), "truth"));

@@ -92,6 +92,16 @@ class ExactPosterior(ABC):
     pooling: np.ndarray | None = None
     weights: Weights | None = None
 
+    def settle(self) -> None:
+        """Compute what a first picture needs: some engines find only here that a marginal has no meaning.
+
+        Raises
+        ------
+        FitError
+            A marginal cannot be trusted.
+        """
+        self.quantiles()
+
     @abstractmethod
     def quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
         """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""

@@ -48,7 +48,7 @@ from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
 
 #: Nodes that stand for the posterior of the sd of the units, and of the groups given it.
-_UNIT_NODES, _GROUP_NODES = 24, 12
+_UNIT_NODES, _GROUP_NODES = 24, 20
 #: Below this ratio of sd to mean fewer do.
 _NARROW, _FEW = 0.05, 6
 #: Numbers in one array over components and units.
@@ -327,6 +327,10 @@ class ThreeLevelPosterior(ExactPosterior):
                 self.spec.priors["mu"].text,
             )
         return lending(self._full.grid.lattice, self._full.weights, self._question.mu.precision)
+
+    def settle(self) -> None:
+        """Compute the hyperparameters' quantiles: nothing that costs in the number of units."""
+        self.hyper_quantiles()
 
     # The sds' densities.
 

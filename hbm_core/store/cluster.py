@@ -41,7 +41,7 @@ PATIENCE, AGAIN, PULSE, LOOK = 2.0, 2.0, 0.2, 1.0
 #: Seconds within which a row of the table of workers was renewed if it counts.
 FRESH = 60.0
 #: Tasks per worker into which a study is cut: enough to even out, few enough to cost nothing.
-TASKS = 8
+TASKS = 16
 #: What rows of dispatchers begin with; the cluster's own workers follow after a slash.
 _PREFIX = "cluster-"
 _log = logging.getLogger("hbm.cluster")

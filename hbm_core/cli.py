@@ -589,6 +589,24 @@ def _export(local: LocalEngine, id: str, out: Path | None) -> None:
 
 
 @command
+def gallery(
+    build: Annotated[bool, typer.Option("--build", help="Fit the default studies anew.")] = False,
+    scenario: Annotated[list[str] | None, typer.Option("--scenario", help="Only this; may repeat.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """List the fits that come with the program, or make them anew."""
+    from hbm_core.store import gallery as fits
+
+    if scenario is not None and not build:
+        raise InputError("--scenario", "--build beside it", "no --build")
+    found = fits.build(scenario) if build else fits.shipped()
+    rows = [
+        {"id": one.id[:12], "label": one.ask.label, "state": one.state, "bytes": one.bytes} for one in found
+    ]
+    _answer(json, {"gallery": rows}, lambda: pd.DataFrame(rows).to_string(index=False))
+
+
+@command
 def worker(
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder of fits, data and the job table.")

@@ -111,6 +111,10 @@ class Settings:
         "HBM_METRICS", "1: /api/metrics answers, for Prometheus; 0: there is no such page", 1, 0, 1
     )
 
+    gallery: int = _setting(
+        "HBM_GALLERY", "1: the fits that come with the program are entered into the store; 0: they are not",
+        1, 0, 1,
+    )  # fmt: skip
     scheduler: str = field(
         default="",
         metadata={

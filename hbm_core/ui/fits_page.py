@@ -23,7 +23,7 @@ from hbm_core.plots.tokens import colours
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.erasure import Erased
 from hbm_core.store.jobs import FIT, Job
-from hbm_core.store.request import FitRequest
+from hbm_core.store.request import FitRequest, engine_versions
 from hbm_core.store.study import SIMULATED, Study
 from hbm_core.ui import fits, session, theme
 from hbm_core.ui.trace_page import GEOMETRIES, symbol
@@ -377,6 +377,8 @@ def row_html(entry: Entry, now: float) -> str:
         tags.append('<span class="tag warn">partial</span>')
     if entry.older and entry.request is not None:
         tags.append('<span class="tag warn">older model version</span>')
+    elif entry.done and entry.request is not None and entry.request.versions != engine_versions():
+        tags.append('<span class="tag">other sampler versions</span>')
     if job.state in _STATES:
         tone = " warn" if job.state == "failed" else ""
         tags.append(f'<span class="tag{tone}">{_STATES[job.state]}</span>')

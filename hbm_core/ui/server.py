@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hbm_core.store.access import is_visitor_token, visitor_token
 from hbm_core.store.cluster import open_crew
+from hbm_core.store.gallery import enter_into
 from hbm_core.store.settings import Settings
 from hbm_core.ui.session import COOKIE
 
@@ -124,6 +125,8 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     # A thread that answers in a moment must not wait behind those that compute for the usual 5 ms each time.
     sys.setswitchinterval(0.001)
     await asyncio.to_thread(supervisor.start)
+    if settings.gallery:
+        await asyncio.to_thread(enter_into, settings)
     await asyncio.to_thread(warm_up)
     try:
         yield {"settings": settings}

@@ -1,0 +1,195 @@
+"""Finished fits that come with the program, one per default study, so that a first visit sees full pages.
+
+They lie in ``assets/gallery``, each as the store keeps it, are made by ``hbm gallery --build`` and nothing
+else, and are entered into a store when a server starts. Their ids are those of the requests that made them:
+under other versions of the samplers the default study is another request, and they are never served for it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import hbm_core
+from hbm_core.errors import DamagedResult, StoreError
+from hbm_core.models.dataset import Dataset
+from hbm_core.scenarios import scenario as find_scenario
+from hbm_core.scenarios import scenarios
+from hbm_core.store.jobs import FIT, Ask, DamagedRow, JobTable
+from hbm_core.store.request import FitRequest, engine_versions
+from hbm_core.store.results import POSTERIOR, ResultStore, environment
+from hbm_core.store.retention import open_table
+from hbm_core.store.settings import Settings
+from hbm_core.store.study import Study
+
+#: Where the shipped fits lie; the part of a store that they take.
+FOLDER = Path(hbm_core.__file__).parents[1] / "assets" / "gallery"
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A fit that comes with the program.
+
+    Parameters
+    ----------
+    id : str
+        Digest of its request.
+    ask : Ask
+        Request and title.
+    request : FitRequest or None
+        None where this version cannot read it.
+    current : bool
+        Whether it answers its scenario's default study under the installed versions.
+    bytes : int
+        Its size.
+    """
+
+    id: str
+    ask: Ask
+    request: FitRequest | None
+    current: bool
+    bytes: int
+
+    @property
+    def state(self) -> str:
+        """Whether it is served for new requests, and why not."""
+        if self.current:
+            return "current"
+        if self.request is not None and dict(self.request.versions) != dict(engine_versions()):
+            return "of other versions"
+        return "of an earlier default study"
+
+
+def default_study(scenario: str) -> tuple[FitRequest, Dataset, str]:
+    """Request, data and title of a scenario's default study."""
+    study = Study.default(scenario)
+    dataset = study.data()
+    return study.request(dataset), dataset, f"{dataset.label}, {study.model.replace('_', ' ')}"
+
+
+def build(ids: Iterable[str] | None = None, folder: Path = FOLDER) -> list[Shipped]:
+    """Fit default studies anew, in this process, and put them in the place of the shipped ones.
+
+    The same draws bit for bit wherever the versions and the type of processor are the same.
+
+    Parameters
+    ----------
+    ids : iterable of str, optional
+        Scenarios; those that are shipped already, or all where none is.
+    folder : Path
+        The shipped fits.
+
+    Returns
+    -------
+    list of Shipped
+        What was made.
+    """
+    from hbm_core.store.tasks import result_of, run_fit
+
+    before = {one.id: one for one in shipped(folder)}
+    kept = {one.request.scenario for one in before.values() if one.request is not None}
+    made = []
+    for id in ids if ids is not None else sorted(kept or scenarios()):
+        request, dataset, title = default_study(id)
+        result = result_of(run_fit(request, dataset), request.spec(dataset))
+        # What a shipped fit says of where it was made: nothing about the machine but its kind.
+        kind = f"{platform.system()} {platform.machine()}"
+        result = replace(result, environment=environment() | {"platform": kind})
+        with tempfile.TemporaryDirectory() as scratch:
+            results = ResultStore(Path(scratch))
+            results.publish(Ask(request.digest, FIT, request.json, request.data, True, title), result)
+            for old, one in before.items():
+                if one.request is not None and one.request.scenario == id:
+                    shutil.rmtree(folder / old)
+            shutil.copytree(results.path(request.digest), folder / request.digest)
+        made.append(request.digest)
+    return [one for one in shipped(folder) if one.id in made]
+
+
+def shipped(folder: Path = FOLDER) -> list[Shipped]:
+    """What comes with the program. Damaged fits are left out: nothing of them is ever shown."""
+    found = []
+    source = _Folder(folder)
+    for id in source.ids():
+        try:
+            source.summary(id)
+            source.file(id)
+            ask = source.ask(id)
+        except (DamagedResult, StoreError, KeyError, TypeError):
+            continue
+        try:
+            request = FitRequest.from_dict(json.loads(ask.request))
+            current = default_study(request.scenario)[0].digest == id
+        except (ValueError, TypeError, KeyError):
+            request, current = None, False
+        found.append(Shipped(id, ask, request, current, source.size(id)))
+    return found
+
+
+def enter(table: JobTable, results: ResultStore, folder: Path = FOLDER) -> list[str]:
+    """Enter the shipped fits into a store, pinned, as nobody's; ids of those that were not there.
+
+    A result that the store has, and a fit that somebody has asked for and is under way, stay as they are.
+    """
+    entered = []
+    for one in shipped(folder):
+        try:
+            if table.get(one.id) is not None or results.complete(one.id):
+                continue
+        except DamagedRow:
+            continue
+        if one.request is not None and (data := _data(one.request)) is not None:
+            results.save_data(data)
+        _copy(folder / one.id, results, one.id)
+        meta = results.meta(one.id)
+        table.adopt(one.ask, meta["created"], results.size(one.id), meta["partial"])
+        table.pin(one.id)
+        entered.append(one.id)
+    return entered
+
+
+def enter_into(settings: Settings) -> list[str]:
+    """`enter` for the store of the settings; an unwritable store is none of the gallery's business."""
+    results = ResultStore(settings.store)
+    try:
+        with open_table(settings.table, results) as table:
+            return enter(table, results)
+    except StoreError:
+        return []
+
+
+class _Folder(ResultStore):
+    """The shipped fits as a store reads its own."""
+
+    def path(self, id: str) -> Path:
+        """Folder of a result."""
+        return self.root / super().path(id).name
+
+    def ids(self) -> list[str]:
+        """Ids of all shipped fits."""
+        return sorted(path.parent.name for path in self.root.glob(f"*/{POSTERIOR}"))
+
+
+def _data(request: FitRequest) -> Dataset | None:
+    found = find_scenario(request.scenario)
+    every = (found.dataset(name) for name in found.datasets)
+    return next((data for data in every if data.digest == request.data), None)
+
+
+def _copy(source: Path, results: ResultStore, id: str) -> None:
+    target = results.path(id)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = target.parent.parent / "tmp" / f"gallery-{uuid.uuid4().hex}"
+    written.parent.mkdir(exist_ok=True)
+    try:
+        shutil.copytree(source, written)
+        written.rename(target)
+    except OSError as error:
+        shutil.rmtree(written, ignore_errors=True)
+        raise StoreError(f"A fit of the gallery could not be entered: {error.strerror}.") from error

@@ -130,6 +130,31 @@ def signed(value: float, decimals: int) -> str:
     return f"+{text}" if value > 0 and any(digit in text for digit in "123456789∞") else text
 
 
+def whole_percents(shares: np.ndarray) -> np.ndarray:
+    """Shares as whole percentages whose sum is the rounded sum: the largest remainders are rounded up.
+
+    Parameters
+    ----------
+    shares : ndarray (..., K)
+        Parts of one whole along the last axis; rows with gaps stay gaps.
+
+    Examples
+    --------
+    >>> whole_percents(np.array([0.335, 0.336, 0.329]))
+    array([33., 34., 33.])
+    >>> whole_percents(np.array([[0.125, 0.435, 0.44], [1.006, -0.009, 0.003]]))
+    array([[ 13.,  43.,  44.],
+           [101.,  -1.,   0.]])
+    """
+    scaled = 100 * np.asarray(shares, dtype=float)
+    down = np.floor(scaled)
+    missing = np.round(scaled.sum(axis=-1, keepdims=True)) - down.sum(axis=-1, keepdims=True)
+    # Noise far below a percent must not decide which of two equal remainders comes first.
+    order = np.argsort(np.round(down - scaled, 9), axis=-1, kind="stable")
+    place = np.argsort(order, axis=-1, kind="stable")
+    return down + (place < missing)
+
+
 @dataclass(frozen=True)
 class Digits:
     """How many decimals numbers of one data set take.

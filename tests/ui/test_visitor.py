@@ -12,11 +12,13 @@ from hbm_core.store.access import is_visitor_token, visitor_token
 from hbm_core.ui.server import COOKIE_SECONDS, MIDDLEWARE, SecurityHeaders, VisitorCookie
 
 
-def answered(kind="text/html; charset=utf-8", cookie=None, scheme="http", **headers):
-    """Headers of an answer of that kind, through the middleware."""
+def answered(kind="text/html; charset=utf-8", cookie=None, scheme="http", asked=None, **headers):
+    """Headers of an answer of that kind, through the middleware; `asked` gets those that the app saw."""
+    asked = [] if asked is None else asked
     sent = []
 
     async def app(scope, receive, send):
+        asked.extend(name.decode() for name, _ in scope["headers"])
         start = [(b"content-type", kind.encode()), (b"cache-control", b"public, max-age=60")]
         await send({"type": "http.response.start", "status": 200, "headers": start})
         await send({"type": "http.response.body", "body": b"x"})
@@ -76,6 +78,14 @@ def test_a_malformed_cookie_is_replaced(bad):
 @pytest.mark.parametrize("kind", ["application/json", "text/javascript", "image/png"])
 def test_what_is_no_page_brings_no_cookie(kind):
     assert not [name for name, _ in answered(kind) if name == "set-cookie"]
+
+
+def test_a_browser_that_kept_its_cache_but_not_its_cookies_gets_a_whole_page():
+    asked = []
+    cookie_of(answered(asked=asked, accept="text/html,*/*", if_none_match='"1"', if_modified_since="then"))
+    assert asked == ["accept"]
+    answered(asked=(known := []), accept="text/html", if_none_match='"1"', cookie=visitor_token())
+    assert "if-none-match" in known
 
 
 def test_the_server_uses_it_and_the_security_headers():

@@ -108,11 +108,14 @@ def _data(study: Study, data: Path | None, dataset: str | None) -> Dataset:
         return study.data()
     if dataset is not None:
         raise InputError("data", "either --dataset or --data", "both")
-    from hbm_core.scenarios.tables import MOST_BYTES, file_title, read_file
+    return _noted(find_scenario(study.scenario).open(data))
 
-    # Nobody uploads here: the machine's owner chose the file.
-    table = read_file(data, most_bytes=20 * MOST_BYTES)
-    return find_scenario(study.scenario).read(table, label=file_title(data.name))
+
+def _noted(dataset: Dataset) -> Dataset:
+    """Say on stderr what was left out of a data set."""
+    for note in dataset.notes:
+        typer.echo(f"hbm: {note}", err=True)
+    return dataset
 
 
 def _units_shown(names: list[str], units: str) -> list[str]:
@@ -176,14 +179,14 @@ def simulate(
     """Simulate data with known truth."""
     if out.suffix not in (".csv", ".parquet"):
         raise InputError("--out", "a name ending in .csv or .parquet", out.name)
-    dataset = find_scenario(scenario).simulate(seed, **_pairs("--set", set))
-    if out.suffix == ".csv":
-        dataset.table.to_csv(out, index=False)
-    else:
-        dataset.table.to_parquet(out, index=False)
+    from hbm_core.scenarios.tables import write_rows
+
+    found, knobs = find_scenario(scenario), _pairs("--set", set)
+    dataset = _noted(found.simulate(seed, **knobs))
+    # The raw rows where the scenario has such; the data set is then what they come to.
+    rows = write_rows(found.rows(seed, **knobs), out) or write_rows([dataset.table], out)
     if truth is not None:
         truth.write_text(_dumps(dict(dataset.truth or {})))
-    rows = len(dataset.table)
     value = {"scenario": scenario, "rows": rows, "out": str(out), "data": dataset.digest, "seed": seed}
     _answer(json, value, lambda: f"{rows} rows in {out}")
 

@@ -25,6 +25,8 @@ p.caption {{ font-size: {size}px; line-height: {line}px; color: {c["ink-2"]}; ma
 p.caption b {{ color: {c["ink"]}; }}
 [data-testid="stMain"] h2 {{ font-size: {title[0]}px; line-height: {title[1]}px; padding: .3rem 0; }}
 [data-testid="stTable"] {{ font-size: 13px; }}
+/* A grid's own export writes cells that a spreadsheet would run; the app's downloads do not. */
+[data-testid="stElementToolbar"] button[aria-label^="Download as CSV"] {{ display: none; }}
 @media (max-width: 640px) {{
   [data-testid="stMainBlockContainer"] {{ padding: 3.75rem 1rem 2rem; }}
   [data-testid="stHeader"] {{ background: {c["paper"]}; border-bottom: 1px solid {c["grid"]}; height: 3rem; }}

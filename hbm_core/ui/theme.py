@@ -54,4 +54,6 @@ def plain(text: object) -> str:
     True
     """
     letters = " ".join(str(text).split())
+    # An unseen joiner keeps addresses from becoming links.
+    letters = letters.replace("://", ":\u2060//").replace("www.", "www\u2060.")
     return "".join(f"\\{letter}" if letter in _MARKDOWN else letter for letter in letters)

@@ -134,8 +134,13 @@ def start(study: Study) -> None:
     """Ask for the study's fit; a refusal becomes a notice."""
     try:
         dataset = study.data(session.uploads)
-        title = f"{dataset.label}, {title_of(study)}"
-        id = engine().submit(study.request(dataset), dataset, session.owner(), label=title)
+        title = title_of(study)
+        id = engine().submit(
+            study.request(dataset), dataset, session.owner(), label=f"{dataset.label}, {title}"
+        )
+        if study.uploaded and (own := session.own_uploads(study.scenario).get(study.dataset)):
+            # The file's name is for its owner alone, and goes with the owner's trace.
+            engine().rename(id, f"{own}, {title}", session.owner())
         # A small fit on a warm worker is done before a first look at its progress would be drawn.
         if (engine().status(id).position or 0) <= engine().settings.workers:
             engine().wait(id, MOMENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -155,6 +156,28 @@ def _kept(digest: str) -> bytes | None:
 def forget(digest: str) -> None:
     """Drop what memory holds of data that were deleted."""
     _kept.clear(digest)
+    _reads.clear()
+
+
+def own_uploads(scenario: str) -> dict[str, str]:
+    """Digest and title of the visitor's data that the scenario can read, the latest used first."""
+    from hbm_core.ui.fits import engine
+
+    found = {}
+    for upload in engine().uploads(owner()):
+        with suppress(StoreError):
+            if _reads(scenario, upload.digest):
+                found[upload.digest] = upload.label or "Data from a link"
+    return found
+
+
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _reads(scenario: str, digest: str) -> bool:
+    try:
+        Study.default(scenario).change(dataset=digest).data(_kept)
+    except InputError:
+        return False
+    return True
 
 
 def keep_upload(dataset: Dataset, label: str = "") -> bool:
@@ -174,5 +197,5 @@ def keep_upload(dataset: Dataset, label: str = "") -> bool:
     except (InputError, StoreError) as problem:
         notify(str(problem))
         return False
-    _kept.clear(digest)
+    forget(digest)
     return change(dataset=digest)

@@ -17,8 +17,8 @@ def draw(study: Study) -> None:
     found = find_scenario(study.scenario)
     _choice("Scenario", "scenario", {id: item.title for id, item in scenarios().items()}, study.scenario)
     datasets = {**found.datasets, SIMULATED: "Simulated, with known truth"}
-    if study.dataset not in datasets:
-        datasets[study.dataset] = "Your data"
+    datasets |= session.own_uploads(study.scenario)
+    datasets.setdefault(study.dataset, "Your data")
     _choice("Data set", "dataset", datasets, study.dataset)
     if study.dataset == SIMULATED:
         _simulator(study)

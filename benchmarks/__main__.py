@@ -1,6 +1,7 @@
 """``make bench``: every module's figures in one run, as one table.
 
-``python -m benchmarks [MODULE …] [--write]``: only those modules; ``--write`` renews docs/benchmarks.md.
+``python -m benchmarks [MODULE …] [--write]``: only those modules; ``--write`` renews docs/benchmarks.md, where
+modules that were left out keep their tables.
 """
 
 from __future__ import annotations
@@ -65,6 +66,14 @@ def document(sections: dict[str, list[Row]], load: float) -> str:
     return "\n".join(lines) + "\n"
 
 
+def merged(new: str, old: str) -> str:
+    """`new`, with those sections of `old` that it lacks; sections keep the old page's places."""
+    head, *fresh = new.split("\n## ")
+    _, *kept = old.split("\n## ")
+    tables = {section.partition("\n")[0]: section.rstrip() for section in (*kept, *fresh)}
+    return "\n\n## ".join([head.rstrip(), *tables.values()]) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     """Measure, print, write if asked; 1 where a target is missed."""
     write = "--write" in arguments
@@ -87,7 +96,10 @@ def main(arguments: list[str]) -> int:
     print(f"\n{len(missed)} targets missed" + "".join(f"\n  {row.what}" for row in missed))
     if write:
         DOCUMENT.parent.mkdir(exist_ok=True)
-        DOCUMENT.write_text(document(sections, load), "utf-8")
+        page = document(sections, load)
+        if chosen != modules() and DOCUMENT.exists():
+            page = merged(page, DOCUMENT.read_text("utf-8"))
+        DOCUMENT.write_text(page, "utf-8")
         print(f"written: {DOCUMENT.relative_to(ROOT)}")
     return 1 if missed else 0
 

@@ -1,7 +1,7 @@
 """``make bench``: every module's figures in one run, as one table.
 
-``python -m benchmarks [MODULE …] [--write]``: only those modules; ``--write`` renews docs/benchmarks.md, where
-modules that were left out keep their tables.
+``python -m benchmarks [MODULE …] [--write]``: only those modules; ``--write`` renews docs/benchmarks.md,
+where modules left out keep their tables.
 """
 
 from __future__ import annotations

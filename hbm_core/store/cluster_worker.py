@@ -27,11 +27,13 @@ async def serve(scheduler: str, ending: asyncio.Event) -> None:
     """Be a worker of the cluster, one task at a time, until told to end; wait while the scheduler is away."""
     from distributed import Nanny
 
+    for name in ("nanny", "preloading", "process"):
+        logging.getLogger(f"distributed.{name}").setLevel(logging.WARNING)
     said = False
     while not ending.is_set():
         try:
             async with Nanny(
-                scheduler, nthreads=1, preload=["hbm_core.store.remote"], death_timeout="20s"
+                scheduler, nthreads=1, preload=["hbm_core.store.remote"], death_timeout="60s"
             ) as nanny:
                 said = False
                 print(f"Working for {scheduler}. Ctrl-C stops.", flush=True)
@@ -53,8 +55,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scheduler", help="tcp://host:port")
     given = parser.parse_args()
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-
     async def until_told() -> None:
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

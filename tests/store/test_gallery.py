@@ -1,0 +1,134 @@
+"""The fits that come with the program: whole, of the present default studies, and nobody's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hbm_core.errors import DamagedResult
+from hbm_core.store import gallery
+from hbm_core.store.gallery import FOLDER, default_study, enter, enter_into, shipped
+from hbm_core.store.local import LocalEngine
+from hbm_core.store.request import FitRequest, engine_versions
+from hbm_core.store.results import POSTERIOR
+from hbm_core.store.settings import Settings
+
+PINNED = Path(__file__).parents[2] / "requirements.txt"
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with LocalEngine(Settings(tmp_path / "store")) as found:
+        yield found
+
+
+def test_every_shipped_fit_verifies_and_is_the_default_study_under_the_pinned_versions() -> None:
+    fits = {one.request.scenario: one for one in shipped() if one.request is not None}
+    assert "schools" in fits
+    assert len(fits) == len(list(FOLDER.iterdir())), "a shipped fit is damaged, or a scenario has two"
+    pinned = PINNED.read_text().lower().split()
+    for scenario, one in fits.items():
+        assert all(f"{name}=={version}" in pinned for name, version in one.request.versions.items())
+        same = dict(one.request.versions) == dict(engine_versions())
+        assert one.current == same
+        if same:
+            assert one.id == default_study(scenario)[0].digest
+        assert one.id == one.request.digest and one.bytes < 5e6
+        meta = json.loads((FOLDER / one.id / "meta.json").read_text())
+        assert "partial" in meta and not meta["partial"]
+
+
+def test_a_fresh_store_has_it_at_once_pinned_public_and_nobodys(engine: LocalEngine) -> None:
+    entered = enter(engine.table, engine.results)
+    request, data, _ = default_study("schools")
+    assert request.digest in entered
+    job = engine.table.get(request.digest)
+    assert (job.state, job.pinned, job.public) == ("done", True, True)
+    assert engine.table.sessions(request.digest, active=False) == ()
+    assert request.digest in {job.id for job in engine.gallery()} and engine.jobs("s1") == []
+    assert engine.dataset(request.digest).digest == data.digest
+    assert engine.result(request.digest).posterior["theta"].sizes == {"chain": 4, "draw": 1000, "unit": 8}
+    summary = engine.summary(request.digest)
+    assert summary["exact"]["agrees"] and summary["diagnostics"]["divergences"] == 0
+    # asked for, it is served, and then it is somebody's too
+    assert engine.submit(request, data, "s1") == request.digest
+    assert engine.status(request.digest).state == "done"
+    assert [job.id for job in engine.jobs("s1")] == [request.digest]
+
+
+def test_entering_again_changes_nothing_and_brings_back_what_went(engine: LocalEngine) -> None:
+    id = enter(engine.table, engine.results)[0]
+    assert enter(engine.table, engine.results) == []
+    engine.table.pin(id, False)
+    assert enter_into(engine.settings) == [] and not engine.table.get(id).pinned
+    shutil.rmtree(engine.results.path(id))
+    engine.table.drop(id)
+    assert enter_into(engine.settings) == [id]
+    assert engine.results.complete(id)
+
+
+def test_a_fit_under_way_and_a_kept_result_stay_as_they_are(engine: LocalEngine) -> None:
+    request, data, _ = default_study("schools")
+    engine.submit(request, data, "s1")
+    assert request.digest not in enter(engine.table, engine.results)
+    assert engine.status(request.digest).state == "queued"
+
+
+def test_a_damaged_shipped_fit_is_never_entered(engine: LocalEngine, tmp_path) -> None:
+    folder = tmp_path / "shipped"
+    shutil.copytree(FOLDER, folder)
+    path = folder / default_study("schools")[0].digest / POSTERIOR
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert enter(engine.table, engine.results, folder) == [] and shipped(folder) == []
+
+
+def test_one_of_other_versions_is_labelled_and_not_served(engine: LocalEngine, monkeypatch) -> None:
+    versions = {**engine_versions(), "pymc": "99.0"}
+    monkeypatch.setattr("hbm_core.store.gallery.engine_versions", lambda: versions)
+    request, data, _ = default_study("schools")
+    newer = FitRequest.from_dict(request.as_dict() | {"versions": versions})
+    monkeypatch.setattr(gallery, "default_study", lambda scenario: (newer, data, ""))
+    found = next(one for one in shipped() if one.request.scenario == "schools")
+    assert not found.current and found.state == "of other versions"
+    enter(engine.table, engine.results)
+    engine.submit(newer, data, "s1")
+    assert engine.status(newer.digest).state == "queued"
+    assert engine.status(found.id).state == "done"
+
+
+def test_building_replaces_the_shipped_fit_of_the_scenario(tmp_path, monkeypatch) -> None:
+    """With draws of the exact engine in place of NUTS: what is tested is the way into the folder."""
+    from hbm_core.store import tasks
+
+    folder = tmp_path / "shipped"
+    shutil.copytree(FOLDER, folder)
+    monkeypatch.setattr(
+        tasks, "run_fit", lambda request, data: tasks.exact_draws(request.spec(data), 2, 50, seed=1)
+    )
+    made = gallery.build(["schools"], folder)
+    assert [one.id for one in made] == [default_study("schools")[0].digest]
+    assert len(list(folder.iterdir())) == len(list(FOLDER.iterdir()))
+    meta = json.loads((folder / made[0].id / "meta.json").read_text())
+    assert "-" not in meta["environment"]["platform"]
+    with pytest.raises(DamagedResult):
+        gallery._Folder(tmp_path).file("absent")
+
+
+@pytest.mark.sampling
+def test_the_shipped_draws_are_those_that_the_command_makes(compile_cache, monkeypatch, tmp_path) -> None:
+    """On a processor of the same type they agree bit for bit; on any, the first figures do."""
+    from hbm_core.store import tasks
+
+    monkeypatch.setattr(tasks, "compiled", lambda: compile_cache)
+    one = gallery.build(["schools"], tmp_path)[0]
+    made, kept = (
+        gallery._Folder(folder).load(one.id)["posterior"].to_dataset() for folder in (tmp_path, FOLDER)
+    )
+    for name, values in kept.data_vars.items():
+        np.testing.assert_allclose(made[name].mean(), values.mean(), atol=0.25 * float(values.std()))

@@ -295,7 +295,9 @@ def _rectangle(chains: list[_Chain]) -> dict[str, np.ndarray]:
 def _no_start(spec: ModelSpec, error: Exception) -> str:
     """Say in words which terms of the log posterior are not finite where chains start."""
     extreme = recipe(spec).extreme(spec)
-    if extreme:
+    if excluded := _excluded(spec):
+        reason = excluded
+    elif extreme:
         reason = f"the effects of {', '.join(extreme[:5])} lie too many standard errors from the others"
     else:
         numbers = ", ".join(f"{name} ~ {prior.text}" for name, prior in spec.priors.items())
@@ -306,6 +308,22 @@ def _no_start(spec: ModelSpec, error: Exception) -> str:
     )
 
 
+def _excluded(spec: ModelSpec) -> str:
+    """Say that the prior on the mean leaves the data no room; "" where it does."""
+    prior, structure = spec.priors.get("mu"), spec.structure
+    effect, se = (np.asarray(getattr(structure, name, ()), dtype=float) for name in ("effect", "se"))
+    if prior is None or not prior.proper or not effect.size or not se.size:
+        return ""
+    low, high = prior.distribution.ppf([5e-5, 1 - 5e-5])
+    lowest, highest, reach = effect.min(), effect.max(), 10 * se.max()
+    if low <= highest + reach and high >= lowest - reach:
+        return ""
+    return (
+        f"the prior mu ~ {prior.text} excludes the data (99.99 % of it lies from {low:.3g} to {high:.3g}, "
+        f"the effects from {lowest:.3g} to {highest:.3g})"
+    )
+
+
 def _refuse_useless(draws: Mapping[str, np.ndarray], spec: ModelSpec, stopped: str) -> None:
     if not draws:
         raise FitError(f"The fit was stopped {stopped} while it was still warming up: no draw was kept.")
@@ -313,7 +331,9 @@ def _refuse_useless(draws: Mapping[str, np.ndarray], spec: ModelSpec, stopped: s
     if diverging.all():
         others = [p for p in spec.structure.parameterizations if p != spec.parameterization]
         advice = f"try the parameterization {' or '.join(others)}, or " if others else ""
+        advice += "check that the priors' numbers fit the scale of the data, and raise target_accept."
+        if excluded := _excluded(spec):
+            advice = f"{excluded}. Choose a prior that reaches the data."
         raise FitError(
             f"All {diverging.size} kept draws diverged, so they say nothing about the posterior: {advice}"
-            "check that the priors' numbers fit the scale of the data, and raise target_accept."
         )

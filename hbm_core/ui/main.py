@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from hbm_core.errors import StoreError
 from hbm_core.ui import session, sidebar, theme
 from hbm_core.ui.brand import LOGO, wordmark
 from hbm_core.ui.style import frame_css
@@ -37,13 +38,17 @@ def frame() -> None:
     st.logo(wordmark(theme.mode()), icon_image=LOGO, size="large")
     groups = {group: [_page(*declared) for declared in pages] for group, pages in PAGES.items()}
     page = st.navigation(groups, position="sidebar")
-    study = session.study()
-    session.mirror(study)
-    with st.sidebar:
-        sidebar.draw(study)
-    if text := session.notice():
-        st.warning(theme.plain(text))
-    page.run()
+    try:
+        study = session.study()
+        session.mirror(study)
+        with st.sidebar:
+            sidebar.draw(study)
+        if text := session.notice():
+            st.warning(theme.plain(text))
+        page.run()
+    except StoreError as problem:
+        # The store itself cannot be used: held, damaged, out of reach. The message says what to do.
+        st.error(theme.plain(str(problem)))
 
 
 frame()

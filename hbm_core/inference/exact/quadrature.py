@@ -488,7 +488,8 @@ def locate(
         peak = int(mass.argmax())
         if peak == log_x.size - 1 and open_high and log_x[-1] < min(ceiling, 600.0) - 1e-9:
             further = log_x[-1] + np.arange(1.0, 33.0)
-            log_x = np.concatenate([log_x, further[further < ceiling], [ceiling] * (further[-1] >= ceiling)])
+            beyond = further[-1] >= ceiling
+            log_x = np.concatenate([log_x, further[further < ceiling], [ceiling] if beyond else []])
             continue
         weighted = mass + growth * np.maximum(log_x - log_x[peak], 0.0)
         kept = (weighted > mass[peak] - DEPTH).nonzero()[0]

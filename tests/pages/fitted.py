@@ -45,7 +45,7 @@ def publish(
     engine: LocalEngine, chosen: Study, session: str = SESSION, partial: bool = False, **how: float
 ) -> str:
     """Ask for a study's fit and answer it at once; its id."""
-    data = chosen.data()
+    data = chosen.data(engine.uploaded)
     request = chosen.request(data)
     engine.submit(request, data, session, f"{data.label}, {chosen.model}")
     job = engine.table.claim("test", 60, only=request.digest)

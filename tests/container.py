@@ -1,7 +1,7 @@
 """The steps of the Containerfile, read, and run without a container engine.
 
 ``python -m tests.container FOLDER`` takes an empty folder for the root of the file system, copies from git
-what the file copies, runs its RUN steps with a bare environment, starts its command and asks its health check.
+what the file copies, runs its RUN steps in a bare environment, starts its command, asks its health check.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import streamlit as st
@@ -9,9 +10,10 @@ import streamlit as st
 from hbm_core.errors import FitError, InputError
 from hbm_core.inference.exact import ExactPosterior, solve
 from hbm_core.models.dataset import Dataset
-from hbm_core.models.structure import ModelSpec
+from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 from hbm_core.store.study import Study
 from hbm_core.ui import session
+from hbm_core.ui.shelf import Shelf
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +37,28 @@ class Live:
     problem: str = ""
 
 
-@st.cache_resource(max_entries=256, show_spinner="Solving exactly")
-def _solved(key: str, _spec: ModelSpec) -> ExactPosterior | str:
+#: Of 500 units one posterior takes 2 MB, of a heavy-tailed model ten times as much: so bytes are counted too.
+_SOLVED = Shelf[ExactPosterior | str](entries=256, size=128_000_000)
+#: So many units are solved before a spinner could be seen.
+_AT_ONCE = 1_000
+
+
+def _solve(spec: ModelSpec) -> ExactPosterior | str:
     try:
-        posterior = solve(_spec)
+        posterior = solve(spec)
         posterior.settle()
     except (InputError, FitError) as problem:
         return str(problem)
     return posterior
+
+
+def _quick(spec: ModelSpec) -> bool:
+    structure = spec.structure
+    return (
+        isinstance(structure, TwoLevelNormal)
+        and (structure.effects, structure.likelihood) == ("normal", "normal")
+        and len(structure.units) <= _AT_ONCE
+    )
 
 
 def live(study: Study, dataset: Dataset | None = None) -> Live:
@@ -56,7 +72,8 @@ def live(study: Study, dataset: Dataset | None = None) -> Live:
     priors = ";".join(f"{name}={prior.text}" for name, prior in spec.priors.items())
     constants = ";".join(f"{name}={value!r}" for name, value in spec.constants.items())
     key = "|".join((dataset.digest, study.scenario, study.model, priors, constants, *study.covariates))
-    found = _solved(key, spec)
+    with nullcontext() if key in _SOLVED or _quick(spec) else st.spinner("Solving exactly"):
+        found = _SOLVED.get(key, lambda: _solve(spec))
     if isinstance(found, str):
         return Live(study, dataset, spec, None, found)
     return Live(study, dataset, spec, found)

@@ -1,0 +1,95 @@
+"""Values that are dear to compute, shared by all sessions: bounded in number and in bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+
+def weight(value: Any) -> int:
+    """Bytes of the arrays that an object holds, directly or through its attributes and containers."""
+    seen: set[int] = set()
+
+    def of(part: Any) -> int:
+        if id(part) in seen or part is None or isinstance(part, (str, bytes, int, float, type)):
+            return 0
+        seen.add(id(part))
+        if isinstance(part, np.ndarray):
+            return part.nbytes
+        if isinstance(part, Mapping):
+            return sum(of(inner) for inner in part.values())
+        if isinstance(part, (tuple, list)):
+            return sum(of(inner) for inner in part)
+        return sum(of(inner) for inner in getattr(part, "__dict__", {}).values())
+
+    return of(value)
+
+
+class Shelf[Value]:
+    """Keeps what was computed under a key; the longest unused goes first. Threads that ask at once share one.
+
+    Parameters
+    ----------
+    entries : int
+        Most values.
+    size : int
+        Most bytes of arrays in them, as `weight` counts; the newest stays even where it alone has more.
+
+    Examples
+    --------
+    >>> shelf = Shelf[str](entries=2, size=1000)
+    >>> shelf.get("a", lambda: "computed"), shelf.get("a", lambda: "not again")
+    ('computed', 'computed')
+    """
+
+    def __init__(self, entries: int, size: int) -> None:
+        self.entries, self.size = entries, size
+        self._lock = Lock()
+        self._kept: OrderedDict[str, Future[Value]] = OrderedDict()
+        self._weights: dict[str, int] = {}
+
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return key in self._weights
+
+    @property
+    def weight(self) -> int:
+        """Bytes of what is kept."""
+        with self._lock:
+            return sum(self._weights.values())
+
+    def get(self, key: str, compute: Callable[[], Value]) -> Value:
+        """The value under a key, computed where it is not kept; what `compute` raises is not kept."""
+        with self._lock:
+            future = self._kept.get(key)
+            if mine := future is None:
+                future = self._kept[key] = Future()
+            self._kept.move_to_end(key)
+        assert future is not None
+        if mine:
+            try:
+                value = compute()
+            except BaseException as error:
+                with self._lock:
+                    self._kept.pop(key, None)
+                future.set_exception(error)
+                raise
+            future.set_result(value)
+            with self._lock:
+                if key in self._kept:
+                    self._weights[key] = weight(value)
+                self._trim()
+        return future.result()
+
+    def _trim(self) -> None:
+        total = sum(self._weights.values())
+        for key in [key for key in self._kept if key in self._weights][:-1]:
+            if len(self._weights) <= self.entries and total <= self.size:
+                return
+            total -= self._weights.pop(key)
+            del self._kept[key]

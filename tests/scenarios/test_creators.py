@@ -208,6 +208,9 @@ def test_labels_are_a_sequence_of_text():
     assert names == ("a", "b", "c", "b2") and names != ("a", "b") and names[1:3] == ("b", "c")
     assert (names.index("c"), names.index("b", 1), "b2" in names, 3 in names) == (2, 1, True, False)
     assert len({names: 1, data.Labels.of(pd.Series(list("a"))): 2}) == 2
+    # The first look-ups scan, later ones use a dictionary.
+    for _ in range(40):
+        assert (names.index("c"), names.index("b", 1), "b2" in names, "z" in names) == (2, 1, True, False)
     with pytest.raises(ValueError, match="'z'"):
         names.index("z")
     with pytest.raises(IndexError):
@@ -550,6 +553,7 @@ def test_a_million_creators_stay_in_arrow():
     assert spec.structure.units[199_999] == "c199999" and len(spec.structure.units) == 200_000
     assert CREATORS.read(big.table).table is big.table
     assert big.truth["theta[c123456]"] == big.truth.theta[123_456]
+    assert np.array_equal(list(dict(big.truth).values())[8:], big.truth.theta)
 
 
 # --- recovery ---

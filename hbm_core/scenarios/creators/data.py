@@ -63,6 +63,8 @@ STATISTICS = ("n", "mean", "var", "positive", "zeros", "log_sum", "log_squares",
 STATISTIC_COLUMNS = tuple(f"{name}_{arm}" for name in STATISTICS for arm in ARMS)
 _WHOLE = frozenset({"n", "positive", "zeros"})
 _KEYS = ("genre", "creator", "segment", "period")
+#: Look-ups of a name that scan; the next one makes a dictionary of all names.
+_SCANS = 16
 #: Above this, a table of summaries is refused.
 MOST_CREATORS = 5_000_000
 
@@ -79,6 +81,20 @@ class Labels(Sequence[str]):
 
     def __init__(self, values: pa.Array) -> None:
         self._values = values
+        self._asked = 0
+        self._places: dict[str, int] | None = None
+
+    def _place(self, value: str) -> int:
+        """First place of a name, or −1: found by a scan, but by a dictionary for who asks again and again."""
+        self._asked += 1
+        if self._places is None and self._asked > _SCANS:
+            found: dict[str, int] = {}
+            for place, name in enumerate(self):
+                found.setdefault(name, place)
+            self._places = found
+        if self._places is not None:
+            return self._places.get(value, -1)
+        return pc.index(self._values, value).as_py()
 
     @classmethod
     def of(cls, column: pd.Series) -> Labels:
@@ -115,13 +131,16 @@ class Labels(Sequence[str]):
 
     def index(self, value: str, start: int = 0, stop: int | None = None) -> int:
         """Place of a name; ValueError where there is none."""
-        place = pc.index(self._values[start:stop], value).as_py()
+        if start == 0 and stop is None:
+            place = self._place(value)
+        else:
+            place = pc.index(self._values[start:stop], value).as_py()
         if place < 0:
             raise ValueError(f"{value!r} is not among the names")
         return place + range(len(self))[start:stop].start
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, str) and pc.index(self._values, value).as_py() >= 0
+        return isinstance(value, str) and self._place(value) >= 0
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Labels):

@@ -25,6 +25,9 @@ def study() -> Study:
     query = dict(st.query_params)
     if _STUDY not in st.session_state or (query and query != st.session_state.get(_WRITTEN)):
         try:
+            for name in query:
+                if (times := len(st.query_params.get_all(name))) > 1:
+                    raise InputError(f"parameter {name[:40]!r}", "every parameter once", f"{times} times")
             opened = Study.from_query(query) if query else Study.default()
             _admit(opened, query.get(KEY, ""))
             opened.spec(opened.data(uploads))

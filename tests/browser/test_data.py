@@ -108,6 +108,12 @@ def test_a_link_that_quotes_markup_shows_it_as_text(page: Page, server: Server) 
     inert(page)
 
 
+def test_a_link_that_says_a_thing_twice_is_not_silently_the_last(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/?model=weak&model=robust")
+    settled(page)
+    expect(page.get_by_test_id("stAlert")).to_contain_text("'model': expected every parameter once")
+
+
 def test_a_wrong_file_is_told_and_corrected_by_hand(page: Page, server: Server) -> None:
     bring(page, server, b"unit,effect,se\na,1,1\nb,2,0\nc,x,1\n", "mine.csv")
     main = page.get_by_test_id("stMain")

@@ -20,10 +20,16 @@ from hbm_core.store.jobs import Ask
 from hbm_core.store.local import LocalEngine
 from hbm_core.store.tasks import run_fit
 from tests.browser.server import serve
+from tests.store import test_service
 from tests.store.test_local import schools_request
-from tests.store.test_service import Service, process_exists, until
+from tests.store.test_service import Service, process_exists
 
-KILLS = 20
+#: Kills in a row; seconds after which something will not happen any more, on a machine that is busy too.
+KILLS, PATIENCE = 20, 240
+
+
+def until(condition):
+    return test_service.until(condition, PATIENCE)
 
 
 class Faulty(Service):
@@ -79,9 +85,9 @@ def test_twenty_kills_at_random_moments_leave_every_fit_done_or_failed_with_the_
                 for pid in service.running()[:1]:
                     os.kill(pid, signal.SIGKILL)
                     killed += 1
-            ended = [service.engine.wait(job.id, 60) for job in service.engine.table.jobs()]
+            ended = [service.engine.wait(job.id, PATIENCE) for job in service.engine.table.jobs()]
             service.want("after")
-            assert service.engine.wait("after", 60).state == "done"
+            assert service.engine.wait("after", PATIENCE).state == "done"
         for status in ended:
             assert status.state == "done" or (status.state == "failed" and "SIGKILL" in status.error)
         assert sum(status.state == "done" for status in ended) >= 1
@@ -100,7 +106,7 @@ def test_a_worker_killed_while_it_writes_leaves_nothing_behind(tmp_path):
         assert left[0].exists()
         until(lambda: not left[0].exists())
         service.engine.cancel("big", "s1")
-        service.engine.wait("big", 60)
+        service.engine.wait("big", PATIENCE)
 
 
 @pytest.mark.sampling
@@ -117,7 +123,7 @@ def test_real_fits_whose_workers_are_killed_end_with_the_same_draws(tmp_path):
             for pid in service.running():
                 os.kill(pid, signal.SIGKILL)
         for request, dataset in wanted:
-            assert service.engine.wait(request.digest, 120).state == "done"
+            assert service.engine.wait(request.digest, PATIENCE).state == "done"
             found = service.engine.result(request.digest).posterior
             expected = run_fit(request, dataset)["posterior"]
             for name, values in expected.data_vars.items():
@@ -167,7 +173,7 @@ def test_the_real_server_stopped_and_killed_takes_the_fit_up_again(tmp_path):
                 until(lambda pids=pids: not any(process_exists(pid) for pid in pids))
                 assert service.engine.status("linked").active
         with serve(store, log, HBM_WORKERS="1", HBM_WARM="0") as server:
-            assert service.engine.wait("linked", 60).state == "done"
+            assert service.engine.wait("linked", PATIENCE).state == "done"
             assert server.health()["workers"] == 1
             with urllib.request.urlopen(server.url, timeout=10) as page:
                 assert page.status == 200
@@ -210,7 +216,7 @@ def test_twenty_sessions_that_ask_for_one_fit_at_once_make_one_run(service):
             own = Faulty.__new__(Faulty)
             own.settings, own.engine = service.settings, engines[number]
             own.want("one", session=f"session {number}", draws=50)
-            return engines[number].wait("one", 60).state
+            return engines[number].wait("one", PATIENCE).state
 
         return call
 
@@ -253,7 +259,7 @@ def test_twenty_different_fits_all_finish_two_at_a_time_and_places_only_fall(ser
 def test_waiting_for_a_held_table_blocks_no_reader_and_passes(service):
     """Another process holds the table: whoever writes waits, whoever reads does not."""
     service.want("before", draws=20)
-    service.engine.wait("before", 60)
+    service.engine.wait("before", PATIENCE)
     code = (
         "import sqlite3, sys\n"
         "db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)\n"
@@ -285,4 +291,4 @@ def test_waiting_for_a_held_table_blocks_no_reader_and_passes(service):
         finally:
             holder.communicate()
         writer.join()
-        assert engine.wait("held", 60).state == "failed"
+        assert engine.wait("held", PATIENCE).state == "failed"

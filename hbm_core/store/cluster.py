@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future as Later
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,11 @@ FRESH = 60.0
 TASKS = 16
 #: What rows of dispatchers begin with; the cluster's own workers follow after a slash.
 _PREFIX = "cluster-"
+#: States of a dispatcher in which nothing runs, in words for who waits; addresses are the log's.
+_TROUBLE = {
+    "away": "The cluster's scheduler does not answer. The fit waits, and starts when it is back.",
+    "empty": "The cluster has no workers. The fit waits, and starts when one joins.",
+}
 _log = logging.getLogger("hbm.cluster")
 
 
@@ -88,27 +94,20 @@ class ClusterEngine(LocalEngine):
 
     def trouble(self) -> str:
         """Why nothing runs at present, in words; empty where all is well."""
-        states = {row.state for row in self._rows() if "/" not in row.name}
-        if "away" in states:
-            return (
-                f"The scheduler {self.settings.scheduler} does not answer. The fit waits, and starts when it "
-                "is back."
-            )
-        if "empty" in states:
-            return (
-                f"The cluster at {self.settings.scheduler} has no workers. The fit waits, and starts when "
-                "one joins."
-            )
-        return ""
+        return _TROUBLE.get(self._state(), "")
+
+    def load(self) -> dict[str, Any]:
+        """As `LocalEngine.load`, workers being the cluster's."""
+        workers = Counter(row.state for row in self._rows() if "/" in row.name)
+        return super().load() | {"workers": workers}
 
     def health(self) -> dict[str, Any]:
-        """As `LocalEngine.health`, workers being the cluster's, and the trouble there is."""
-        found = super().health()
-        rows = self._rows()
-        found["workers"] = sum("/" in row.name for row in rows)
-        found["warming"] = 0
-        found["cluster"] = self.trouble() or "ready"
-        return found
+        """As `LocalEngine.health`, and the cluster's state: "ready", "empty" or "away"."""
+        return super().health() | {"cluster": self._state()}
+
+    def _state(self) -> str:
+        states = {row.state for row in self._rows() if "/" not in row.name}
+        return next((state for state in _TROUBLE if state in states), "ready")
 
     def _rows(self) -> list[WorkerRow]:
         now = time.time()
@@ -395,7 +394,10 @@ class Cluster:
             self._let_go(one)
         elif time.monotonic() - one.began > self.settings.fit_seconds + OVERTIME and one.starts:
             table.fail(
-                id, claim, f"The fit did not end at its time limit of {self.settings.fit_seconds:g} s."
+                id,
+                claim,
+                f"The fit did not end at its time limit of {self.settings.fit_seconds:g} s "
+                "(HBM_FIT_SECONDS).",
             )
             self._let_go(one)
         else:

@@ -178,7 +178,8 @@ class Supervisor:
             if holder is not None and holder.process is not None:
                 if not job.cancel:
                     holder.verdict = (
-                        f"The fit did not end at its time limit of {self.settings.fit_seconds:g} s."
+                        f"The fit did not end at its time limit of {self.settings.fit_seconds:g} s "
+                        "(HBM_FIT_SECONDS)."
                     )
                 holder.process.kill()
 

@@ -478,7 +478,7 @@ def take(scenario: Scenario, content: bytes, name: str) -> None:
         st.session_state[f"{_BROUGHT}_refused"] = (label, "", found.problems)
         return
     except InputError as problem:
-        st.session_state[f"{_BROUGHT}_refused"] = (label, str(problem), ())
+        st.session_state[f"{_BROUGHT}_refused"] = (label, f"{problem}{_raised(problem.expected)}", ())
         return
     mapping = guessed(read.table, scenario.columns)
     others = [str(name) for name in read.table.columns if name not in mapping.values()]
@@ -494,6 +494,13 @@ def take(scenario: Scenario, content: bytes, name: str) -> None:
         wrong = sorted({p.row for p in checked.problems if p.row})[:_MOST_FOCUS]
         sheet.focus = wrong or list(range(1, 101))
     st.session_state[_BROUGHT] = sheet
+
+
+def _raised(expected: str) -> str:
+    """Who can raise a limit that refused a table, and how; empty where it was not one of the settings."""
+    limits = {"MB": "HBM_UPLOAD_MB", "rows": "HBM_UPLOAD_ROWS", "columns": "HBM_UPLOAD_COLUMNS"}
+    found = re.fullmatch(r"at most [\d,]+ (MB|rows|columns)", expected)
+    return f" Whoever runs the server can raise {limits[found[1]]}." if found else ""
 
 
 def _with_numbers(table: pd.DataFrame, scenario: Scenario, mapping: Mapping[str, str | None]) -> pd.DataFrame:

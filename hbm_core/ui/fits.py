@@ -99,7 +99,11 @@ def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | 
             done = f"{100 * progress.fraction:.0f}"
             return f"Fit running, {done} %", f"Sampling {len(progress.chains)} chains{time_left}."
         case "done":
-            partial = " It stopped early: these are the draws so far." if status.partial else ""
+            partial = (
+                " It stopped early (HBM_FIT_SECONDS is the limit): these are the draws so far."
+                if status.partial
+                else ""
+            )
             summary = engine().summary(id)
             sound = not concerns(summary["diagnostics"], summary.get("exact"))
             return ("Fit done" if sound else "Fit done, do not trust it"), verdict(summary) + partial, sound

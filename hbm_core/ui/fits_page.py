@@ -607,15 +607,14 @@ def own_data(current: Study, any_fits: bool) -> None:
         with right, st.container(horizontal=True, gap="small", horizontal_alignment="right"):
             if st.button("Delete", key=f"fits_drop_{upload.digest}"):
                 ask_drop(upload.digest, title, upload.guest)
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
-        days = fits.engine().settings.retention_days
-        after = f" What nobody used for {days:g} days goes by itself, unless it is pinned." if days else ""
-        theme.caption(
-            "Uploads and the fits of them are seen by you alone, and by whom you give a link that you copied "
-            f"here. Fits of built-in data are open to everyone.{after}"
-        )
-        if (uploads or any_fits) and st.button("Delete my data", key="fits_erase"):
-            ask_erase()
+    days = fits.engine().settings.retention_days
+    after = f" What nobody used for {days:g} days goes by itself, unless it is pinned." if days else ""
+    st.caption(
+        "Uploads and the fits of them are seen by you alone, and by whom you give a link that you copied. "
+        f"Fits of built-in data are open to everyone.{after}"
+    )
+    if (uploads or any_fits) and st.button("Delete my data", key="fits_erase"):
+        ask_erase()
 
 
 @st.dialog("Delete these data?")

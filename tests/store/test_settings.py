@@ -41,3 +41,12 @@ def test_default_folder_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_store() == Path(tmp_path) / ".local/share/partial-pooling-explorer"
+
+
+def test_hosts_are_names_separated_by_commas():
+    given = {"HBM_ALLOWED_HOSTS": " app.example.com,*.example.org , [::1],"}
+    assert Settings.from_environment(given).hosts == ("app.example.com", "*.example.org", "[::1]")
+    assert Settings.from_environment({}).hosts == ()
+    for bad in ("https://app.example.com", "app.example.com/", "a b", "a;b", "*.*", "app:80"):
+        with pytest.raises(InputError, match="HBM_ALLOWED_HOSTS"):
+            Settings.from_environment({"HBM_ALLOWED_HOSTS": bad})

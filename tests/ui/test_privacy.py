@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,8 +11,11 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from hbm_core.errors import InputError
 from hbm_core.scenarios import scenario
+from hbm_core.scenarios.tables import read_table
 from hbm_core.store.access import owner_name, visitor_token
+from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
 from hbm_core.ui import session
 from tests.pages.fitted import engine
@@ -113,6 +117,66 @@ def test_delete_my_data_says_what_went_and_returns_to_the_default_study(engine, 
     assert study_of(app).query == Study.default().query
     assert engine.may_use(digest, BOB)
     assert "fits_erase" not in [button.key for button in app.button]
+
+
+def test_a_fit_of_an_upload_bears_its_name_for_its_owner_alone(engine, digest):
+    opened(ANN, {"dataset": digest}).button(key="fits_fit").click().run()
+    (job,) = engine.jobs(ANN)
+    assert job.label == "<i>salaries</i>.csv, weak" and not job.public
+    assert engine.table.get(job.id).label == "Your data, weak"
+
+
+def test_a_table_over_a_limit_is_told_which_setting_raises_it():
+    from hbm_core.ui.data_page import _raised
+
+    for limits, variable in (
+        ({"most_bytes": 2**20}, "HBM_UPLOAD_MB"),
+        ({"most_rows": 3}, "HBM_UPLOAD_ROWS"),
+        ({"most_columns": 2}, "HBM_UPLOAD_COLUMNS"),
+    ):
+        content = b"unit,effect,se\n" + b"a,1,1\n" * 200_000
+        with pytest.raises(InputError) as refused:
+            read_table(content, "a.csv", **limits)
+        assert variable in _raised(refused.value.expected)
+    assert _raised("at least 2 rows") == ""
+
+
+def test_the_pages_offer_no_more_replications_than_the_server_allows(engine, monkeypatch):
+    from hbm_core.ui.coverage_page import REPLICATIONS, within
+
+    assert within(REPLICATIONS) == REPLICATIONS
+    for most, offered in ((500, (100, 200, 500)), (99, (99,))):
+        monkeypatch.setattr(engine, "settings", Settings(store=engine.settings.store, max_replications=most))
+        assert within(REPLICATIONS) == offered
+
+
+def test_the_command_line_keeps_to_the_limits_too(monkeypatch, capsys):
+    from hbm_core import cli
+
+    monkeypatch.setenv("HBM_MAX_REPLICATIONS", "50")
+    for name in ("coverage", "sbc"):
+        monkeypatch.setattr("sys.argv", ["hbm", name, "schools", "--replications", "51"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        assert stopped.value.code == 2 and "HBM_MAX_REPLICATIONS" in capsys.readouterr().err
+
+
+def test_serve_gives_the_limits_to_the_browsers_side(monkeypatch, tmp_path):
+    from hbm_core import cli
+
+    given = []
+    monkeypatch.setenv("HBM_UPLOAD_MB", "7")
+    monkeypatch.setenv("HBM_ALLOWED_HOSTS", "app.example.com, *.example.org")
+    monkeypatch.setattr("os.execv", lambda path, line: given.extend(line))
+    monkeypatch.setattr("os.chdir", lambda path: None)
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    monkeypatch.setattr(cli, "_free", lambda *place: None)
+    monkeypatch.setattr("sys.argv", ["hbm", "serve", "--store", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "--server.maxUploadSize=7" in given
+    hosts = [text for text in given if text.startswith("--server.allowedHosts")]
+    assert hosts == ["--server.allowedHosts=app.example.com", "--server.allowedHosts=*.example.org"]
 
 
 def test_data_deleted_elsewhere_give_way_to_the_default_study(engine, digest):

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 
 def weight(value: Any) -> int:
-    """Bytes of the arrays that an object holds, directly or through its attributes and containers."""
+    """Bytes of the arrays that a value holds, directly or in containers and the project's own objects."""
     seen: set[int] = set()
 
     def of(part: Any) -> int:
-        if id(part) in seen or part is None or isinstance(part, (str, bytes, int, float, type)):
+        if id(part) in seen:
             return 0
         seen.add(id(part))
         if isinstance(part, np.ndarray):
             return part.nbytes
-        if isinstance(part, Mapping):
+        if isinstance(part, (dict, MappingProxyType)):
             return sum(of(inner) for inner in part.values())
         if isinstance(part, (tuple, list)):
             return sum(of(inner) for inner in part)
-        return sum(of(inner) for inner in getattr(part, "__dict__", {}).values())
+        # Anything else may lead anywhere: a function to its module, a module to the whole program.
+        if type(part).__module__.startswith("hbm_core"):
+            return sum(of(inner) for inner in getattr(part, "__dict__", {}).values())
+        return 0
 
     return of(value)
 

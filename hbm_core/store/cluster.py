@@ -484,6 +484,9 @@ class Cluster:
     def _finish(self, job: Job, claim: str, size: int, partial: bool) -> None:
         if self.table.finish(job.id, claim, size, partial):
             evict(self.table, self.results, self.settings.store_bytes)
+        elif job.id not in self.table.ids():
+            # Its owner deleted it while it was published.
+            self.results.delete(job.id)
 
     def _fail(self, one: Sent, why: str) -> None:
         if one.cancelled is not None:

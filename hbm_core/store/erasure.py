@@ -122,8 +122,11 @@ class Eraser:
         return Erased(fits, uploads)
 
     def left_over(self, age: float = LEFT_OVER) -> int:
-        """Delete data that no fit and no person refers to, as a crash leaves them; how many went."""
-        found = self.results.data_digests(time.time() - age)
+        """Delete data and draws that nothing refers to, as a crash leaves them; how many data sets went."""
+        before = time.time() - age
+        for id in set(self.results.partial_ids(before)) - self.table.ids():
+            self.results.drop_partial(id)
+        found = self.results.data_digests(before)
         return sum(self._drop_data(digest) for digest in found)
 
     def _remove(self, id: str, data: str | None) -> None:

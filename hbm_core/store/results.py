@@ -321,6 +321,12 @@ class ResultStore:
         except DamagedResult:
             return False
 
+    def partial_ids(self, before: float) -> list[str]:
+        """Ids of fits whose draws so far were last written before a time, in seconds since the epoch."""
+        folder = self.root / "partial"
+        found = folder.glob("*.part") if folder.is_dir() else ()
+        return sorted(path.stem for path in found if path.stat().st_mtime < before)
+
     def data_digests(self, before: float) -> list[str]:
         """Digests of the data sets kept since before a time, in seconds since the epoch."""
         folder = self.root / "data"

@@ -407,10 +407,16 @@ def test_use_keeps_an_upload_for_its_owner_through_a_guest_too(engine):
 
 def test_data_that_nothing_refers_to_are_cleared_up(engine):
     engine.results.save_data(data(1))
+    tree = xr.DataTree.from_dict({"/posterior": xr.Dataset({"mu": ("draw", [1.0])})})
+    running = ask(engine, data(6), ANN)
+    for id in ("a-fit-that-is-gone", running):
+        engine.results.write_partial(id, tree)
     kept = engine.upload(data(2), ANN)
     fit(engine, data(3), ANN)
     assert engine._eraser.left_over() == 0, "somebody may be about to use them"
+    assert engine.results.has_partial("a-fit-that-is-gone")
     assert engine._eraser.left_over(age=-1) == 1
+    assert engine.results.has_partial(running) and not engine.results.has_partial("a-fit-that-is-gone")
     assert engine.uploaded(data(1).digest) is None
     assert engine.uploaded(kept) is not None and engine.uploaded(data(3).digest) is not None
     assert erasure.LEFT_OVER >= 3600

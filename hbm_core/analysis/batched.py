@@ -17,7 +17,7 @@ from scipy.special import expit, logsumexp, ndtr
 from hbm_core.errors import ImproperPosteriorError, NotExactError
 from hbm_core.inference.exact.mixture import NormalMixtures
 from hbm_core.models.prior import Prior
-from hbm_core.models.structure import ModelSpec
+from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 
 _LOG_2_PI = float(np.log(2 * np.pi))
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -41,9 +41,9 @@ def effect_scale(spec: ModelSpec, tau: np.ndarray) -> np.ndarray:
 
 
 def linear(spec: ModelSpec) -> bool:
-    """Whether the posterior is Gaussian given τ: normal data and effects, normal or flat coefficients."""
+    """Whether a two-level posterior is Gaussian given τ: normal data, effects and coefficients, or flat."""
     structure = spec.structure
-    if "student_t" in (structure.effects, structure.likelihood):
+    if not isinstance(structure, TwoLevelNormal) or "student_t" in (structure.effects, structure.likelihood):
         return False
     names = ("theta",) if structure.pooling == "none" else ("mu", "beta")
     return all(spec.priors[name].family in ("Normal", "Flat") for name in names if name in spec.priors)

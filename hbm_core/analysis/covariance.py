@@ -162,8 +162,21 @@ def pairs_table(tree: Any, names: Sequence[str], limit: int = 2000) -> pd.DataFr
     return table.iloc[keep].reset_index(drop=True)
 
 
-def funnel_table(tree: Any, unit: str, limit: int = 2000) -> pd.DataFrame:
+def funnel_table(
+    tree: Any, unit: str, names: tuple[str, str] = ("mu", "tau"), limit: int = 2000
+) -> pd.DataFrame:
     """Where centered sampling fails: log τ against one θ.
+
+    Parameters
+    ----------
+    tree : xarray.DataTree
+        A fit.
+    unit : str
+        Label.
+    names : tuple of str
+        Flat names of what the unit is pulled to and of the spread around it, here called μ and τ.
+    limit : int
+        Undivergent draws, at most.
 
     Returns
     -------
@@ -171,8 +184,8 @@ def funnel_table(tree: Any, unit: str, limit: int = 2000) -> pd.DataFrame:
         chain, draw, log_tau (log of the outcome's units), theta (outcome's units), standardised
         ((θ − μ)/τ, what the non-centered sampler sees), divergent.
     """
-    table = pairs_table(tree, ["mu", "tau", f"theta[{unit}]"], limit)
-    tau = np.maximum(table["tau"].to_numpy(), np.finfo(float).tiny)
+    table = pairs_table(tree, [*names, f"theta[{unit}]"], limit)
+    tau = np.maximum(table[names[1]].to_numpy(), np.finfo(float).tiny)
     theta = table[f"theta[{unit}]"].to_numpy()
     return pd.DataFrame(
         {
@@ -180,7 +193,7 @@ def funnel_table(tree: Any, unit: str, limit: int = 2000) -> pd.DataFrame:
             "draw": table["draw"],
             "log_tau": np.log(tau),
             "theta": theta,
-            "standardised": (theta - table["mu"].to_numpy()) / tau,
+            "standardised": (theta - table[names[0]].to_numpy()) / tau,
             "divergent": table["divergent"],
         }
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from hbm_core.analysis.batched import at_tau, linear
 from hbm_core.analysis.covariance import exact_correlation, only
 from hbm_core.errors import InputError
 from hbm_core.inference.exact.base import ExactPosterior
+from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.models.structure import ModelSpec
 
 #: Units up to which all pairs are compared; of more, so many, evenly.
@@ -43,9 +45,12 @@ def exact_draws_table(
     InputError
         A name that the model does not have.
     """
-    count = max(100, min(count, _MOST_NUMBERS // (len(posterior.names) + 1)))
+    structure: Any = posterior.spec.structure
+    drawn = len(names) if isinstance(posterior, ThreeLevelPosterior) else len(posterior.names)
+    count = max(100, min(count, _MOST_NUMBERS // (drawn + 1)))
+    if isinstance(posterior, ThreeLevelPosterior):
+        return _three_level_draws(posterior, names, count, seed)
     found = posterior.draws(count, seed)
-    structure = posterior.spec.structure
     columns: dict[str, np.ndarray] = {
         name: found[name] for name in ("mu", "tau", "nu") if name in found and name in posterior.names
     }
@@ -64,8 +69,41 @@ def exact_draws_table(
     return table
 
 
-def funnel_of(table: pd.DataFrame, unit: str) -> pd.DataFrame:
+def _three_level_draws(
+    posterior: ThreeLevelPosterior, names: Sequence[str], count: int, seed: int
+) -> pd.DataFrame:
+    """Draws of the named parameters alone: a million units have no table."""
+    structure = posterior.structure
+    units = {name: name[6:-1] for name in names if name.startswith("theta[")}
+    means = [f"{structure.group_mean}[{label}]" for label in structure.groups]
+    try:
+        places = [structure.place(label) for label in units.values()]
+    except KeyError as error:
+        raise InputError("parameter", "a unit of the data", repr(error.args[0])) from None
+    found = posterior.draws(count, seed, np.array(places, dtype=int))
+    columns = {name: found[name] for name in posterior.hyper_names}
+    columns |= dict(zip(means, found[structure.group_mean].T, strict=True))
+    columns |= dict(zip(units, found["theta"].T, strict=True))
+    table = pd.DataFrame({"chain": 0, "draw": np.arange(count)})
+    for name in names:
+        if name not in columns:
+            raise InputError("parameter", "one of " + ", ".join(posterior.hyper_names), repr(name))
+        table[name] = columns[name]
+    table["divergent"] = False
+    return table
+
+
+def funnel_of(table: pd.DataFrame, unit: str, names: tuple[str, str] = ("mu", "tau")) -> pd.DataFrame:
     """A `draws_table` with μ, τ and one θ as what a funnel shows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Draws.
+    unit : str
+        Label.
+    names : tuple of str
+        Flat names of what the unit is pulled to and of the spread around it, here called μ and τ.
 
     Returns
     -------
@@ -73,7 +111,7 @@ def funnel_of(table: pd.DataFrame, unit: str) -> pd.DataFrame:
         chain, draw, log_tau (log of the outcome's units), theta (the outcome's units), standardised
         ((θ − μ)/τ), divergent.
     """
-    tau = np.maximum(table["tau"].to_numpy(dtype=float), np.finfo(float).tiny)
+    tau = np.maximum(table[names[1]].to_numpy(dtype=float), np.finfo(float).tiny)
     theta = table[f"theta[{unit}]"].to_numpy(dtype=float)
     return pd.DataFrame(
         {
@@ -81,7 +119,7 @@ def funnel_of(table: pd.DataFrame, unit: str) -> pd.DataFrame:
             "draw": table["draw"],
             "log_tau": np.log(tau),
             "theta": theta,
-            "standardised": (theta - table["mu"].to_numpy()) / tau,
+            "standardised": (theta - table[names[0]].to_numpy()) / tau,
             "divergent": table["divergent"],
         }
     )
@@ -109,15 +147,15 @@ def correlation(posterior: ExactPosterior, names: Sequence[str], seed: int = 0) 
             return matrix.loc[list(names), list(names)], 0.0
     table = exact_draws_table(posterior, names, _DRAWS, seed)[list(names)]
     still = table.std() <= 1e-12 * table.abs().max()
-    infinite = [
-        name
-        for name in names
-        if name in posterior.names and not np.isfinite(posterior.sd[posterior.index(name)])
-    ]
+    infinite = [name for name in names if name in posterior.names and not _has_variance(posterior, name)]
     matrix = table.corr()
     matrix.loc[still, :] = matrix.loc[:, still] = np.nan
     matrix.loc[infinite, :] = matrix.loc[:, infinite] = np.nan
     return matrix, float(1 / np.sqrt(len(table)))
+
+
+def _has_variance(posterior: ExactPosterior, name: str) -> bool:
+    return bool(np.isfinite(posterior.sd[posterior.index(name)]))
 
 
 def correlation_given_tau(spec: ModelSpec, taus: Sequence[float]) -> pd.DataFrame:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import brentq
 
+from hbm_core.analysis.joint import exact_draws_table
 from hbm_core.inference.exact.base import ExactPosterior
+from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 
 #: Share of the mass that a picture's axis holds where an exact posterior fixes it.
 _SHOWN = (0.0005, 0.9995)
@@ -26,7 +27,7 @@ def value_range(table: pd.DataFrame, name: str, exact: ExactPosterior | None = N
         low, high = (_exact_quantile(exact, name, table[name].to_numpy(), share) for share in _SHOWN)
     else:
         low, high = np.quantile(table[name].to_numpy(), (0.002, 0.998))
-    if name in ("tau", "nu", "tau_star"):
+    if name in ("tau", "nu", "tau_star") or name.startswith("sigma_"):
         low = 0.0
     pad = 0.04 * (high - low) or 0.5
     return float(low if low == 0 else low - pad), float(high + pad)
@@ -95,20 +96,21 @@ def funnel_background(
     mapping or None
         ``x`` (cells,) θ or its standardised value, ``log_tau`` (cells,), ``outside`` (cells, cells): at a
         point, the share of the posterior that is less dense; 0.1 outlines the region that holds 90 %.
-        None where the model has no τ, or so many units that joint draws are too large.
+        None where the model has no spread between units, or so many units that joint draws are too large.
     """
     structure = exact.spec.structure
-    units = list(structure.units)
-    if "tau" not in exact.names or unit not in units or "mu" not in exact.names:
+    if unit not in structure.units or (names := structure.funnel(unit)) is None:
         return None
-    count = min(60_000, _MOST_NUMBERS // (len(units) + 2))
+    drawn = 0 if isinstance(exact, ThreeLevelPosterior) else len(structure.units)
+    count = min(60_000, _MOST_NUMBERS // (drawn + 3))
     if count < 4_000:
         return None
-    found: Mapping[str, Any] = exact.draws(count, seed=1)
-    tau = np.maximum(found["tau"], 1e-12)
-    x = found["theta"][:, units.index(unit)]
+    own = f"theta[{unit}]"
+    found = exact_draws_table(exact, [*names, own], count, seed=1)
+    count, tau = len(found), np.maximum(found[names[1]].to_numpy(), 1e-12)
+    x = found[own].to_numpy()
     if standardised:
-        x = (x - found["mu"]) / tau
+        x = (x - found[names[0]].to_numpy()) / tau
     log_tau = np.log(tau)
     ends = [tuple(np.quantile(values, (0.001, 0.999))) for values in (x, log_tau)]
     density, x_edges, t_edges = np.histogram2d(x, log_tau, bins=cells, range=ends)

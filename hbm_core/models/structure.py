@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import TypeVar
 
 from hbm_core.errors import InputError
+from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.models.prior import Prior
 from hbm_core.models.three_level import ThreeLevelNormal
 
@@ -99,6 +100,20 @@ class TwoLevelNormal:
         return frozenset({"tau", "nu"})
 
     @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Flat names of all that is not a unit's effect, in order."""
+        found: list[str] = []
+        for name in self.parameters:
+            found += [f"beta[{column}]" for column in self.columns] if name == "beta" else [name]
+        if self.scale == "adaptive" and self.pooling == "partial":
+            found.insert(found.index("tau") + 1, "tau_star")
+        return tuple(name for name in found if name != "theta")
+
+    def funnel(self, unit: str) -> tuple[str, str] | None:
+        """Flat names of what a unit's effect is pulled to and of the spread around it; None without one."""
+        return ("mu", "tau") if self.pooling == "partial" else None
+
+    @property
     def parameterizations(self) -> tuple[Parameterization, ...]:
         """What applies: one geometry where nothing is pooled or everything is."""
         if self.pooling != "partial":
@@ -109,7 +124,9 @@ class TwoLevelNormal:
 
 
 #: What a model can be made of; a plain `ModelSpec` is one of two levels.
-Structure = TypeVar("Structure", bound=TwoLevelNormal | ThreeLevelNormal, default=TwoLevelNormal)
+Structure = TypeVar(
+    "Structure", bound=TwoLevelNormal | ThreeLevelNormal | GammaCounts, default=TwoLevelNormal
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +135,7 @@ class ModelSpec(Generic[Structure]):
 
     Parameters
     ----------
-    structure : TwoLevelNormal or ThreeLevelNormal
+    structure : TwoLevelNormal, ThreeLevelNormal or GammaCounts
         Data and shape of the model.
     priors : mapping of str to Prior
         One per name in ``structure.parameters``.

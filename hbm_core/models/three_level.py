@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -94,6 +95,24 @@ class ThreeLevelNormal:
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive."""
         return frozenset({self.group_spread, self.spread})
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Flat names of all that is not a unit's effect, in order."""
+        return (*self.parameters, *(f"{self.group_mean}[{label}]" for label in self.groups))
+
+    def funnel(self, unit: str) -> tuple[str, str] | None:
+        """Flat names of what a unit's effect is pulled to and of the spread around it."""
+        label = self.groups[self.group[self.place(unit)]]
+        return f"{self.group_mean}[{label}]", self.spread
+
+    def place(self, unit: str) -> int:
+        """Place of a unit by its label; KeyError for a label that no unit has."""
+        return self._places[unit]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {str(label): place for place, label in enumerate(self.units)}
 
     @property
     def parameterizations(self) -> tuple[str, ...]:

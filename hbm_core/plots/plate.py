@@ -64,10 +64,10 @@ def plate_table(structure: TwoLevelNormal | ThreeLevelNormal, one: str = "unit")
 
 
 def _three_level(structure: ThreeLevelNormal, one: str) -> Plate:
-    level = structure.levels[1]
+    unit, level = structure.levels
     rows = (
         (Node("mu", "μ", "unknown", False), Node("among", f"σ{level[0]}", "unknown", False)),
-        (Node("mean", "μ_g", "unknown", False), Node("within", f"σ{structure.levels[0][0]}", "unknown", False)),
+        (Node("mean", "μg", "unknown", False), Node("within", f"σ{unit[0]}", "unknown", False)),
         (Node("theta", "θᵢ", "unknown", True),),
         (Node("y", "yᵢ", "data", True), Node("se", "sᵢ", "given", True)),
     )

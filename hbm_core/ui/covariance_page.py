@@ -18,6 +18,7 @@ from hbm_core.analysis import covariance as tables
 from hbm_core.analysis import joint, marginals
 from hbm_core.analysis.batched import linear
 from hbm_core.errors import StoreError
+from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots import covariance as plots
 from hbm_core.plots.diagnostics import funnel
 from hbm_core.plots.theme import legend, number
@@ -26,8 +27,9 @@ from hbm_core.scenarios.tables import csv_text
 from hbm_core.store.study import Study
 from hbm_core.ui import fits, session, theme
 from hbm_core.ui.coverage_page import picture
+from hbm_core.ui.explore import focus_of
 from hbm_core.ui.live import Live, live
-from hbm_core.ui.trace_page import hyperparameters, symbol
+from hbm_core.ui.trace_page import symbol
 
 _MOST_PAIRS, _DRAWS = 5, 2000
 #: Units in the matrix, at most.
@@ -77,7 +79,7 @@ class Page:
     def names(self) -> list[str]:
         """Every parameter that has draws: hyperparameters, then the units' effects."""
         spec = self.live.spec
-        hyper = hyperparameters(spec)
+        hyper = list(spec.structure.hyperparameters)
         if not self.sampled:
             hyper = [name for name in hyper if name != "tau_star"]
         else:
@@ -87,7 +89,7 @@ class Page:
     @property
     def pooled(self) -> bool:
         """Whether the model has a spread τ."""
-        return self.live.spec.structure.pooling == "partial"
+        return self.live.spec.structure.funnel(self.unit) is not None
 
     def draws(self, names: list[str]) -> pd.DataFrame:
         """Draws for a picture: every divergent one, and at most 2,000 others."""
@@ -106,8 +108,7 @@ def _tree(id: str, finished: float) -> Any:
 def open_page(study: Study) -> Page | None:
     """Posterior and fit of the study; None, with what to do next on screen, where there is neither."""
     seen, found = live(study), fits.view(study)
-    units = seen.spec.structure.units
-    unit = study.unit if study.unit in units else _farthest(seen)
+    unit = focus_of(seen)
     tree, problem = None, ""
     if found.status.state == "done":
         try:
@@ -119,14 +120,6 @@ def open_page(study: Study) -> Page | None:
         _empty(study, seen, found)
         return None
     return Page(seen, unit, theme.mode(), tree, tree is not None, problem)
-
-
-def _farthest(seen: Live) -> str:
-    units = seen.spec.structure.units
-    if seen.posterior is None:
-        return units[0]
-    moved = np.abs(seen.posterior.mean[seen.posterior.theta] - seen.spec.structure.effect)
-    return str(units[int(np.argmax(moved))])
 
 
 def _empty(study: Study, seen: Live, found: fits.FitView) -> None:
@@ -148,7 +141,8 @@ def story(page: Page) -> None:
     """The page's first sentence: how strongly the units move together."""
     accent = colours(page.mode)["accent"]
     many = escape(page.words.many)
-    match page.live.spec.structure.pooling:
+    structure: Any = page.live.spec.structure
+    match getattr(structure, "pooling", "partial"):
         case "none":
             text = (
                 f"Without pooling nothing is shared: the {many} are <b>independent</b>, in the posterior too."
@@ -157,13 +151,18 @@ def story(page: Page) -> None:
             text = f"Complete pooling has one unknown: every {escape(page.words.one)}'s effect <b>is</b> μ."
         case _:
             mean = _mean_correlation(page)
+            shared = "the unknown means of their groups" if _grouped(page) else "an unknown mean"
             text = (
-                f"The {many} share an unknown mean, so their estimates rise and fall together: the typical "
+                f"The {many} share {shared}, so their estimates rise and fall together: the typical "
                 f'correlation of two is <b style="color:{accent}">{number(mean, 2)}</b>.'
             )
     theme.story(text)
     if page.problem:
         st.warning(theme.plain(f"The kept fit cannot be read, so you see exact draws. {page.problem}"))
+
+
+def _grouped(page: Page) -> bool:
+    return isinstance(page.live.spec.structure, ThreeLevelNormal)
 
 
 def _shown_units(page: Page) -> list[str]:
@@ -338,10 +337,11 @@ def _inside(name: str, ends: tuple[float, float]) -> np.ndarray:
 
 def pair_words(page: Page, found: pd.DataFrame) -> str:
     """How the selected unit moves with μ and τ, where the picture has them."""
+    pulled = page.live.spec.structure.funnel(page.unit) or ()
     said = [
         f"{number(float(found.loc[page.own].to_numpy()[place]), 2)} with {symbol(name)}"
         for place, name in enumerate(found.columns)
-        if name in ("mu", "tau") and np.isfinite(found.loc[page.own].to_numpy(dtype=float)[place])
+        if name in pulled and np.isfinite(found.loc[page.own].to_numpy(dtype=float)[place])
     ]
     if not said or not page.pooled:
         return ""
@@ -350,8 +350,10 @@ def pair_words(page: Page, found: pd.DataFrame) -> str:
 
 def structure_note(page: Page) -> str:
     """What a model without a shared, unknown mean and spread shows instead; empty where it has both."""
-    structure = page.live.spec.structure
+    structure: Any = page.live.spec.structure
     one, many = page.words.one, page.words.many
+    if _grouped(page):
+        return ""
     if structure.pooling == "none":
         return f"This model has neither μ nor τ: no two {many} share anything, so every cloud is upright."
     if structure.pooling == "complete":
@@ -367,39 +369,43 @@ def structure_note(page: Page) -> str:
 
 
 def _funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
-    if not page.pooled:
+    names = page.live.spec.structure.funnel(page.unit)
+    if names is None:
         left.info(
-            "There is no funnel without a spread τ between units. Choose a model that pools partially, such "
+            "There is no funnel without a spread between units. Choose a model that pools partially, such "
             "as weak, in the sidebar."
         )
         return
+    centre, sign = (escape(symbol(name)) for name in names)
     with right:
         page = _controls(page)
         theme.title("Why centered sampling fails")
         st.html(
-            '<p style="font-size:13px;line-height:19px;margin:0">A sampler that walks in (log τ, θ) takes '
-            "steps of one size. Steps that suit the wide mouth are too long for the neck, where θ may hardly "
-            "leave μ: trajectories break, which is a <b>divergence</b>, and small τ goes unvisited. "
-            "Walking in η = (θ − μ)/τ instead takes the neck away wherever the data say little about θ.</p>"
+            f'<p style="font-size:13px;line-height:19px;margin:0">A sampler that walks in (log {sign}, θ) '
+            "takes steps of one size. Steps that suit the wide mouth are too long for the neck, where θ may "
+            f"hardly leave {centre}: trajectories break, which is a <b>divergence</b>, and small {sign} goes "
+            "unvisited. "
+            f"Walking in η = (θ − {centre})/{sign} instead takes the neck away wherever the data say little "
+            "about θ.</p>"
         )
-    table = joint.funnel_of(page.draws(["mu", "tau", page.own]), page.unit)
+    table = joint.funnel_of(page.draws([*names, page.own]), page.unit, names)
     words, called = page.words, escape(symbol(page.own))
     unit = f", {escape(words.unit)}" if words.unit else ""
     grounds = _grounds(id(page.live.posterior), page.unit, page)[1]
-    axes = {"theta": f"{called}{unit}", "standardised": f"({called} − μ)/τ"}
+    axes = {"theta": f"{called}{unit}", "standardised": f"({called} − {centre})/{sign}"}
     with left:
-        theme.title(f"The smaller τ, the less room for {symbol(page.own)}")
+        theme.title(f"The smaller {symbol(names[1])}, the less room for {symbol(page.own)}")
         regions = [("regions", "exact: 50, 80, 95 and 99 %")] if grounds.get("theta") is not None else []
         _keys(page, *regions)
         picture(
-            funnel(table, grounds, axes, f"τ{unit}, log scale", page.mode),
+            funnel(table, grounds, axes, f"{sign}{unit}, log scale", page.mode),
             "covariance_funnel",
-            "Funnel: log tau against one effect, and against the standardised effect",
+            "Funnel: log of the spread against one effect, and against the standardised effect",
         )
         theme.caption(
-            f"Left: τ on a log scale against the effect of one {escape(words.one)}, what a centered sampler "
-            "walks in. Right: the same draws as η, what a non-centered sampler walks in; where the data are "
-            f"strong, it is η that gets a neck, at large τ. {_source(page, len(table))}"
+            f"Left: {sign} on a log scale against the effect of one {escape(words.one)}, what a centered "
+            "sampler walks in. Right: the same draws as η, what a non-centered sampler walks in; where the "
+            f"data are strong, it is η that gets a neck, at large {sign}. {_source(page, len(table))}"
         )
         _sentence(funnel_words(page))
         _download(page, table, "funnel")
@@ -408,7 +414,7 @@ def _funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
 def funnel_words(page: Page) -> str:
     """How much narrower the funnel is in the neck than in the mouth."""
     posterior = page.live.posterior
-    if posterior is None:
+    if posterior is None or "tau" not in posterior.names:
         return ""
     ends = posterior.quantiles((0.05, 0.95))[posterior.index("tau")]
     try:

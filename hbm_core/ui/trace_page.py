@@ -15,13 +15,13 @@ import streamlit as st
 from hbm_core.analysis import marginals
 from hbm_core.errors import InputError, StoreError
 from hbm_core.inference.sampler import Progress
-from hbm_core.models.structure import ModelSpec
 from hbm_core.plots import diagnostics as plots
 from hbm_core.plots.theme import digits, legend, number, signed
 from hbm_core.plots.tokens import Mode, colours
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
 from hbm_core.ui import fits, session, theme
+from hbm_core.ui.explore import focus_of
 from hbm_core.ui.live import Live, live
 
 #: Units whose diagnostics are all computed; of more, these many, evenly.
@@ -31,13 +31,14 @@ _MOST_ROWS, _MOST_PANELS = 40, 6
 #: An MCSE is small beside the posterior's own width below this share of a sd.
 _MCSE_SHARE = 0.05
 
-_GREEK = {"mu": "μ", "tau": "τ", "tau_star": "τ*", "beta": "β", "nu": "ν", "theta": "θ"}
+_GREEK = {"mu": "μ", "tau": "τ", "tau_star": "τ*", "beta": "β", "nu": "ν", "theta": "θ", "sigma": "σ"}
 #: Geometry → name for a person, and what the sampler moves in.
 GEOMETRIES: Mapping[str, tuple[str, str]] = {
     "centered": ("Centered", "samples θ itself"),
     "noncentered": ("Non-centered", "samples η = (θ − μ)/τ"),
     "partial": ("Partial", "between the two, unit by unit"),
-    "collapsed": ("Collapsed", "samples μ and τ; θ afterwards, exactly"),
+    "collapsed": ("Collapsed", "samples μ and the spreads; the rest afterwards, exactly"),
+    "noncentered_group": ("Mixed", "means of groups non-centered, θ itself"),
 }
 
 
@@ -186,8 +187,7 @@ def open_page(study: Study, found: fits.FitView) -> Page:
         The result is damaged or gone; the message says so.
     """
     shown = live(study)
-    units = shown.spec.structure.units
-    unit = study.unit if study.unit in units else units[0]
+    unit = focus_of(shown)
     read = None
     if found.status.state == "done":
         job = fits.engine().table.get(found.id)
@@ -195,29 +195,18 @@ def open_page(study: Study, found: fits.FitView) -> Page:
     return Page(shown, unit, theme.mode(), found.id, read)
 
 
-def hyperparameters(spec: ModelSpec, columns: Sequence[str] | None = None) -> list[str]:
-    """Flat names of all that is not a unit's effect, in the model's order."""
-    found: list[str] = []
-    for name in spec.structure.parameters:
-        if name == "beta":
-            found += [f"beta[{column}]" for column in spec.structure.columns]
-        elif name != "theta":
-            found.append(name)
-    if spec.structure.scale == "adaptive" and spec.structure.pooling == "partial":
-        found.insert(found.index("tau") + 1, "tau_star")
-    return found
-
-
 def symbol(name: str) -> str:
     """A parameter as people write it: μ, τ, θ A.
 
-    >>> symbol("tau"), symbol("theta[A]")
-    ('τ', 'θ A')
+    >>> symbol("tau"), symbol("theta[A]"), symbol("sigma_genre")
+    ('τ', 'θ A', 'σ genre')
     """
     head, _, inner = name.partition("[")
     inner = inner.removesuffix("]")
     short = inner if len(inner) <= 24 else inner[:23] + "…"
-    return f"{_GREEK.get(head, head)} {short}".strip()
+    base, _, level = head.partition("_")
+    greek = _GREEK.get(head) or " ".join(part for part in (_GREEK.get(base, base), level) if part)
+    return f"{greek} {short}".strip()
 
 
 def titled(page: Live, names: Sequence[str]) -> dict[str, str]:
@@ -234,7 +223,7 @@ def titled(page: Live, names: Sequence[str]) -> dict[str, str]:
             text = f"effective spread of the true effects{unit}"
         else:
             text = known[head][1] if head in known else head
-            text += unit if head in ("mu", "tau", "beta") else ""
+            text += unit if head != "nu" else ""
         found[name] = f"<b>{escape(symbol(name))}</b>   {escape(text)}"
     return found
 
@@ -246,7 +235,7 @@ def controls(page: Page) -> Page:
     """Choose parameters and the selected unit; the page with its choice."""
     spec, one = page.live.spec, page.words.one
     own = f"theta[{page.unit}]"
-    hyper = hyperparameters(spec)
+    hyper = list(spec.structure.hyperparameters)
     names = list(page.read.summary.index) if page.read is not None else hyper
     if page.read is not None and own not in names:
         names_of_units = [name for name in names if name.startswith("theta[")]
@@ -463,13 +452,14 @@ def divergence_words(page: Page) -> str:
         return ""
     one = "draw" if count == 1 else "draws"
     text = f'<b style="color:{colours(page.mode)["warn"]}">{count:,} of {flags.size:,} {one} diverged</b>'
-    if "tau" in tree["posterior"]:
-        tau = tree["posterior"]["tau"].transpose("chain", "draw").values
+    spread = getattr(page.live.spec.structure, "spread", "tau")
+    if spread in tree["posterior"]:
+        tau, sign = tree["posterior"][spread].transpose("chain", "draw").values, symbol(spread)
         decimals = digits(page.live.spec.structure.effect, page.live.spec.structure.se).estimate
         here, all_ = (number(float(np.median(values)), decimals) for values in (tau[flags], tau))
-        text += f", at a median τ of {here} against {all_} for all"
+        text += f", at a median {sign} of {here} against {all_} for all"
         if float(np.median(tau[flags])) < float(np.median(tau)):
-            text += ": small τ is the neck of the funnel"
+            text += f": small {sign} is the neck of the funnel"
     if page.live.study.parameterization == "centered":
         text += (
             ", narrower than the step that the centered sampler takes. "
@@ -580,13 +570,15 @@ def _figure(
                     "theta": marginals.funnel_background(exact, unit),
                     "standardised": marginals.funnel_background(exact, unit, standardised=True),
                 }
-            words = _page.words
+            words, pulled = _page.words, _page.live.spec.structure.funnel(unit)
+            assert pulled is not None
+            centre, spread = (symbol(name) for name in pulled)
             axes = {
                 "theta": f"θ {escape(symbol(unit))}" + (f", {escape(words.unit)}" if words.unit else ""),
-                "standardised": f"(θ {escape(symbol(unit))} − μ)/τ",
+                "standardised": f"(θ {escape(symbol(unit))} − {escape(centre)})/{escape(spread)}",
             }
-            tau_axis = "τ" + (f", {escape(words.unit)}" if words.unit else "") + ", log scale"
-            return (plots.funnel(covariance.funnel_table(tree, unit), grounds, axes, tau_axis, mode),)
+            tau_axis = escape(spread) + (f", {escape(words.unit)}" if words.unit else "") + ", log scale"
+            return (plots.funnel(covariance.funnel_table(tree, unit, pulled), grounds, axes, tau_axis, mode),)
         case _:
             wanted = _parallel_names(_page)
             table = marginals.standardised(covariance.draws_table(tree, wanted), wanted, exact)
@@ -598,7 +590,7 @@ def _parallel_names(page: Page) -> list[str]:
     every = list(page.read.summary.index)
     if len(every) <= 14:
         return every
-    chosen = [*hyperparameters(page.live.spec), *page.names, *every]
+    chosen = [*page.live.spec.structure.hyperparameters, *page.names, *every]
     return list(dict.fromkeys(name for name in chosen if name in every))[:12]
 
 
@@ -699,17 +691,19 @@ def _energy(page: Page) -> None:
 
 def _funnel(page: Page) -> None:
     assert page.read is not None
-    if not {"mu", "tau", "theta"} <= set(page.read.tree["posterior"].data_vars):
-        st.info("There is no funnel without a spread τ between units: choose a model that pools partially.")
+    names = page.live.spec.structure.funnel(page.unit)
+    if names is None or "theta" not in page.read.tree["posterior"]:
+        st.info("There is no funnel without a spread between units: choose a model that pools partially.")
         return
-    theme.title(f"The funnel: τ against the effect of {page.words.one} {symbol(page.unit)}")
+    sign = symbol(names[1])
+    theme.title(f"The funnel: {sign} against the effect of {page.words.one} {symbol(page.unit)}")
     entries: list[Any] = [("point", "draws"), ("cross", "divergence")]
     if page.live.posterior is not None:
         entries.append(("regions", "exact: 50, 80, 95 and 99 % of the posterior"))
     st.html(legend(entries, page.mode))
-    _shown("Funnel", page, "Log tau against one effect, centered and standardised")
+    _shown("Funnel", page, "Log of the spread against one effect, centered and standardised")
     theme.caption(
-        "Left is what the centered sampler walks in: as τ shrinks, the effect is squeezed into a neck "
+        f"Left is what the centered sampler walks in: as {sign} shrinks, the effect is squeezed into a neck "
         "that no single "
         "step size fits. Right is the same posterior as the non-centered sampler sees it. Grey regions "
         "without dots "
@@ -722,9 +716,9 @@ def _parallel(page: Page) -> None:
     st.html(legend([("line", "300 draws"), ("cross", "divergence")], page.mode))
     _shown("Parallel", page, "Parallel coordinates of draws, divergences marked")
     theme.caption(
-        "Divergent draws that run together through one gap show where the sampler gets caught: with small "
-        "τ all "
-        "effects lie close to μ. Spread like the others, they are mostly false alarms."
+        "Divergent draws that run together through one gap show where the sampler gets caught: with a small "
+        "spread all "
+        "effects lie close to their mean. Spread like the others, they are mostly false alarms."
     )
 
 
@@ -825,7 +819,7 @@ def _listed(page: Page) -> list[str]:
     table = page.read.summary
     if len(table) <= _MOST_ROWS:
         return list(table.index)
-    first = [name for name in (*hyperparameters(page.live.spec), *page.names) if name in table.index]
+    first = [name for name in (*page.live.spec.structure.hyperparameters, *page.names) if name in table.index]
     order = table["r_hat"].sort_values(ascending=False).index
     if page.read.agreement is not None:
         order = page.read.agreement["z_mean"].abs().sort_values(ascending=False).index

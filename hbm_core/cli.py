@@ -19,6 +19,7 @@ import typer
 
 from hbm_core.errors import FitError, InputError, StoreError
 from hbm_core.models.dataset import Dataset
+from hbm_core.models.prior import Prior
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios as all_scenarios
 from hbm_core.store.study import Study
@@ -419,10 +420,19 @@ def coverage(
 
     _check_replications(replications, 2)
     study = _study(scenario, dataset, model, prior)
+    begun = time.perf_counter()
+    if (own := find_scenario(scenario)).own_lab:
+        others = (data, dataset, *(tau or ()), effects != "normal" or None, se_factor != 1 or None)
+        if any(value is not None for value in others):
+            raise InputError("options", f"none on the data: {scenario} simulates its own", "others")
+        table = own.recovery(replications, seed, study.model, study.priors)
+        chosen = study.spec(study.data()).priors
+        _coverage_answer(table, study, chosen, replications, seed, begun, json)
+        return
     spec = study.spec(_data(study, data, dataset))
     priors = lab_priors(spec)
     center = float(priors["mu"].distribution.mean()) if priors["mu"].proper else 0.0
-    begun, parts = time.perf_counter(), []
+    parts = []
     worlds: list[float | None] = [*tau] if tau else [None]
     for value in worlds:
         truth = Truth(
@@ -441,8 +451,20 @@ def coverage(
         part.insert(1, "tau", value)
         parts.append(part)
     table = pd.concat([part.astype({"tau": float}) for part in parts], ignore_index=True)
+    _coverage_answer(table, study, priors, replications, seed, begun, json)
+
+
+def _coverage_answer(
+    table: pd.DataFrame,
+    study: Study,
+    priors: Mapping[str, Prior],
+    replications: int,
+    seed: int,
+    begun: float,
+    as_json: bool,
+) -> None:
     found = {
-        "scenario": scenario,
+        "scenario": study.scenario,
         "model": study.model,
         "priors": {name: item.text for name, item in priors.items()},
         "replications": replications,
@@ -450,9 +472,10 @@ def coverage(
         "rows": table.to_dict(orient="records"),
         "timings": {"total": time.perf_counter() - begun},
     }
-    columns = ["estimator", "tau", "bin", "level", "coverage", "coverage_se", "width", "rmse", "bias"]
+    known = ["estimator", "tau", "bin", "level", "coverage", "coverage_se", "width", "rmse", "bias"]
+    columns = [name for name in known if name in table]
     shown = table[table["level"] == 0.95][columns]
-    _answer(json, found, lambda: shown.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
+    _answer(as_json, found, lambda: shown.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
 
 
 def _check_replications(count: int, least: int) -> None:

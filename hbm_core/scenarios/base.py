@@ -141,6 +141,8 @@ class Scenario(ABC):
     default_dataset: str
     presets: tuple[Preset, ...] = ()
     sampler: SamplerDefaults = SamplerDefaults()
+    #: Whether coverage is studied on the scenario's own simulator, by `recovery`.
+    own_lab: bool = False
     #: Parameter name to (symbol in LaTeX, words), in the order of the prior panel.
     parameter_words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -164,6 +166,18 @@ class Scenario(ABC):
     def rows(self, seed: int = 1, **knobs: Any) -> Iterator[pd.DataFrame]:
         """Raw rows behind simulated data, in chunks of one table; nothing where `simulate` has no such."""
         return iter(())
+
+    def recovery(
+        self, replications: int, seed: int, model: str = "", priors: Mapping[str, Prior] | None = None
+    ) -> pd.DataFrame:
+        """Estimators scored on the scenario's own simulator, over seeds, where `own_lab` says that it can.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As of `hbm_core.analysis.recovery.over_data_sets`.
+        """
+        raise InputError("simulation lab", "a scenario with a lab of its own", repr(self.id))
 
     def open(self, path: str | Path, name: str = "upload", label: str = "") -> Dataset:
         """Read a CSV or Parquet file into canonical form; scenarios that reduce large files do it here."""

@@ -625,6 +625,16 @@ def test_partial_pooling_does_on_the_default_design_what_the_theory_says():
     assert hyper["covered"].mean() > 0.8
 
 
+def test_the_scenario_has_a_lab_of_its_own():
+    assert CREATORS.own_lab
+    found = CREATORS.recovery(2, 5, priors={"mu": Prior.parse("Normal(0, 5)")})
+    assert set(found["estimator"]) == {*validation.CLASSICAL, validation.PARTIAL}
+    assert set(found["bin"]) >= {"all", *look.SIZE_BINS}
+    assert (found["replications"] == 2).sum() > 0.9 * len(found)
+    with pytest.raises(InputError, match="base"):
+        CREATORS.recovery(2, 5, "other")
+
+
 def test_recovery_needs_truth_and_known_names():
     with pytest.raises(InputError, match="truth"):
         validation.score_dataset(CREATORS.read(table(n=[10, 20, 30])))

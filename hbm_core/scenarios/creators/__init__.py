@@ -14,6 +14,7 @@ import pandas as pd
 from hbm_core.errors import InputError, NotExactError
 from hbm_core.inference.exact import solve
 from hbm_core.models.dataset import Dataset
+from hbm_core.models.prior import Prior
 from hbm_core.scenarios.base import SamplerDefaults, Scenario
 from hbm_core.scenarios.creators import data, estimators, look, simulator
 from hbm_core.scenarios.creators.models import MODELS, PRESETS, prior_scale
@@ -62,6 +63,7 @@ class Creators(Scenario):
     presets = PRESETS
     default_model = "base"
     default_dataset = "ab_tests"
+    own_lab = True
     sampler = SamplerDefaults(draws=2000, tune=1000, chains=4, target_accept=0.9, seed=42)
     parameter_words = MappingProxyType(
         {
@@ -164,6 +166,16 @@ class Creators(Scenario):
         df = estimators.welch_df(data.creator_table(dataset.table))
         found = estimators.estimators(spec.structure, df, posterior)
         return estimators.estimate_table(spec.structure, found)
+
+    def recovery(
+        self, replications: int, seed: int, model: str = "", priors: Mapping[str, Prior] | None = None
+    ) -> pd.DataFrame:
+        """Every estimator against the truth of the simulator's default design; see `validation.recovery`."""
+        from hbm_core.scenarios.creators.validation import recovery
+
+        if model not in ("", self.default_model):
+            raise InputError("model for coverage", self.default_model, repr(model))
+        return recovery(replications, seed, priors)[0]
 
     def scale_note(self, dataset: Dataset) -> str:
         """Where the default priors' numbers come from; empty where they are as the models declare them."""

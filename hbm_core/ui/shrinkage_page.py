@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -84,13 +85,22 @@ class Page:
         return self.table.loc[self.table["unit"] == self.view.selected].iloc[0]
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
-def _tables(key: int, _live: Live) -> tuple[ExactPosterior, pd.DataFrame, pd.DataFrame]:
-    """Tables of one posterior; the posterior is kept with them, so that its address stays its name."""
-    spec, posterior = _live.spec, _live.posterior
-    assert posterior is not None
+#: Kept for as long as their posterior is, and no longer.
+_TABLES: WeakKeyDictionary[ExactPosterior, tuple[pd.DataFrame, pd.DataFrame]] = WeakKeyDictionary()
+_MATRICES: WeakKeyDictionary[ExactPosterior, pd.DataFrame] = WeakKeyDictionary()
+
+
+def _tables(posterior: ExactPosterior) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of one posterior: units, and what each estimate is made of."""
+    if posterior not in _TABLES:
+        _TABLES[posterior] = _made(posterior)
+    return _TABLES[posterior]
+
+
+def _made(posterior: ExactPosterior) -> tuple[pd.DataFrame, pd.DataFrame]:
     if isinstance(posterior, ThreeLevelPosterior):
-        return posterior, *_three_level_tables(posterior)
+        return _three_level_tables(posterior)
+    spec = posterior.spec
     table = tables.shrinkage_table(spec, posterior)
     if len(table) <= _MOST_WEIGHTS:
         ledger = tables.pooling_ledger(spec, posterior)
@@ -99,7 +109,7 @@ def _tables(key: int, _live: Live) -> tuple[ExactPosterior, pd.DataFrame, pd.Dat
     table["pooling"] = ledger["pooling"]
     for name in ("raw", "se", "pooled"):
         ledger[name] = table[name]
-    return posterior, table, ledger
+    return table, ledger
 
 
 def _three_level_tables(posterior: ThreeLevelPosterior) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -140,7 +150,7 @@ def open_page(live: Live) -> Page | None:
             "Choose other priors or another model in the sidebar."
         )
         return None
-    _, table, ledger = _tables(id(live.posterior), live)
+    table, ledger = _tables(live.posterior)
     data = live.dataset.table
     if isinstance(live.posterior, ThreeLevelPosterior):
         table = table.rename(columns={"group": live.posterior.structure.levels[1]})
@@ -621,7 +631,7 @@ def _lenders(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     with right:
         rows = _rows(page)
         unit_words(page)
-    cells = plots.lenders(_matrix(id(page.posterior), page.live), rows["unit"].tolist())
+    cells = plots.lenders(_matrix(page.posterior), rows["unit"].tolist())
     with left:
         theme.title("Who lends to whom")
         key_line(
@@ -638,10 +648,10 @@ def _lenders(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         )
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _matrix(key: int, _live: Live) -> pd.DataFrame:
-    # the cache of tables holds the posterior, so that `key` names it as long as it matters
-    return tables.borrowing_matrix(_live.spec)
+def _matrix(posterior: ExactPosterior) -> pd.DataFrame:
+    if posterior not in _MATRICES:
+        _MATRICES[posterior] = tables.borrowing_matrix(posterior.spec)
+    return _MATRICES[posterior]
 
 
 def _closeups(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:

@@ -137,7 +137,7 @@ def test_the_download_has_every_number_and_runs_nothing() -> None:
     dataset = study.data()
     spec = study.spec(dataset)
     live = Live(study, dataset, spec, solve(spec))
-    _, table, ledger = shrinkage_page._tables(id(live.posterior), live)
+    table, ledger = shrinkage_page._tables(live.posterior)
     page = shrinkage_page.Page(live, table, ledger, View(dataset.words, Digits(0, 1)), ())
     rows = list(csv.DictReader(io.StringIO(shrinkage_page.csv(page))))
     assert [row["unit"] for row in rows][1] == "'" + HOSTILE[1]

@@ -1,0 +1,79 @@
+"""Pictures of estimators against simulated truth, of tables of `hbm_core.analysis.recovery`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+import pandas as pd
+
+from hbm_core.plots.coverage import Look, against_width
+from hbm_core.plots.theme import themed
+from hbm_core.plots.tokens import Mode, colours
+
+__all__ = ["NAMES", "against_width", "by_size", "looks"]
+
+#: Estimator → name for a person, in the order of legends.
+NAMES = {
+    "no_pooling": "no pooling",
+    "complete_pooling": "complete pooling",
+    "empirical_bayes": "empirical Bayes (REML)",
+    "empirical_bayes_moments": "empirical Bayes (moments)",
+    "james_stein": "James–Stein",
+    "partial_pooling": "partial pooling",
+}
+
+
+def looks(names: Sequence[str], mode: Mode) -> dict[str, Look]:
+    """Look of every estimator."""
+    c = colours(mode)
+    found = {
+        "no_pooling": Look(NAMES["no_pooling"], "raw point", c["raw"], c["raw-line"], hollow=True),
+        "complete_pooling": Look(NAMES["complete_pooling"], "square", c["ink"], c["ink"], "square", "dash"),
+        "empirical_bayes": Look(NAMES["empirical_bayes"], "triangle", c["g2"], c["g2"], "triangle-up"),
+        "empirical_bayes_moments": Look(
+            NAMES["empirical_bayes_moments"], "triangle down", c["g5"], c["g5"], "triangle-down"
+        ),
+        "james_stein": Look(NAMES["james_stein"], "triangle", c["g3"], c["g3"], "triangle-up"),
+        "partial_pooling": Look(NAMES["partial_pooling"], "point", c["accent"], c["accent"]),
+    }
+    return {name: found[name] for name in names}
+
+
+def by_size(
+    table: pd.DataFrame, looked: Mapping[str, Look], unit: str, mode: Mode
+) -> alt.LayerChart | alt.FacetChart:
+    """Root mean squared error per group of sizes, as bars with Monte-Carlo error bars.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of one grouping and one level: estimator, bin, rmse, rmse_se.
+    looked : mapping of str to Look
+        From `looks`.
+    unit : str
+        The outcome's.
+    mode : {"light", "dark"}
+        Theme.
+    """
+    c = colours(mode)
+    names = {name: look.label for name, look in looked.items()}
+    rows = table.assign(
+        label=table["estimator"].map(names),
+        low=(table["rmse"] - 1.96 * table["rmse_se"]).clip(lower=0),
+        high=table["rmse"] + 1.96 * table["rmse_se"],
+    )[["bin", "label", "rmse", "low", "high"]]
+    # Largest error first: the smallest units.
+    order = rows.groupby("bin")["rmse"].max().sort_values(ascending=False).index.tolist()
+    scale = alt.Scale(domain=list(names.values()), range=[look.colour for look in looked.values()])
+    x = alt.X("bin:N", sort=order, title=None, axis=alt.Axis(labelAngle=0))
+    offset = alt.XOffset("label:N", sort=list(names.values()))
+    axis = "Root mean squared error" + (f", {unit}" if unit else "")
+    base = alt.Chart(rows).encode(x=x, xOffset=offset)
+    bars = base.mark_bar().encode(
+        y=alt.Y("rmse:Q", title=axis),
+        color=alt.Color("label:N", scale=scale, legend=None),
+        tooltip=[alt.Tooltip("label:N"), alt.Tooltip("bin:N"), alt.Tooltip("rmse:Q", format=".3f")],
+    )
+    errors = base.mark_rule(color=c["ink-2"]).encode(y="low:Q", y2="high:Q")
+    return themed(alt.layer(bars, errors).properties(height=330), mode)

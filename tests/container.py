@@ -6,6 +6,7 @@ what the file copies, runs its RUN steps in a bare environment, starts its comma
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -14,7 +15,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,18 +73,23 @@ def moved(text: str, root: Path) -> str:
 
 
 def copy(step: Step, root: Path) -> None:
-    """Do a COPY step with what git has."""
+    """Do a COPY step with what is committed."""
     *sources, target = step.items
-    place = Path(moved(target, root))
     for source in sources:
-        if (ROOT / source).is_dir():
-            for name in tracked(source):
-                written = place / Path(name).relative_to(source)
-                written.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, written)
-        else:
-            place.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / source, place / Path(source).name)
+        done = subprocess.run(
+            ["git", "archive", "--format=tar", "HEAD", "--", source],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        place = Path(moved(target, root))
+        # What a folder holds goes into the target, as a builder does it.
+        strip = len(Path(source).parts) if (ROOT / source).is_dir() else 0
+        with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+            for member in archive.getmembers():
+                if member.isfile():
+                    member.name = str(Path(*Path(member.name).parts[strip:]))
+                    archive.extract(member, place, filter="data")
 
 
 def bare(found: list[Step], root: Path) -> dict[str, str]:
@@ -94,30 +102,33 @@ def bare(found: list[Step], root: Path) -> dict[str, str]:
     }
 
 
-def main(root: Path, **more: str) -> None:
-    """Run every step in `root`, start the command, ask the health check, stop it."""
-    found = steps()
-    assert not root.exists() or not list(root.iterdir()), f"{root} is not empty"
+def build(root: Path, world: Mapping[str, str]) -> None:
+    """Run the COPY and RUN steps in `root`."""
     for prefix in PREFIXES:
         (root / prefix.strip("/")).mkdir(parents=True, exist_ok=True)
-    world = bare(found, root) | more
-    for step in found:
+    for step in steps():
         if step.word == "COPY":
             copy(step, root)
         elif step.word == "RUN" and not step.text.startswith(SYSTEM):
             print(f"RUN {step.text}", flush=True)
             subprocess.run(moved(step.text, root), shell=True, check=True, env=world, cwd=root / "app")
+
+
+def start(root: Path, world: Mapping[str, str]) -> None:
+    """Start the command on a free port, ask the health check until it is content, and stop it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    word = {step.word: step for step in found}
-    line = [moved(item, root).replace("8501", port) for item in word["ENTRYPOINT"].items + word["CMD"].items]
-    line[0] = shutil.which(line[0], path=world["PATH"]) or line[0]
-    print(" ".join(line), flush=True)
-    server = subprocess.Popen(line, env=world, cwd=root / "app")
-    health = json.loads(word["HEALTHCHECK"].text.partition("CMD ")[2])
-    health[0] = shutil.which(health[0], path=world["PATH"]) or health[0]
-    asked = [item.replace("8501", port) for item in health]
+    word = {step.word: step for step in steps()}
+
+    def line(items: list[str]) -> list[str]:
+        first, *rest = (moved(item, root).replace("8501", port) for item in items)
+        return [shutil.which(first, path=world["PATH"]) or first, *rest]
+
+    asked = line(json.loads(word["HEALTHCHECK"].text.partition("CMD ")[2]))
+    server = subprocess.Popen(
+        line(word["ENTRYPOINT"].items + word["CMD"].items), env=world, cwd=root / "app"
+    )  # fmt: skip
     try:
         until = time.monotonic() + 180
         while subprocess.run(asked, env=world, capture_output=True).returncode:
@@ -131,6 +142,15 @@ def main(root: Path, **more: str) -> None:
     assert list((root / "data" / "store").iterdir()), "the store is not on the volume"
 
 
-if __name__ == "__main__":
+def main(root: Path) -> None:
+    """Build in an empty folder, and start what was built."""
+    assert not root.exists() or not list(root.iterdir()), f"{root} is not empty"
     # Where packages come from is the machine's affair, as in a build.
-    main(Path(sys.argv[1]).resolve(), **{k: v for k, v in os.environ.items() if k.startswith("PIP_")})
+    machine = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    world = bare(steps(), root) | machine
+    build(root, world)
+    start(root, world)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())

@@ -127,7 +127,8 @@ def _tables(table: pd.DataFrame, words: Any, mode: Mode, question: Question) -> 
         theme.chart(_bars(level[level["grouping"] == "size"], looked, words, mode), key="recovery_bars")
         theme.caption(
             f"Small {words.many} gain most from pooling. Empirical Bayes ties with full Bayes where a batch "
-            "is large: what full Bayes adds is the uncertainty of the spreads, which matters where it is small."
+            "is large: what full Bayes adds is the uncertainty of the spreads, and that matters where it is "
+            "small."
         )
     theme.title("What is rarely said")
     st.markdown(

@@ -10,6 +10,7 @@ import pytest
 from hbm_core.errors import InputError
 from hbm_core.inference.sampler import Sampler
 from hbm_core.models.structure import ModelSpec
+from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.scenarios import scenario, scenarios
 from hbm_core.scenarios.base import Scenario
 
@@ -61,6 +62,9 @@ def usable(one: Scenario, model_id: str):
 
 def flat_names(spec: ModelSpec) -> set[str]:
     structure = spec.structure
+    if isinstance(structure, ThreeLevelNormal):
+        means = {f"{structure.group_mean}[{group}]" for group in structure.groups}
+        return {*structure.parameters} | means | {f"theta[{unit}]" for unit in structure.units}
     plain = {name for name in structure.parameters if name not in ("theta", "beta")}
     beta = {f"beta[{name}]" for name in structure.columns}
     return plain | beta | {f"theta[{unit}]" for unit in structure.units}

@@ -15,7 +15,7 @@ from hbm_core.analysis.coverage import estimate
 from hbm_core.analysis.moments import tau2_dl, tau2_reml
 from hbm_core.analysis.recovery import Intervals, groups, over_data_sets, scores
 from hbm_core.errors import InputError
-from hbm_core.models.dataset import Dataset
+from hbm_core.models.dataset import Dataset, table_from_arrow
 from hbm_core.models.prior import Prior
 from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.scenarios.base import DataProblems
@@ -71,6 +71,7 @@ def structure(genres=4, size=12, seed=0, sigma_creator=0.4, sigma_genre=0.3):
         contract.test_models_explain_themselves,
         contract.test_presets_fit_some_model,
         contract.test_simulation_is_reproducible_by_seed,
+        contract.test_truth_carries_the_names_of_fits,
         contract.test_knobs_out_of_bounds_are_refused_by_name,
         contract.test_first_look_and_estimates_are_tidy,
     ],
@@ -111,6 +112,8 @@ def test_rows_are_sorted_and_digests_do_not_depend_on_their_order():
     assert shuffled.digest == first.digest
     assert data.is_canonical(first.table)
     assert CREATORS.read(first.table).table is first.table
+    stored = table_from_arrow(first.arrow)
+    assert CREATORS.read(stored).table is stored
 
 
 def test_aliases_numbers_as_names_and_other_columns():

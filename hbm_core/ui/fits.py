@@ -145,6 +145,8 @@ def start(study: Study) -> None:
         if study.uploaded and (own := session.own_uploads(study.scenario).get(study.dataset)):
             # The file's name is for its owner alone, and goes with the owner's trace.
             engine().rename(id, f"{own}, {title}", session.owner())
+        # Counted before anything is drawn: of a crowd that clicks at once, nobody looks too often.
+        period()
         # A small fit on a warm worker is done before a first look at its progress would be drawn.
         if (engine().status(id).position or 0) <= engine().settings.workers:
             engine().wait(id, MOMENT)
@@ -179,8 +181,8 @@ def watch(study: Study, draw: Callable[[Study, FitView], None]) -> None:
     @st.fragment(run_every=every)
     def look() -> None:
         now, wanted = view(study), period()
-        fits_in = every / 2 <= wanted <= 2 * every
-        if not now.status.active or session.study() is not study or not fits_in:
+        in_step = every / 3 < wanted < 3 * every
+        if not now.status.active or session.study() is not study or not in_step:
             st.rerun(scope="app")
         draw(study, now)
 

@@ -551,6 +551,15 @@ def _tidy(value: object) -> str:
     return " ".join(_CONTROL.sub(" ", text).split())
 
 
+def tidy_names(names: Iterable[str]) -> dict[str, str]:
+    """Those of the names that `Reader.labels` would write differently, with what it would write.
+
+    >>> tidy_names(["plain", " two  spaces "])
+    {' two  spaces ': 'two spaces'}
+    """
+    return {name: tidy for name in names if (tidy := _tidy(name)) != name}
+
+
 def number_habit(table: pd.DataFrame) -> str:
     """What its cells show of how the writer of a table writes numbers; empty for plain points.
 

@@ -311,6 +311,20 @@ def test_stray_spaces_and_cases_and_labels_of_one_arm_come_together():
     agrees(reduce(rows).table, expected)
 
 
+def test_names_that_look_alike_are_one_name():
+    """Composed and decomposed letters, and letters that nobody sees, as in every other table."""
+    rows = users(22)
+    rows["creator"] = rows["creator"].replace("c1", "Zoë")
+    expected = oracle(rows)
+    alike = ("Zoe\u0308", "Zo\u200bë", "\u202eZoë\u202c", "Zoë\u00a0")
+    odd = [place for place, name in enumerate(rows["creator"]) if name == "Zoë"]
+    for place, row in enumerate(odd[:-4]):
+        rows.loc[row, "creator"] = alike[place % 4]
+    agrees(reduce(rows).table, expected)
+    rows.loc[rows.index[0], "genre"] = "\u200b"
+    assert messages(rows)[0][1:] == ("genre", "is empty in 1 rows. Fill it in, or remove them.")
+
+
 def test_decimal_commas_where_points_are_absent(tmp_path):
     rows = users(16)
     path = tmp_path / "rows.csv"

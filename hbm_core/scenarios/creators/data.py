@@ -63,6 +63,8 @@ STATISTICS = ("n", "mean", "var", "positive", "zeros", "log_sum", "log_squares",
 STATISTIC_COLUMNS = tuple(f"{name}_{arm}" for name in STATISTICS for arm in ARMS)
 _WHOLE = frozenset({"n", "positive", "zeros"})
 _KEYS = ("genre", "creator", "segment", "period")
+#: Names that are tidy for sure: visible ASCII with single spaces.
+PLAIN_NAME = r"[!-~]+(?: [!-~]+)*"
 #: Look-ups of a name that scan; the next one makes a dictionary of all names.
 _SCANS = 16
 #: Above this, a table of summaries is refused.
@@ -217,12 +219,14 @@ def _bounds(name: str, values: np.ndarray) -> bool:
 
 
 def _clean(values: pa.Array) -> bool:
-    """Whether names are as `Reader.labels` leaves them: filled, trimmed, single spaces, not too long."""
+    """Whether names are as `Reader.labels` leaves them: filled, on one line, composed, not too long."""
     if values.null_count or not len(values):
         return False
-    odd = pc.any(pc.match_substring_regex(values, r"^\s|\s$|\s\s|[^\S ]")).as_py()
     lengths = pc.min_max(pc.utf8_length(values)).as_py()
-    return not odd and lengths["min"] > 0 and lengths["max"] <= tables.LONGEST_NAME
+    if not 0 < lengths["min"] <= lengths["max"] <= tables.LONGEST_NAME:
+        return False
+    others = values.filter(pc.invert(pc.match_substring_regex(values, f"^{PLAIN_NAME}$")))
+    return not tables.tidy_names(others.unique().to_pylist())
 
 
 def _sorted(keys: Sequence[pa.Array]) -> bool:
@@ -314,10 +318,8 @@ def _labels(reader: tables.Reader, name: str) -> pa.Array:
     cells = reader.cells(name)
     if pd.api.types.is_integer_dtype(cells) and not cells.hasnans:
         return pa.array(cells.to_numpy()).cast(pa.large_string())
-    if isinstance(cells.dtype, pd.StringDtype) and not cells.hasnans:
-        values = pc.utf8_trim_whitespace(_arrow(cells))
-        if _clean(values):
-            return values
+    if isinstance(cells.dtype, pd.StringDtype) and not cells.hasnans and _clean(values := _arrow(cells)):
+        return values
     return pa.array(reader.labels(name, unique=False), type=pa.large_string())
 
 

@@ -23,7 +23,7 @@ import pyarrow.parquet
 from hbm_core.errors import InputError
 from hbm_core.scenarios import tables
 from hbm_core.scenarios.base import DataProblems, Problem
-from hbm_core.scenarios.creators.data import ARMS, STATISTICS, sorted_table
+from hbm_core.scenarios.creators.data import ARMS, PLAIN_NAME, STATISTICS, sorted_table
 from hbm_core.scenarios.creators.user_rows import UserRows, connection, open_rows
 from hbm_core.scenarios.creators.variance import VariancePrior, moderated
 
@@ -131,12 +131,6 @@ def reduce(
     return found
 
 
-def _label_sql(expression: str, text: bool, careful: bool) -> str:
-    if text and careful:
-        return f"NULLIF(trim(regexp_replace({expression}, '\\s+', ' ', 'g')), '')"
-    return f"NULLIF({expression}, '')" if text else expression
-
-
 def _number_sql(expression: str, text: bool, careful: bool, comma: bool) -> str:
     if not text:
         return f"CAST({expression} AS DOUBLE)"
@@ -149,25 +143,38 @@ def _number_sql(expression: str, text: bool, careful: bool, comma: bool) -> str:
 
 
 def _selection(rows: UserRows, careful: bool, comma: bool) -> str:
-    """The canonical columns of single rows; an outcome that is no finite number is NULL."""
-    parts = [
-        f"{_label_sql(rows.columns[name], name in rows.text, careful)} AS {name}"
-        for name in _KEYS
-        if name in rows.columns
+    """The canonical columns of single rows; an outcome that is no finite number is NULL.
+
+    With `careful`, names are replaced by the tidy ones of `_note_untidy`, and labels by the arm they mean.
+    """
+    places = {**{name: rows.columns[name] for name in _keys(rows)}, "grp": rows.columns["group"]}
+    inner = [
+        f"{f"NULLIF({place}, '')" if _source(name) in rows.text else place} AS {name}"
+        for name, place in places.items()
     ]
-    grp = _label_sql(rows.columns["group"], "group" in rows.text, careful)
+    number = _number_sql(rows.columns["outcome"], "outcome" in rows.text, careful, comma)
+    source = f"(SELECT {', '.join(inner)}, {number} AS number FROM {rows.relation}) AS source"
+    taken = {name: f"source.{name}" for name in places}
     if careful:
-        grp = f"lower(CAST({grp} AS VARCHAR))"
-        grp = (
+        for name in places:
+            if _source(name) in rows.text:
+                source += f" LEFT JOIN tidy_{name} ON source.{name} = tidy_{name}.raw"
+                taken[name] = (
+                    f"CASE WHEN tidy_{name}.raw IS NULL THEN source.{name} ELSE tidy_{name}.tidy END"
+                )
+        grp = f"lower(CAST({taken['grp']} AS VARCHAR))"
+        taken["grp"] = (
             f"CASE WHEN {grp} IN {_sql_texts(TREATMENT)} THEN 'treatment' "
             f"WHEN {grp} IN {_sql_texts(CONTROL)} THEN 'control' ELSE {grp} END"
         )
-    parts.append(f"{grp} AS grp")
-    parts.append(
-        f"{_number_sql(rows.columns['outcome'], 'outcome' in rows.text, careful, comma)} AS raw, "
-        "CASE WHEN isfinite(raw) AND abs(raw) <= 1e50 THEN raw END AS x"
-    )
-    return f"SELECT {', '.join(parts)} FROM {rows.relation}"
+    columns = [f"{expression} AS {name}" for name, expression in taken.items()]
+    outcome = "CASE WHEN isfinite(number) AND abs(number) <= 1e50 THEN number END AS x"
+    return f"SELECT {', '.join(columns)}, {outcome} FROM {source}"
+
+
+def _source(name: str) -> str:
+    """The canonical name of a column of the cells."""
+    return "group" if name == "grp" else name
 
 
 def _sql_texts(values: tuple[str, ...]) -> str:
@@ -215,14 +222,23 @@ def _reduced(con: duckdb.DuckDBPyConnection, rows: UserRows) -> Reduction:
 
 
 def _irregular(con: duckdb.DuckDBPyConnection, rows: UserRows) -> bool:
-    """Whether names have stray spaces, labels of one arm differ, or some outcome is no plain number."""
-    tests = ["bool_or(n < users)"]
-    for name in (*_keys(rows), "group"):
-        if name in rows.text:
-            here = "grp" if name == "group" else name
-            tests.append(f"bool_or(regexp_matches({here}, '^\\s|\\s$|\\s\\s|[^\\S ]'))")
-    odd = con.execute(f"SELECT {', '.join(tests)}, count(DISTINCT grp) > 2 FROM cells").fetchone() or ()
-    return any(odd)
+    """Whether some names are untidy, labels of one arm differ, or some outcome is no plain number."""
+    untidy = [_note_untidy(con, name) for name in (*_keys(rows), "grp") if _source(name) in rows.text]
+    odd = con.execute("SELECT bool_or(n < users), count(DISTINCT grp) > 2 FROM cells").fetchone() or ()
+    return any((*untidy, *odd))
+
+
+def _note_untidy(con: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Note the names of a column that are not as a table's reader would write them; whether there are any."""
+    found = con.execute(
+        f"SELECT DISTINCT {name} FROM cells WHERE NOT regexp_full_match({name}, $plain)",
+        {"plain": PLAIN_NAME},
+    ).fetchall()
+    tidy = tables.tidy_names(raw for (raw,) in found)
+    con.execute(f"CREATE TEMP TABLE tidy_{name} (raw VARCHAR, tidy VARCHAR)")
+    if tidy:
+        con.executemany(f"INSERT INTO tidy_{name} VALUES (?, NULLIF(?, ''))", list(tidy.items()))
+    return bool(tidy)
 
 
 def _commas(con: duckdb.DuckDBPyConnection, rows: UserRows) -> bool:

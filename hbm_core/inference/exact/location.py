@@ -122,6 +122,11 @@ class SmoothedPrior:
             out[part] = logsumexp(log_terms.reshape(part.size, -1), axis=1)
         return out.reshape(mean.shape)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the integral has a closed form."""
+        return self.prior.family in _CLOSED
+
     @cached_property
     def _edges(self) -> np.ndarray:
         distribution = self.prior.distribution

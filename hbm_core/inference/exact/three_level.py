@@ -12,7 +12,8 @@ from threading import Lock
 
 import numpy as np
 
-from hbm_core.errors import ImproperPosteriorError
+from hbm_core.errors import ImproperPosteriorError, NotExactError
+from hbm_core.inference.exact.location import smoothed
 from hbm_core.inference.exact.posterior import moment_notes
 from hbm_core.inference.exact.three_level_lattice import (
     MeanPrior,
@@ -50,8 +51,17 @@ def solve_three_level(
     ------
     ImproperPosteriorError
         The posterior has no finite mass.
+    NotExactError
+        A prior on μ whose product with a normal has no closed integral.
     """
-    structure = spec.structure
+    structure, of_mu = spec.structure, spec.priors["mu"]
+    if of_mu.family not in ("Normal", "Flat", "StudentT") and not smoothed(of_mu).closed:
+        raise NotExactError(
+            "prior on mu",
+            "Normal, StudentT, Flat, Uniform, HalfNormal or Exponential",
+            of_mu.text,
+            "Use --engine nuts, which samples this model.",
+        )
     tails = _tails(spec)
     table = ThreeLevelTable.of(structure) if table is None else table
     reach = float(np.abs(table.middle).max())
@@ -72,7 +82,7 @@ def solve_three_level(
                 _remember(table, placement)
                 return posterior
     again = bool(table.placements)
-    placement, weighted, resolved = place(table, question)
+    placement, weighted = place(table, question)
     posterior = ThreeLevelPosterior(spec, table, question, placement, weighted, tails, notes, again)
     for _ in range(2):
         if posterior.hyper_error <= _ACCURATE:
@@ -80,7 +90,7 @@ def solve_three_level(
         placement = finer(table, placement)
         weighted = Weighted.of(placement.full, question)
         posterior = ThreeLevelPosterior(spec, table, question, placement, weighted, tails, notes, again)
-    if not resolved and posterior.hyper_error > 10 * _ACCURATE:
+    if posterior.hyper_error > 10 * _ACCURATE:
         notes += ("Not all of the posterior is resolved: its figures are good to the error stated only.",)
         posterior.notes = notes
     _remember(table, placement)

@@ -8,7 +8,7 @@ located by a scan of the posterior and bisected until the last Legendre coeffici
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -388,13 +388,13 @@ class Weighted:
         return self.offset + math.log(self.total)
 
 
-def rough(weighted: Weighted, placement: Placement) -> tuple[np.ndarray, np.ndarray]:
+def rough(weighted: Weighted, axes: Sequence[Axis]) -> tuple[np.ndarray, np.ndarray]:
     """Panels of either axis whose last Legendre coefficients are not negligible."""
     tail, grid = gauss_legendre(ORDER).tail, weighted.grid
     found = []
     for axis, nodes, other, height in (
-        (placement.unit, grid.unit, grid.group, weighted.height),
-        (placement.group, grid.group, grid.unit, weighted.height.T),
+        (axes[0], grid.unit, grid.group, weighted.height),
+        (axes[1], grid.group, grid.unit, weighted.height.T),
     ):
         bad = np.zeros(axis.left.size, dtype=bool)
         for power in {0, axis.finite}:
@@ -409,12 +409,12 @@ def rough(weighted: Weighted, placement: Placement) -> tuple[np.ndarray, np.ndar
     return found[0], found[1]
 
 
-def short(weighted: Weighted, placement: Placement) -> list[tuple[bool, bool]]:
+def short(weighted: Weighted, axes: Sequence[Axis]) -> list[tuple[bool, bool]]:
     """Whether mass reaches the lower and the upper end of either axis where its prior goes on."""
     found = []
     for axis, nodes, share in (
-        (placement.unit, weighted.grid.unit, weighted.unit),
-        (placement.group, weighted.grid.group, weighted.group),
+        (axes[0], weighted.grid.unit, weighted.unit),
+        (axes[1], weighted.grid.group, weighted.group),
     ):
         span = axis.stop - float(axis.left[0])
         grown = share * np.exp(axis.finite * (nodes.growth - nodes.growth[int(share.argmax())]))
@@ -434,15 +434,16 @@ def holds(placement: Placement, question: Question) -> Weighted | None:
         return None
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         weighted = Weighted.of(placement.full, question)
-    if not weighted.total > 0 or any(low or high for low, high in short(weighted, placement)):
+    axes = (placement.unit, placement.group)
+    if not weighted.total > 0 or any(low or high for low, high in short(weighted, axes)):
         return None
-    if any(bad.any() for bad in rough(weighted, placement)):
+    if any(bad.any() for bad in rough(weighted, axes)):
         return None
     return weighted
 
 
-def place(table: ThreeLevelTable, question: Question) -> tuple[Placement, Weighted, bool]:
-    """Nodes for a question, their weights, and whether everything was resolved."""
+def place(table: ThreeLevelTable, question: Question) -> tuple[Placement, Weighted]:
+    """Nodes for a question, and their weights; of many panels at most, whose errors tell what they miss."""
     windows = _locate(table, question)
     axes = [
         _axis(prior, window, tail)
@@ -456,21 +457,22 @@ def place(table: ThreeLevelTable, question: Question) -> tuple[Placement, Weight
     known: dict[tuple[float, float, int], Sums] = {}
     for _ in range(_ROUNDS):
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            placement = Placement(
-                axes[0], axes[1], _grid(table, axes, ORDER, known), _grid(table, axes, ORDER // 2, known)
-            )
-            weighted = Weighted.of(placement.full, question)
-        ends = short(weighted, placement)
+            full = _grid(table, axes, ORDER, known)
+            weighted = Weighted.of(full, question)
+        ends = short(weighted, axes)
         if any(low or high for low, high in ends):
             axes = [axis.extend(*end) if any(end) else axis for axis, end in zip(axes, ends, strict=True)]
             continue
-        bad = rough(weighted, placement)
-        if not any(one.any() for one in bad):
-            return placement, weighted, True
-        if max(axis.left.size + int(one.sum()) for axis, one in zip(axes, bad, strict=True)) > _PANELS:
+        bad = rough(weighted, axes)
+        if (
+            not any(one.any() for one in bad)
+            or max(axis.left.size + int(one.sum()) for axis, one in zip(axes, bad, strict=True)) > _PANELS
+        ):
             break
         axes = [axis.bisect(one) for axis, one in zip(axes, bad, strict=True)]
-    return placement, weighted, False
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        half = _grid(table, axes, ORDER // 2, {})
+    return Placement(axes[0], axes[1], full, half), weighted
 
 
 def finer(table: ThreeLevelTable, placement: Placement) -> Placement:

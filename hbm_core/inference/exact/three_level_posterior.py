@@ -49,6 +49,8 @@ from hbm_core.models.three_level import ThreeLevelNormal
 
 #: Nodes that stand for the posterior of the sd of the units, and of the groups given it.
 _UNIT_NODES, _GROUP_NODES = 24, 20
+#: The same where every marginal is an integral of its own.
+_FEWER_UNIT_NODES, _FEWER_GROUP_NODES = 14, 10
 #: Below this ratio of sd to mean fewer do.
 _NARROW, _FEW = 0.05, 6
 #: Numbers in one array over components and units.
@@ -197,8 +199,9 @@ class ThreeLevelPosterior(ExactPosterior):
         for one, mu in ((self._full, self._mu), (self._half, self._moments_of_mu(self._half, 10))):
             mean, sd = np.empty(3), np.empty(3)
             lattice = one.grid.lattice
-            mean[0] = np.vdot(one.weights, mu[0])
-            sd[0] = math.sqrt(np.vdot(one.weights, mu[1] + np.square(mu[0] - mean[0])))
+            # Row by row: BLAS would share one long product between threads, which costs more than it saves.
+            mean[0] = np.vecdot(one.weights, mu[0]).sum()
+            sd[0] = math.sqrt(np.vecdot(one.weights, mu[1] + np.square(mu[0] - mean[0])).sum())
             for place, share, x, tail in (
                 (1, one.group, lattice.sigma_group, tails.group),
                 (2, one.unit, lattice.sigma_unit, tails.unit),
@@ -367,7 +370,7 @@ class ThreeLevelPosterior(ExactPosterior):
         x = nodes.x
         center = share @ x
         narrow = math.isfinite(center) and share @ np.square(x - center) < (_NARROW * center) ** 2
-        count = _FEW if narrow else _UNIT_NODES
+        count = _FEW if narrow else _UNIT_NODES if self._mixed else _FEWER_UNIT_NODES
         v, weights = gauss_rule(nodes.v, share[None, :], min(count, x.size))
         kept = weights[0] > 1e-13
         return self._placement.unit.coordinate.x(v[0, kept]), weights[0, kept] / weights[0, kept].sum()
@@ -477,7 +480,8 @@ class ThreeLevelPosterior(ExactPosterior):
     def _parts(self) -> tuple[np.ndarray, np.ndarray, Lattice]:
         """Weights (K, L) and σ_unit (K,) of few nodes, and the lattice there, σ_group (K, L)."""
         layer, nodes = self._layer, self._full.grid.group
-        v, shares = gauss_rule(nodes.v, layer.given, min(_GROUP_NODES, nodes.v.size))
+        count = _GROUP_NODES if self._mixed else _FEWER_GROUP_NODES
+        v, shares = gauss_rule(nodes.v, layer.given, count)
         sigma_group = self._placement.group.coordinate.x(v)
         lattice = Lattice.of(layer.sigma, layer.lattice.sums, sigma_group)
         return layer.weights[:, None] * shares, layer.sigma, lattice

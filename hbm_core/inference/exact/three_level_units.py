@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +12,8 @@ from hbm_core.inference.exact.three_level_lattice import Lattice
 from hbm_core.inference.exact.three_level_table import ThreeLevelTable
 
 #: Numbers in one array over nodes and units, and over nodes and groups.
-_BLOCK = 24_000
+_BLOCK = 100_000
 _GROUP_BLOCK = 200_000
-#: Units from which on two threads share the blocks.
-_THREADS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,16 +164,15 @@ def everywhere(
     block. Blocks are small enough for the processor's cache.
     """
     size = max(256, _BLOCK // max(nodes, 1))
-    starts = range(0, table.size, size)
-
-    def run(at: int) -> None:
+    for at in range(0, table.size, size):
         stop = min(at + size, table.size)
         first = int(np.searchsorted(table.start, at, side="right")) - 1
         last = int(np.searchsorted(table.start, stop, side="left"))
-        edges = np.clip(table.start[first : last + 1], at, stop)
-        counts = np.diff(edges)
+        counts = np.diff(np.clip(table.start[first : last + 1], at, stop))
 
-        def spread(values: np.ndarray) -> np.ndarray:
+        def spread(
+            values: np.ndarray, first: int = first, last: int = last, counts: np.ndarray = counts
+        ) -> np.ndarray:
             if counts.size == 1:
                 return values[:, first:last]
             return np.repeat(values[:, first:last], counts, axis=1)
@@ -185,31 +180,9 @@ def everywhere(
         found = work(table.deviation[at:stop], table.variance[at:stop], spread, first, counts)
         for target, one in zip(out, found, strict=True):
             target[at:stop] = one
-
-    if table.size >= _THREADS and (os.cpu_count() or 1) > 1:
-        with ThreadPoolExecutor(2) as pool:
-            for _ in pool.map(_each(run), _halves(starts)):
-                pass
-    else:
-        for at in starts:
-            run(at)
     if table.order is None:
         return out
     return tuple(_unsorted(one, table.order) for one in out)
-
-
-def _halves(starts: range) -> Iterator[range]:
-    middle = len(starts) // 2
-    yield starts[:middle]
-    yield starts[middle:]
-
-
-def _each(run: Callable[[int], None]) -> Callable[[range], None]:
-    def runs(part: range) -> None:
-        for at in part:
-            run(at)
-
-    return runs
 
 
 def _unsorted(values: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -296,7 +296,10 @@ def test_the_command_line_says_that_no_scheduler_answers(tmp_path) -> None:
 
 
 @pytest.mark.sampling
-def test_a_fit_has_the_same_draws_here_and_on_the_cluster(cluster: Cluster, tmp_path) -> None:
+def test_a_fit_has_the_same_draws_here_and_on_the_cluster(
+    cluster: Cluster, tmp_path, compile_cache, monkeypatch
+) -> None:
+    monkeypatch.setattr("hbm_core.store.tasks.compiled", lambda: compile_cache)
     study = Study.default("schools")
     data = study.data()
     request = replace(study.request(data), sampler=Sampler(draws=100, tune=100, chains=2, seed=5))

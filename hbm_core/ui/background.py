@@ -132,8 +132,14 @@ def first_look_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _digits(quantity: str, value: float) -> str:
-    if quantity in ("J", "df"):
-        return f"{value:.0f}"
-    if quantity == "I2":
+    """Shares as percentages, counts with their thousands apart, anything else with three digits.
+
+    >>> _digits("I2", 0.123), _digits("users", 388200.0), _digits("mean", -0.8164)
+    ('12 %', '388,200', '−0.816')
+    """
+    if quantity == "normal_wrong":
+        return "yes" if value else "no"
+    if quantity in ("I2", "beyond") or "share" in quantity:
         return f"{100 * value:.0f} %"
-    return f"{value:.3g}".replace("-", "\u2212")
+    whole = abs(value) >= 1000 or value == round(value)
+    return (f"{value:,.0f}" if whole else f"{value:.3g}").replace("-", "\u2212")

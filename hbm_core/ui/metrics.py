@@ -13,6 +13,7 @@ from typing import Any, Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from streamlit.config import get_option
 
 import hbm_core
 from hbm_core.errors import StoreError
@@ -136,4 +137,12 @@ def _resident() -> float | None:
     return float(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
-ROUTES = [Route("/api/health", health), Route("/api/metrics", metrics)]
+def _routes() -> list[Route]:
+    """Both at the root and under the app's own path: Streamlit moves only its own routes there."""
+    base = (get_option("server.baseUrlPath") or "").strip("/")
+    prefixes = ("", f"/{base}") if base else ("",)
+    answers = {"/api/health": health, "/api/metrics": metrics}
+    return [Route(prefix + path, answer) for prefix in prefixes for path, answer in answers.items()]
+
+
+ROUTES = _routes()

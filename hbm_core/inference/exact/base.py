@@ -135,11 +135,32 @@ class ExactPosterior(ABC):
         """Places of the units' effects."""
         return slice(len(self.names) - len(self.spec.structure.units), len(self.names))
 
-    def summary(self, probabilities: Sequence[float] = PROBABILITIES, hdi: bool = True) -> pd.DataFrame:
-        """One row per parameter: mean, sd, one column per quantile (named ``q0.025`` …), hdi95_low/high."""
-        table = pd.DataFrame({"mean": self.mean, "sd": self.sd}, index=pd.Index(self.names, name="parameter"))
-        for probability, column in zip(probabilities, self.quantiles(probabilities).T, strict=True):
-            table[f"q{probability:g}"] = column
-        if hdi:
-            table[["hdi95_low", "hdi95_high"]] = self.hdi()
-        return table
+    def summary(
+        self, probabilities: Sequence[float] = PROBABILITIES, hdi: bool = True, units: int | None = None
+    ) -> pd.DataFrame:
+        """One row per parameter: mean, sd, one column per quantile (named ``q0.025`` …), hdi95_low/high.
+
+        Of the units at most the first `units` are listed; all by default.
+        """
+        ends = self.hdi() if hdi else None
+        table = summary_table(
+            self.names, self.mean, self.sd, self.quantiles(probabilities), ends, probabilities
+        )
+        return table if units is None else table.iloc[: self.theta.start + units]
+
+
+def summary_table(
+    names: Sequence[str],
+    mean: np.ndarray,
+    sd: np.ndarray,
+    quantiles: np.ndarray,
+    hdi: np.ndarray | None,
+    probabilities: Sequence[float],
+) -> pd.DataFrame:
+    """Put marginals side by side as `ExactPosterior.summary` promises it."""
+    table = pd.DataFrame({"mean": mean, "sd": sd}, index=pd.Index(names, name="parameter"))
+    for probability, column in zip(probabilities, quantiles.T, strict=True):
+        table[f"q{probability:g}"] = column
+    if hdi is not None:
+        table[["hdi95_low", "hdi95_high"]] = hdi
+    return table

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from scipy.special import logsumexp, ndtr
 
 from hbm_core.errors import InputError
-from hbm_core.inference.exact.base import PROBABILITIES, ExactPosterior, Weights
+from hbm_core.inference.exact.base import PROBABILITIES, ExactPosterior, Weights, summary_table
 from hbm_core.inference.exact.location import (
     Linear,
     LocationMarginals,
@@ -672,14 +673,44 @@ class ThreeLevelPosterior(ExactPosterior):
 
     def hdi(self, level: float = 0.95) -> np.ndarray:
         """Shortest interval of every parameter, ndarray (len(names), 2)."""
+        return self._hdi(level, None)
+
+    def _hdi(self, level: float, units: np.ndarray | None) -> np.ndarray:
         _level(level)
         spreads = np.stack([self._of_group.hdi(level), self._of_unit.hdi(level)])
         if not self._mixed:
-            rest = self._location_marginals(self._choose(None)).hdi(level)
+            rest = self._location_marginals(self._choose(units)).hdi(level)
             return np.concatenate([self._of_mean.hdi(level)[None, :], spreads, rest])
         of_groups = self._group_mixtures.hdi(level) + (self.table.middle + self.table.location)[:, None]
         of_mu = self._mean_mixture.hdi(level) + self.table.location
-        return np.concatenate([of_mu, spreads, of_groups, self.unit_hdi(level)])
+        return np.concatenate([of_mu, spreads, of_groups, self.unit_hdi(level, units)])
+
+    def summary(
+        self, probabilities: Sequence[float] = PROBABILITIES, hdi: bool = True, units: int | None = None
+    ) -> pd.DataFrame:
+        """One row per parameter, as the base promises; units that are not listed cost nothing but moments."""
+        if units is None or units >= self.structure.effect.size:
+            return super().summary(probabilities, hdi)
+        places = np.arange(units)
+        mean, sd = (
+            np.concatenate([own, groups, each[places]])
+            for own, groups, each in zip(
+                (self.hyper_mean, self.hyper_sd), self.group_moments(), self.unit_moments(), strict=True
+            )
+        )
+        quantiles = np.concatenate(
+            [
+                self.hyper_quantiles(probabilities),
+                self.group_quantiles(probabilities),
+                self.unit_quantiles(probabilities, places),
+            ]
+        )
+        names = [
+            *self.structure.hyperparameters,
+            *(f"theta[{self.structure.units[k]}]" for k in range(units)),
+        ]
+        ends = self._hdi(0.95, places) if hdi else None
+        return summary_table(names, mean, sd, quantiles, ends, probabilities)
 
     def density(self, name: str, x: np.ndarray) -> np.ndarray:
         """Marginal posterior density of one parameter at `x`."""

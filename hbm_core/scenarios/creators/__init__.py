@@ -209,4 +209,4 @@ def _built_in(name: str) -> Dataset:
     return replace(found, name=name, label=label, reference="Simulated with seed 1; the truth is known")
 
 
-CREATORS = Creators()
+SCENARIO = CREATORS = Creators()

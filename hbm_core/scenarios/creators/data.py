@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -381,8 +382,18 @@ def creator_table(table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+#: One structure per data set: what engines take from the data once hangs on it.
+_STRUCTURES: WeakKeyDictionary[Dataset, ThreeLevelNormal] = WeakKeyDictionary()
+
+
 def structure(dataset: Dataset) -> ThreeLevelNormal:
-    """The data as creators in genres, one unit per creator."""
+    """The data as creators in genres, one unit per creator; the same object for the same data set."""
+    if dataset not in _STRUCTURES:
+        _STRUCTURES[dataset] = _structure(dataset)
+    return _STRUCTURES[dataset]
+
+
+def _structure(dataset: Dataset) -> ThreeLevelNormal:
     table = creator_table(dataset.table)
     group, groups = genres(table)
     effect, se = table["effect"].to_numpy(), table["se"].to_numpy()

@@ -43,6 +43,10 @@ Constants = Annotated[list[str] | None, typer.Option("--constant", help="NAME=va
 Covariates = Annotated[list[str] | None, typer.Option("--covariate", help="A column; may be repeated.")]
 Units = Annotated[str, typer.Option("--units", help="auto (up to 1,000), all, none, or a number.")]
 FitId = Annotated[str, typer.Argument(metavar="FIT", help="A fit's id, or a result file.")]
+PriorFrom = Annotated[
+    str | None,
+    typer.Option("--prior-from", help="Priors learned from an earlier batch: a fit, or a precomputed file."),
+]
 
 
 def command(function: Callable[..., Any]) -> Callable[..., None]:
@@ -91,10 +95,13 @@ def _study(
     prior: list[str] | None = None,
     constant: list[str] | None = None,
     covariate: list[str] | None = None,
+    prior_from: str | None = None,
     **others: Any,
 ) -> Study:
     """Build a study through the same reading as a link's parameters."""
     query = {"scenario": scenario}
+    if prior_from is not None:
+        query |= {f"prior.{name}": prior.text for name, prior in _learned(prior_from).items()}
     query |= {key: str(value) for key, value in (("dataset", dataset), ("model", model)) if value is not None}
     query |= {f"prior.{name}": text for name, text in _pairs("--prior", prior).items()}
     query |= {f"constant.{name}": text for name, text in _pairs("--constant", constant).items()}
@@ -102,6 +109,19 @@ def _study(
         query["covariates"] = "|".join(covariate)
     query |= {key: str(value) for key, value in others.items() if value is not None}
     return Study.from_query(query)
+
+
+def _learned(text: str) -> dict[str, Prior]:
+    """Priors of an earlier batch, and on stderr how well they stand for its hyperposterior."""
+    from hbm_core.inference.precomputed import Hyperposterior
+    from hbm_core.store.hyper import learned
+
+    path = Path(text)
+    found = Hyperposterior.read(path).learned if path.suffix == ".json" else learned(_fit(text))
+    for name, one in found.items():
+        said = f"{name} ~ {one.prior.text}, {one.divergence:.2g} nats from the earlier batch's posterior"
+        typer.echo(f"hbm: {said}", err=True)
+    return {name: one.prior for name, one in found.items()}
 
 
 def _data(study: Study, data: Path | None, dataset: str | None) -> Dataset:
@@ -119,13 +139,18 @@ def _noted(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _units_shown(names: list[str], units: str) -> list[str]:
-    """Filter the units' parameters (names with a bracket) by the --units option."""
+def _most_units(count: int, units: str) -> int:
+    """How many of `count` units the --units option lists."""
     if units not in ("auto", "all", "none") and not units.isdigit():
         raise InputError("--units", "auto, all, none or a number", repr(units))
+    limit = {"auto": count if count <= 1000 else 0, "all": count, "none": 0}
+    return limit[units] if units in limit else min(int(units), count)
+
+
+def _units_shown(names: list[str], units: str) -> list[str]:
+    """Filter the units' parameters (names with a bracket) by the --units option."""
     effects = [name for name in names if name.startswith("theta[")]
-    limit = {"auto": len(effects) if len(effects) <= 1000 else 0, "all": len(effects), "none": 0}
-    kept = set(effects[: limit[units] if units in limit else int(units)])
+    kept = set(effects[: _most_units(len(effects), units)])
     return [name for name in names if not name.startswith("theta[") or name in kept]
 
 
@@ -205,17 +230,18 @@ def exact(
     prior: Priors = None,
     constant: Constants = None,
     covariate: Covariates = None,
+    prior_from: PriorFrom = None,
     units: Units = "auto",
     json: JsonFlag = False,
 ) -> None:
     """Compute the exact posterior, without sampling."""
     from hbm_core.inference.exact import solve
 
-    study = _study(scenario, dataset, model, prior, constant, covariate, engine="exact")
+    study = _study(scenario, dataset, model, prior, constant, covariate, prior_from, engine="exact")
     chosen = _data(study, data, dataset)
     begun = time.perf_counter()
     posterior = solve(study.spec(chosen))
-    summary = posterior.summary()
+    summary = posterior.summary(units=_most_units(posterior.theta.stop - posterior.theta.start, units))
     seconds = time.perf_counter() - begun
     request = study.request(chosen)
     value = {
@@ -262,6 +288,7 @@ def fit(
     prior: Priors = None,
     constant: Constants = None,
     covariate: Covariates = None,
+    prior_from: PriorFrom = None,
     parameterization: Annotated[str | None, typer.Option("--parameterization")] = None,
     engine: Annotated[str | None, typer.Option("--engine", help="nuts or exact.")] = None,
     draws: Annotated[str | None, typer.Option("--draws", help="Kept draws per chain.")] = None,
@@ -276,7 +303,7 @@ def fit(
 ) -> None:
     """Fit a model; a fit that is kept already is shown at once."""
     study = _study(
-        scenario, dataset, model, prior, constant, covariate,
+        scenario, dataset, model, prior, constant, covariate, prior_from,
         parameterization=parameterization, engine=engine, draws=draws, tune=tune, chains=chains,
         target_accept=target_accept, seed=seed,
     )  # fmt: skip
@@ -375,6 +402,92 @@ def _id(local: LocalEngine, text: str) -> str:
         got = f"{text!r}, which {len(found)} fits begin with" if found else repr(text)
         raise InputError("fit", expected, got, "`hbm fits` lists them.")
     return found[0]
+
+
+@command
+def precompute(
+    batch: Annotated[str, typer.Argument(metavar="FIT|SCENARIO", help="A completed batch.")],
+    out: Annotated[Path, typer.Option("--out", help="Where the hyperposterior goes: .json.")],
+    dataset: DatasetName = None,
+    data: DataFile = None,
+    model: ModelId = None,
+    prior: Priors = None,
+    json: JsonFlag = False,
+) -> None:
+    """Keep what a completed batch says about new experiments, for `hbm score` and `--prior-from`."""
+    from hbm_core.store.hyper import precompute as make
+
+    if out.suffix != ".json":
+        raise InputError("--out", "a name ending in .json", out.name)
+    begun = time.perf_counter()
+    if batch in all_scenarios():
+        study = _study(batch, dataset, model, prior, engine="exact")
+        chosen = _data(study, data, dataset)
+        request = study.request(chosen)
+    elif any(value is not None for value in (dataset, data, model, prior)):
+        raise InputError("options", "none beside a fit, which has its own data and model", "others")
+    else:
+        found = _fit(batch)
+        request, chosen = found.request, found.dataset
+    hyper = make(request, chosen)
+    hyper.write(out)
+    value = {
+        "out": str(out),
+        "digest": hyper.digest,
+        "nodes": hyper.weights.size,
+        "groups": list(hyper.groups),
+        "learned": {name: one.as_dict() for name, one in hyper.learned.items()},
+        "source": dict(hyper.source),
+        "timings": {"total": time.perf_counter() - begun},
+    }
+    size = f"{hyper.weights.size} nodes, {len(hyper.groups)} {hyper.levels[1]}s"
+    _answer(json, value, lambda: f"{chosen.label}: {size} in {out}")
+
+
+@command
+def score(
+    hyper: Annotated[Path, typer.Argument(metavar="FILE", help="Written by `hbm precompute`.")],
+    effect: Annotated[float | None, typer.Option("--effect", help="Estimated effect.")] = None,
+    se: Annotated[float | None, typer.Option("--se", help="Its standard error.")] = None,
+    genre: Annotated[str | None, typer.Option("--genre", help="Its group; unknown: a new one.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Many experiments, CSV or Parquet.")] = None,
+    threshold: Annotated[float, typer.Option("--threshold", help="For P(effect > threshold).")] = 0.0,
+    json: JsonFlag = False,
+) -> None:
+    """Read new experiments out from a precomputed batch, without a fit."""
+    import numpy as np
+
+    from hbm_core.inference.precomputed import Hyperposterior
+    from hbm_core.store.hyper import Experiments
+
+    batch = Hyperposterior.read(hyper)
+    if data is not None:
+        if (effect, se, genre) != (None, None, None):
+            raise InputError("experiments", "either --data or --effect and --se", "both")
+        new = Experiments.open(data, batch)
+    elif effect is None or se is None:
+        raise InputError("experiment", "--effect and --se, or --data", "neither")
+    else:
+        new = Experiments(["new"], np.array([effect]), np.array([se]), [genre])
+    begun = time.perf_counter()
+    table, found = new.table(batch, threshold)
+    seconds = time.perf_counter() - begun
+    value = {
+        "readouts": table.to_dict(orient="records"),
+        "threshold": threshold,
+        "hyper": batch.digest,
+        "source": dict(batch.source),
+        "timings": {"score": seconds, "each": seconds / len(table)},
+    }
+    far = (
+        f"\nFar from anything in the batch, refit with them: {int(found.far.sum())}."
+        if found.far.any()
+        else ""
+    )
+    shown = table.drop(columns=["known", "far"])
+    text = shown.head(50).to_string(index=False, float_format=lambda number: f"{number:.4g}")
+    more = f"\n… {len(table) - 50:,} more; --json prints all." if len(table) > 50 else ""
+    _answer(json, value, lambda: text + more + far)
 
 
 @command

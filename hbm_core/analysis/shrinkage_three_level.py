@@ -91,13 +91,13 @@ def pooling_ledger(spec: Spec, posterior: ThreeLevelPosterior, table: pd.DataFra
     variance = spec.structure.se[places] ** 2
     ends = posterior.hyper_quantiles((0.025, 0.975))[posterior.hyper_names.index(spec.structure.spread)]
     ledger = table[["unit"]].copy()
-    ledger["pooling"] = posterior.pooling[places]
+    ledger["pooling"] = posterior.unit_pooling(places)
     ledger["pooling_low95"], ledger["pooling_high95"] = (
         variance / (variance + end**2) for end in reversed(ends)
     )
-    found = posterior.weights
+    found = posterior.unit_weights(places)
     for name in ("own", "others", "prior", "group", "beyond"):
-        ledger[f"weight_{name}"] = np.nan if found is None else getattr(found, name)[places]
+        ledger[f"weight_{name}"] = np.nan if found is None else getattr(found, name)
     return ledger.join(table[["displacement", "realised", "rank_change"]])
 
 

@@ -66,7 +66,7 @@ class ThreeLevelNormal:
             value.setflags(write=False)
             object.__setattr__(self, name, value)
 
-    @property
+    @cached_property
     def typical_se(self) -> float:
         """Median standard error: where a typical unit has B = ½ at σ_unit = this."""
         return float(np.median(self.se))

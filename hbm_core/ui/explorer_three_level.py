@@ -84,7 +84,7 @@ def posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[s
 def _posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[str, Any]:
     spec, structure = posterior.spec, posterior.structure
     lo95, lo50, hi50, hi95 = posterior.unit_quantiles((0.025, 0.25, 0.75, 0.975), shown).T
-    mean, sd = (values[shown] for values in posterior.unit_moments())
+    mean, sd = posterior.unit_moments(shown)
     c = structure.typical_se
     place = posterior.hyper_names.index
     spread = {
@@ -94,7 +94,7 @@ def _posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[
     u = (np.arange(GRID) + 0.5) / GRID
     values, slope = c * u / (1 - u), c / (1 - u) ** 2
     prior = spec.priors[structure.spread]
-    weights = posterior.weights
+    weights = posterior.unit_weights(shown)
     ends = posterior.hyper_quantiles(ENDS)
     densities = {}
     for name in ("mu", structure.group_spread):
@@ -109,10 +109,10 @@ def _posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[
         "lo50": finite_list(lo50),
         "hi50": finite_list(hi50),
         "hi95": finite_list(hi95),
-        "pooling": finite_list(posterior.pooling[shown]),
-        "own": None if weights is None else finite_list(weights.own[shown]),
-        "others": None if weights is None else finite_list(weights.others[shown]),
-        "prior": None if weights is None else finite_list(weights.prior[shown]),
+        "pooling": finite_list(posterior.unit_pooling(shown)),
+        "own": None if weights is None else finite_list(weights.own),
+        "others": None if weights is None else finite_list(weights.others),
+        "prior": None if weights is None else finite_list(weights.prior),
         "mu": None,
         "group_means": finite_list(posterior.group_moments()[0]) if len(structure.groups) <= 12 else None,
         "tau": spread,

@@ -392,9 +392,23 @@ class ThreeLevelPosterior(ExactPosterior):
         groups = group_moments(lattice, given, mu, self.table.middle)
         return Layer(sigma, weights, lattice, given, mu, groups)
 
-    def unit_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Means and sds of all units' effects, each ndarray (N,)."""
-        return self._units
+    def unit_moments(self, units: Sequence[int] | np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Means and sds of the units' effects, each ndarray (N,), or (M,) of `units` by their places."""
+        if units is None:
+            return self._units
+        layer = self._layer
+        mean, sd = unit_moments(self.table, layer.sigma, layer.weights, layer.groups, self._choose(units))
+        return mean + self.table.location, sd
+
+    def unit_pooling(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
+        """E[B_i | y] of some units by their places, ndarray (M,)."""
+        layer, chosen = self._layer, self._choose(units)
+        precision = layer.lattice.sums.precision
+        return unit_shares(self.table, layer.sigma, layer.weights, precision, None, chosen)[0]
+
+    def unit_weights(self, units: Sequence[int] | np.ndarray) -> UnitWeights | None:
+        """`weights` of some units by their places, arrays (M,)."""
+        return self._unit_weights(self._choose(units))
 
     @cached_property
     def _units(self) -> tuple[np.ndarray, np.ndarray]:
@@ -412,12 +426,15 @@ class ThreeLevelPosterior(ExactPosterior):
     @cached_property
     def weights(self) -> UnitWeights | None:  # type: ignore[override]
         """Linear weights of E[θ_i | sds, y] averaged over both sds; None unless μ is Normal or Flat."""
+        return self._unit_weights(None)
+
+    def _unit_weights(self, chosen: Chosen | None) -> UnitWeights | None:
         if not self._question.mu.gaussian:
             return None
         layer = self._layer
         shares = group_weights(layer.lattice, layer.given, self._question.mu.precision)
         _, own, group, beyond, prior = unit_shares(
-            self.table, layer.sigma, layer.weights, layer.lattice.sums.precision, shares
+            self.table, layer.sigma, layer.weights, layer.lattice.sums.precision, shares, chosen
         )
         return UnitWeights(own=own, others=group + beyond, prior=prior, group=group, beyond=beyond)
 
@@ -693,9 +710,12 @@ class ThreeLevelPosterior(ExactPosterior):
             return super().summary(probabilities, hdi)
         places = np.arange(units)
         mean, sd = (
-            np.concatenate([own, groups, each[places]])
+            np.concatenate([own, groups, each])
             for own, groups, each in zip(
-                (self.hyper_mean, self.hyper_sd), self.group_moments(), self.unit_moments(), strict=True
+                (self.hyper_mean, self.hyper_sd),
+                self.group_moments(),
+                self.unit_moments(places),
+                strict=True,
             )
         )
         quantiles = np.concatenate(

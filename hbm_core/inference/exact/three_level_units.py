@@ -151,6 +151,11 @@ def choose(table: ThreeLevelTable, units: np.ndarray) -> Chosen:
     return Chosen(table.deviation[places], table.variance[places], group)
 
 
+def somewhere(chosen: Chosen, work: Callable[..., tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Run `work` on some units and return its arrays in their order."""
+    return work(chosen.deviation, chosen.variance, lambda values: values[:, chosen.group])
+
+
 def everywhere(
     table: ThreeLevelTable,
     nodes: int,
@@ -159,9 +164,9 @@ def everywhere(
 ) -> tuple[np.ndarray, ...]:
     """Run `work` on blocks of all units and return its arrays in the structure's order.
 
-    `work` takes deviations (B,), variances (B,), a function that spreads an ndarray (K, G) over the units
-    of the block, (K, B), the first group in it and how many units of it and the following are in the
-    block. Blocks are small enough for the processor's cache.
+    `work` takes deviations (B,), variances (B,) and a function that spreads an ndarray (K, G) over the units
+    of the block, (K, B), or (K, 1) where they are of one group. Blocks are small enough for the processor's
+    cache.
     """
     size = max(256, _BLOCK // max(nodes, 1))
     for at in range(0, table.size, size):
@@ -177,7 +182,7 @@ def everywhere(
                 return values[:, first:last]
             return np.repeat(values[:, first:last], counts, axis=1)
 
-        found = work(table.deviation[at:stop], table.variance[at:stop], spread, first, counts)
+        found = work(table.deviation[at:stop], table.variance[at:stop], spread)
         for target, one in zip(out, found, strict=True):
             target[at:stop] = one
     if table.order is None:
@@ -196,8 +201,9 @@ def unit_moments(
     sigma: np.ndarray,
     weights: np.ndarray,
     groups: tuple[np.ndarray, np.ndarray],
+    chosen: Chosen | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means, less the table's location, and sds of all units, each ndarray (N,).
+    """Means, less the table's location, and sds of the units, each ndarray (N,) or (M,).
 
     Parameters
     ----------
@@ -207,16 +213,17 @@ def unit_moments(
         Nodes of the sd of the units and their probabilities.
     groups : tuple of ndarray (K, G)
         Means, less the groups' middles, and variances of the groups' means at the nodes.
+    chosen : Chosen, optional
+        Some units; all by default.
     """
     t = np.square(sigma)[:, None]
     shift, spread_of = groups
+    middle = table.middle[None]
 
     def work(
         deviation: np.ndarray,
         variance: np.ndarray,
         spread: Callable[[np.ndarray], np.ndarray],
-        first: int,
-        counts: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         pooling = t + variance
         np.divide(variance, pooling, out=pooling)
@@ -229,13 +236,11 @@ def unit_moments(
         inside += t
         inside *= pooling
         inside += pull
-        base = (
-            table.middle[first]
-            if counts.size == 1
-            else np.repeat(table.middle[first : first + counts.size], counts)
-        )
-        return deviation + moved + base, np.sqrt(weights @ inside)
+        return deviation + moved + spread(middle)[0], np.sqrt(weights @ inside)
 
+    if chosen is not None:
+        mean, sd = somewhere(chosen, work)
+        return mean, sd
     mean, sd = everywhere(table, sigma.size, (np.empty(table.size), np.empty(table.size)), work)
     return mean, sd
 
@@ -246,8 +251,9 @@ def unit_shares(
     weights: np.ndarray,
     sums_precision: np.ndarray,
     shares: tuple[np.ndarray, np.ndarray] | None,
+    chosen: Chosen | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """E[B_i | y], and the weights own, group, beyond and prior where `shares` are given; ndarrays (N,).
+    """E[B_i | y], and the weights own, group, beyond and prior where `shares` are given; (N,) or (M,).
 
     Parameters
     ----------
@@ -259,6 +265,8 @@ def unit_shares(
         A_g at the nodes.
     shares : tuple of ndarray (K, G), optional
         Weight of a group's own data and of the prior in its mean.
+    chosen : Chosen, optional
+        Some units; all by default.
     """
     t = np.square(sigma)[:, None]
 
@@ -266,8 +274,6 @@ def unit_shares(
         deviation: np.ndarray,
         variance: np.ndarray,
         spread: Callable[[np.ndarray], np.ndarray],
-        first: int,
-        counts: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         inverse = 1 / (t + variance)
         pooling = variance * inverse
@@ -279,5 +285,7 @@ def unit_shares(
         inside, prior = weights @ within, weights @ (pooling * spread(shares[1]))
         return average, 1 - average + through, inside - through, average - inside - prior, prior
 
+    if chosen is not None:
+        return somewhere(chosen, work)
     out = tuple(np.empty(table.size) for _ in range(1 if shares is None else 5))
     return everywhere(table, sigma.size, out, work)

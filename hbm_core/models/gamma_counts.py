@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -62,7 +62,7 @@ class GammaCounts:
     count: np.ndarray
     entity: np.ndarray
     units: Sequence[str]
-    exposure: np.ndarray | None = None
+    exposure: np.ndarray = field(default_factory=lambda: np.empty(0))
     likelihood: Literal["negative_binomial", "poisson"] = "negative_binomial"
     effects: Literal["rate", "mean_scaled"] = "rate"
 
@@ -70,7 +70,9 @@ class GammaCounts:
         # Copies: they are frozen below, and the caller's arrays are not ours to freeze.
         count = np.array(self.count, dtype=float)
         entity = np.array(self.entity, dtype=np.int32)
-        exposure = np.ones(count.shape) if self.exposure is None else np.array(self.exposure, dtype=float)
+        exposure = np.array(self.exposure, dtype=float)
+        if exposure.size == 0:
+            exposure = np.ones(count.shape)
         if count.ndim != 1 or count.size == 0 or entity.shape != count.shape or exposure.shape != count.shape:
             raise InputError(
                 "counts, entities and exposures",

@@ -79,7 +79,7 @@ def _three_level(structure: ThreeLevelNormal, one: str) -> Plate:
         ("theta", "y"),
         ("se", "y"),
     )
-    repeats = f"{one} i = 1 … {structure.effect.size:,} in {len(structure.groups):,} {level}s"
+    repeats = f"{structure.effect.size:,} {one}s in {len(structure.groups):,} {level}s"
     return Plate(rows, edges, repeats)
 
 
@@ -96,7 +96,7 @@ def plate_svg(plate: Plate, mode: Mode) -> str:
             place[node.name] = (start + k * gap, 30 + depth * step, node)
     inside = [(x, y) for x, y, node in place.values() if node.plate]
     left, right = min(x for x, _ in inside) - 46, max(x for x, _ in inside) + 46
-    top, bottom = min(y for _, y in inside) - 32, max(y for _, y in inside) + 34
+    top, bottom = min(y for _, y in inside) - 32, max(y for _, y in inside) + 44
     height = max(height, bottom + 8)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '

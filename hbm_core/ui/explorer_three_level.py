@@ -94,6 +94,9 @@ def _posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[
     u = (np.arange(GRID) + 0.5) / GRID
     values, slope = c * u / (1 - u), c / (1 - u) ** 2
     prior = spec.priors[structure.spread]
+    # Mass by cell: with very many units the density is narrower than the cells are.
+    edges = np.linspace(0, 1, GRID + 1)[:-1]
+    mass = np.diff(posterior.cdf(structure.spread, c * edges / (1 - edges)), append=1.0)
     weights = posterior.unit_weights(shown)
     ends = posterior.hyper_quantiles(ENDS)
     densities = {}
@@ -119,7 +122,7 @@ def _posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[
         "tau_density": {
             "u": u.tolist(),
             "prior": finite_list(np.exp(prior.log_density(values)) * slope) if prior.proper else None,
-            "post": finite_list(posterior.density(structure.spread, values) * slope),
+            "post": finite_list(GRID * mass),
         },
         "curves": _curves(posterior, shown),
         "densities": densities,

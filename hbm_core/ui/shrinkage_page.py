@@ -265,7 +265,8 @@ def _order_words(page: Page) -> str:
         return ""
     if changed == 0:
         return f", and the {many} keep their order"
-    return f", and {changed:,} of {len(page.table):,} {many} change rank"
+    listed = "the " if len(page.table) < page.live.spec.structure.effect.size else ""
+    return f", and {changed:,} of {listed}{len(page.table):,} {many} {'listed ' if listed else ''}change rank"
 
 
 def unit_words(page: Page) -> None:

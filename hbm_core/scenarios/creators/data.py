@@ -24,12 +24,17 @@ from hbm_core.scenarios.base import Column, DataProblems, Problem
 
 LEVELS = ("creator", "genre")
 WORDS = Words("creator", "creators", "Effect on revenue per user", "")
-SIMULATED_WORDS = replace(
-    WORDS,
-    unit="dollars",
-    headline="Of 500 creators with an A/B test each, {unit} gained {raw} dollars per user taken on its own, "
-    "and {pooled} in the company of its genre.",
-)
+
+
+def simulated_words(creators: int) -> Words:
+    """How simulated data of so many creators speak of themselves."""
+    return replace(
+        WORDS,
+        unit="dollars",
+        headline=f"Of {creators:,} creators with an A/B test each, {{unit}} gained {{raw}} dollars per user "
+        "taken on its own, and {pooled} in the company of its genre.",
+    )
+
 
 CREATOR = Column("creator", "text", "not empty, in one genre", ("creator_id",))
 GENRE = Column("genre", "text", "not empty", ("genre_id",))

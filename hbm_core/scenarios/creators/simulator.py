@@ -14,7 +14,7 @@ import pyarrow as pa
 from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios.base import Knob
-from hbm_core.scenarios.creators.data import ARMS, LEVELS, SIMULATED_WORDS, Labels
+from hbm_core.scenarios.creators.data import ARMS, LEVELS, Labels, simulated_words
 
 KNOBS = (
     Knob("level", "What is simulated", "users", 0, 0, choices=("users", "summaries")),
@@ -264,7 +264,7 @@ def simulate(seed: int, knobs: Mapping[str, Any]) -> Dataset:
         table = table.iloc[kept].reset_index(drop=True)
     count = len(table)
     label = f"{count:,} simulated {LEVELS[0]}s in {len(truth.genres)} {LEVELS[1]}s, seed {seed}"
-    return Dataset("simulated", label, table, SIMULATED_WORDS, "", truth, notes)
+    return Dataset("simulated", label, table, simulated_words(table["creator"].nunique()), "", truth, notes)
 
 
 def _drawn_statistics(

@@ -11,8 +11,8 @@ import numpy as np
 
 from hbm_core.errors import InputError
 
-#: Geometries; the closed form of the Poisson likelihood makes `collapsed` its default.
-NEGATIVE_BINOMIAL_PARAMETERIZATIONS = ("scaled", "centered", "collapsed")
+#: Geometries. Poisson rates can be integrated out in closed form.
+NEGATIVE_BINOMIAL_PARAMETERIZATIONS = ("scaled", "centered")
 POISSON_PARAMETERIZATIONS = ("collapsed", "scaled", "centered")
 
 
@@ -146,8 +146,28 @@ class GammaCounts:
         return frozenset(self.parameters)
 
     @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Flat names of all that is not an entity's rate, in order."""
+        return self.parameters
+
+    def funnel(self, unit: str) -> tuple[str, str] | None:
+        """Flat names of what an entity's rate is pulled to and of what rules the spread around it."""
+        return ("mu", "alpha")
+
+    @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
         if self.likelihood == "poisson":
             return POISSON_PARAMETERIZATIONS
         return NEGATIVE_BINOMIAL_PARAMETERIZATIONS
+
+
+def moment_start(structure: GammaCounts) -> np.ndarray:
+    """Moment estimates of μ and α, and a middling φ: where samplers and searches start."""
+    rate, exposure = structure.raw_rate, structure.total_exposure
+    # Half an event more: a start must not be 0.
+    mean = (structure.count.sum() + 0.5) / (structure.exposure.sum() + 0.5 * structure.exposure.mean())
+    between = max(float(np.var(rate)) - float(np.mean(mean / exposure)), 0.05 * mean**2)
+    ratio = mean**2 if structure.effects == "mean_scaled" else mean
+    start = [mean, float(np.clip(ratio / between, 0.05 / exposure.mean(), 20 * exposure.mean()))]
+    return np.array([*start, 2.0] if structure.likelihood != "poisson" else start)

@@ -16,7 +16,7 @@ from hbm_core.inference.exact.gamma_counts_posterior import GammaCountsPosterior
 from hbm_core.inference.exact.gamma_counts_table import CountsTable, Quality, population
 from hbm_core.inference.exact.posterior import moment_notes
 from hbm_core.inference.exact.whitened import Problem, Scale, Weighted, place
-from hbm_core.models.gamma_counts import GammaCounts
+from hbm_core.models.gamma_counts import GammaCounts, moment_start
 from hbm_core.models.structure import ModelSpec
 
 #: Entities up to which nodes are cheap enough to reach further and stand closer.
@@ -68,7 +68,7 @@ def solve_gamma_counts(
         first = 1
     for nodes in _NODES[first:]:
         problem = Problem(
-            priors, partial(table.log_likelihood, nodes=nodes), _start(structure), orders, drop, held
+            priors, partial(table.log_likelihood, nodes=nodes), moment_start(structure), orders, drop, held
         )
         weighted = place(problem)
         quality = Quality(nodes, _rule_error(table, weighted, nodes))
@@ -84,20 +84,6 @@ def solve_gamma_counts(
     table.quality[weighted.lattice] = quality
     table.remember(weighted.lattice)
     return GammaCountsPosterior(spec, table, weighted, quality, tails, notes, again)
-
-
-def _start(structure: GammaCounts) -> np.ndarray:
-    """Moment estimates of μ, α and φ."""
-    rate, exposure = structure.raw_rate, structure.total_exposure
-    mean = (structure.count.sum() + 0.5) / (
-        structure.exposure.sum() + 0.5 / max(structure.exposure.mean(), 1e-300)
-    )
-    between = max(float(np.var(rate)) - float(np.mean(mean / exposure)), 0.05 * mean**2, 1e-12)
-    ratio = mean**2 if structure.effects == "mean_scaled" else mean
-    start = [mean, float(np.clip(ratio / between, 0.05, 20))]
-    if structure.likelihood != "poisson":
-        start.append(2.0)
-    return np.array(start)
 
 
 def _wide(structure: GammaCounts) -> bool:

@@ -181,6 +181,21 @@ class CountsTable:
             out = out + log_rising(values, state.dispersion[:, None]) @ times
         return out
 
+    def unit_log_likelihood(self, x: np.ndarray, nodes: int = 15) -> np.ndarray:
+        """Log p(y_i | μ, α, φ) of each entity's windows, its rate integrated out, ndarray (P, J)."""
+        structure = self.structure
+        state = population(structure, x)
+        mass = np.hstack([self._log_mass(state, batch.counts, nodes) for batch in self.batches])
+        given = state.shape * np.log(state.rate) - gammaln(state.shape)
+        own = structure.count * np.log(structure.exposure) - gammaln(structure.count + 1)
+        out = mass[:, self.of_entity] + given[:, None] + np.bincount(structure.entity, own, self.entities)
+        if not self.poisson:
+            values, place = np.unique(structure.count, return_inverse=True)
+            times = np.zeros((values.size, self.entities))
+            np.add.at(times, (place, structure.entity), 1.0)
+            out += log_rising(values, state.dispersion[:, None]) @ times
+        return out
+
     def _log_mass(self, state: Population, counts: Counts, nodes: int) -> np.ndarray:
         if not self.poisson:
             return moments(state, counts, nodes).log_mass

@@ -290,7 +290,7 @@ def fit(
     covariate: Covariates = None,
     prior_from: PriorFrom = None,
     parameterization: Annotated[str | None, typer.Option("--parameterization")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="nuts or exact.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="nuts, variational or exact.")] = None,
     draws: Annotated[str | None, typer.Option("--draws", help="Kept draws per chain.")] = None,
     tune: Annotated[str | None, typer.Option("--tune", help="Warm-up draws per chain.")] = None,
     chains: Annotated[str | None, typer.Option("--chains")] = None,
@@ -324,7 +324,7 @@ def fit(
         from hbm_core.store.exchange import Fit, write_fit
 
         write_fit(out, Fit(request, chosen, tree))
-    exact = compared(summary, request.spec(chosen))
+    exact = compared(summary, request.spec(chosen), request.engine)
     value = {
         "scenario": scenario,
         "model": study.model,
@@ -335,6 +335,8 @@ def fit(
         "fit": request.digest,
     }
     said = exact["sentence"] if exact else "There is no exact answer to compare with."
+    if request.engine == "variational":
+        said += f" Pareto's k is {tree.attrs['k_hat']:.2f} (0.7 is the limit), ELBO {tree.attrs['elbo']:.2f}."
     text = f"\n{said}\nFit {request.digest[:12]}"
     _answer(json, value, lambda: _summary_text(summary, units) + text)
 

@@ -65,6 +65,11 @@ class Evidence:
     solver: Callable[[ModelSpec], ExactPosterior] = solve
     seed: int = 42
 
+    @property
+    def approximate(self) -> bool:
+        """Whether the draws are those of a variational approximation."""
+        return self.tree is not None and self.tree.attrs.get("engine") == "variational"
+
     @cached_property
     def diagnostics(self) -> pd.DataFrame | None:
         """R-hat and effective sample sizes, by parameter; None without draws."""
@@ -254,6 +259,8 @@ def r_hat(evidence: Evidence) -> Finding:
     table = evidence.diagnostics
     if table is None or table["r_hat"].dropna().empty:
         return _absent("needs draws of two chains or more")
+    if evidence.approximate:
+        return _absent("draws of an approximation are independent")
     worst, where = float(table["r_hat"].max()), str(table["r_hat"].idxmax())
     advice = "Run longer or change the parameterization; chains disagree."
     return _graded(worst, worst <= LIMITS["r_hat"], worst > 1.05, f"{worst:.3f} ({where})", advice)
@@ -263,6 +270,8 @@ def _effective(evidence: Evidence, column: str) -> Finding:
     table = evidence.diagnostics
     if table is None or table[column].dropna().empty:
         return _absent("needs draws")
+    if evidence.approximate:
+        return _absent("draws of an approximation are independent")
     worst, where = float(table[column].min()), str(table[column].idxmin())
     advice = "Take more draws, or a parameterization that mixes better."
     return _graded(worst, worst >= LIMITS["ess"], worst < 100, f"{worst:,.0f} ({where})", advice)
@@ -285,11 +294,23 @@ def divergences(evidence: Evidence) -> Finding:
     """Divergent transitions after warm-up."""
     if evidence.tree is None:
         return _absent("needs draws")
+    if evidence.approximate:
+        return _absent("an approximation follows no path")
     flags = divergent(evidence.tree)
     count, share = int(flags.sum()), float(flags.mean())
     advice = "Use the non-centered or collapsed parameterization, or raise target_accept."
     fails = count > 10 or share > 0.01
     return _graded(count, count == 0, fails, f"{count} of {flags.size:,} ({share:.2%})", advice)
+
+
+@check("Pareto's k of the approximation", "computation", "fail", f"≤ {LIMITS['pareto_k']:g} (fail > 1)")
+def approximation_k(evidence: Evidence) -> Finding:
+    """Pareto's k of the importance ratios of a variational fit."""
+    if evidence.tree is None or not evidence.approximate:
+        return _absent("the draws are no approximation's")
+    k = float(evidence.tree.attrs["k_hat"])
+    advice = "A normal does not fit this posterior: use NUTS or the exact engine."
+    return _graded(k, k <= LIMITS["pareto_k"], not k <= 1, f"{k:.2f}", advice)
 
 
 @check("E-BFMI of every chain", "computation", "warn", f"≥ {LIMITS['e_bfmi']:g}")

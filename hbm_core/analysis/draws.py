@@ -12,7 +12,7 @@ import xarray as xr
 from hbm_core.inference.exact.base import PROBABILITIES
 
 #: Where doubt begins: largest R-hat, least effective sample size, least E-BFMI.
-LIMITS = {"r_hat": 1.01, "ess": 400.0, "e_bfmi": 0.3}
+LIMITS = {"r_hat": 1.01, "ess": 400.0, "e_bfmi": 0.3, "pareto_k": 0.7, "bias": 0.1}
 #: Units are listed one by one up to here unless asked otherwise.
 MANY_UNITS = 1000
 
@@ -93,7 +93,9 @@ def diagnostics(tree: xr.DataTree, table: pd.DataFrame | None = None) -> dict[st
     -------
     dict
         chains, draws (per chain), partial, r_hat_max, ess_bulk_min, ess_tail_min; divergences,
-        e_bfmi (one per chain), tree_depth_max, reached_max_treedepth (count).
+        e_bfmi (one per chain), tree_depth_max, reached_max_treedepth (count). Of a variational fit engine,
+        method, k_hat (Pareto's k of its importance ratios), elbo and elbo_se (nats) instead; its draws are
+        independent, so that R-hat and effective sizes say nothing about it.
     """
     from arviz_stats.base import array_stats
 
@@ -107,6 +109,9 @@ def diagnostics(tree: xr.DataTree, table: pd.DataFrame | None = None) -> dict[st
         "ess_bulk_min": float(table["ess_bulk"].min()),
         "ess_tail_min": float(table["ess_tail"].min()),
     }
+    if tree.attrs.get("engine") == "variational":
+        found |= {name: str(tree.attrs[name]) for name in ("engine", "method")}
+        found |= {name: float(tree.attrs[name]) for name in ("k_hat", "elbo", "elbo_se")}
     if "sample_stats" in tree.children:
         stats = tree["sample_stats"]
         if "diverging" in stats:
@@ -128,9 +133,17 @@ def concerns(diagnostics: Mapping[str, Any], exact: Mapping[str, Any] | None = N
     diagnostics : mapping
         From `diagnostics`; entries that are absent or None are passed over.
     exact : mapping, optional
-        The comparison with exact values, with entries agrees and worst.
+        The comparison with exact values, with entries agrees and worst, and unit where that is not MCSE.
     """
     found = []
+    if diagnostics.get("engine") == "variational":
+        k = diagnostics.get("k_hat")
+        if k is None or not k <= LIMITS["pareto_k"]:
+            shown = "infinite" if k is None else f"{k:.2f}"
+            found.append(f"Pareto's k is {shown}, above {LIMITS['pareto_k']:g}: a normal does not fit")
+        if exact is not None and not exact["agrees"]:
+            found.append(f"{exact['parameter']} is {exact['worst']:.2f} posterior sds from exact")
+        return tuple(found)
     if (diagnostics.get("r_hat_max") or 1.0) > LIMITS["r_hat"]:
         found.append(f"R-hat is {diagnostics['r_hat_max']:.3f}, above {LIMITS['r_hat']:g}")
     for kind in ("bulk", "tail"):
@@ -197,6 +210,57 @@ def verdict(table: pd.DataFrame) -> str:
     return (
         f"The draws do not agree with the exact posterior: {off} of {count} parameters are more than "
         f"{limit:g} Monte Carlo standard errors off (largest {largest:.1f}, {name}); look at the diagnostics."
+    )
+
+
+def approximation(draws: pd.DataFrame, exact: pd.DataFrame) -> pd.DataFrame:
+    """The bias of an approximation: its summary less the exact one, in exact posterior sds.
+
+    Monte Carlo errors do not apply, for more draws bring an approximation no nearer.
+
+    Parameters
+    ----------
+    draws, exact : pandas.DataFrame
+        As of `agreement`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per parameter in both: mean, sd, median (differences over the exact sd; NaN where a moment
+        is infinite), limit, agrees.
+    """
+    names = [name for name in draws.index if name in exact.index]
+    found, truth = draws.loc[names], exact.loc[names]
+    scale = truth["sd"].where(np.isfinite(truth["sd"]) & (truth["sd"] > 0))
+    # Without a finite sd the quartiles give a scale: 1.349 sds of a normal lie between them.
+    if {"q0.25", "q0.75"} <= set(truth.columns):
+        scale = scale.fillna((truth["q0.75"] - truth["q0.25"]) / 1.349)
+    table = pd.DataFrame(index=pd.Index(names, name="parameter"))
+    for moment, column in (("mean", "mean"), ("sd", "sd"), ("median", "q0.5")):
+        table[moment] = (found[column] - truth[column]) / scale if column in truth else np.nan
+    table = table.replace([np.inf, -np.inf], np.nan)
+    table.loc[~np.isfinite(truth["sd"]), ["mean", "sd"]] = np.nan
+    table["limit"] = LIMITS["bias"]
+    table["agrees"] = ~(table[["mean", "sd", "median"]].abs().max(axis=1) > LIMITS["bias"])
+    return table
+
+
+def approximation_verdict(table: pd.DataFrame) -> str:
+    """One sentence on a table of `approximation`."""
+    off = table[["mean", "sd", "median"]].abs()
+    worst = off.max(axis=1).dropna()
+    if worst.empty:
+        return "Nothing to compare with exact values."
+    name, limit = str(worst.idxmax()), float(table["limit"].iloc[0])
+    moment = str(off.loc[name].idxmax())
+    count = int((~table["agrees"]).sum())
+    distance = float(table[moment][name])
+    largest = f"the {moment} of {name}, by {distance:+.2f}"
+    if not count:
+        return f"An approximation, within {limit:g} posterior sds of exact: farthest is {largest}."
+    return (
+        f"An approximation, and not close: {count} of {len(worst)} parameters are more than {limit:g} "
+        f"posterior sds from exact; farthest is {largest}."
     )
 
 

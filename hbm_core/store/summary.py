@@ -58,7 +58,7 @@ def summarize(tree: xr.DataTree, spec: ModelSpec | None = None) -> dict[str, Any
     return {
         "parameters": {str(name): parameter_entry(row) for name, row in table.iterrows()},
         "diagnostics": finite(tables.diagnostics(tree, table)),
-        "exact": compared(table, spec) if spec is not None else None,
+        "exact": compared(table, spec, str(tree.attrs.get("engine", ""))) if spec is not None else None,
     }
 
 
@@ -74,30 +74,43 @@ def parameter_entry(row: pd.Series) -> dict[str, Any]:
     return finite(entry | {name: row[name] for name in extra if name in row.index})
 
 
-def compared(table: pd.DataFrame, spec: ModelSpec) -> dict[str, Any] | None:
+def compared(table: pd.DataFrame, spec: ModelSpec, engine: str = "") -> dict[str, Any] | None:
     """How a sampled summary compares with the exact posterior; None where there is none.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `hbm_core.analysis.draws.summary`.
+    spec : ModelSpec
+        The model.
+    engine : str
+        "variational" for draws from an approximation: its bias is no Monte Carlo error, and is told in
+        posterior sds.
 
     Returns
     -------
     dict
-        agrees; worst (largest difference, in Monte Carlo standard errors), parameter (where), limit, count;
-        sentence.
+        agrees; worst (largest difference, in Monte Carlo standard errors or posterior sds), unit ("MCSE" or
+        "sd"), parameter (where), limit, count; sentence.
     """
     try:
         exact = solve(spec).summary(hdi=False)
     except (InputError, FitError):
         return None
-    found = tables.agreement(table, exact)
-    worst = found[["z_mean", "z_sd", "z_median"]].abs().max(axis=1).dropna()
+    biased = engine == "variational"
+    found = (tables.approximation if biased else tables.agreement)(table, exact)
+    columns = ["mean", "sd", "median"] if biased else ["z_mean", "z_sd", "z_median"]
+    worst = found[columns].abs().max(axis=1).dropna()
     if worst.empty:
         return None
     return {
         "agrees": bool(found["agrees"].all()),
         "worst": float(worst.max()),
+        "unit": "sd" if biased else "MCSE",
         "parameter": str(worst.idxmax()),
         "limit": float(found["limit"].iloc[0]),
         "count": len(worst),
-        "sentence": tables.verdict(found),
+        "sentence": tables.approximation_verdict(found) if biased else tables.verdict(found),
     }
 
 

@@ -117,6 +117,17 @@ def run_fit(
     spec = request.spec(dataset)
     if request.engine == "exact":
         return exact_draws(spec, request.sampler.chains, request.sampler.draws, request.sampler.seed)
+    if request.engine == "variational":
+        from hbm_core.inference.variational import approximate
+
+        return approximate(
+            spec,
+            request.sampler,
+            cache=compiled(),
+            on_progress=progress,
+            should_stop=should_stop,
+            time_limit=time_limit,
+        )
     from hbm_core.inference.nuts import sample
 
     return sample(

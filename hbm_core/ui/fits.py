@@ -123,6 +123,11 @@ def verdict(summary: dict[str, Any]) -> str:
     said += ", no divergences" if "divergences" in diagnostics else ""
     if exact is None:
         return f"{said}."
+    if exact.get("unit") == "sd":
+        return (
+            f"{said} of a normal approximation; nothing is more than {exact['worst']:.2f} posterior sds from "
+            "exact."
+        )
     return (
         f"{said}; agrees with exact: nothing is more than {exact['worst']:.1f} Monte Carlo standard errors "
         f"(MCSE) off, and up to {exact['limit']:g} is chance."

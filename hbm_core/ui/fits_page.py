@@ -138,7 +138,9 @@ def words(entry: Entry) -> str:
     found = find_scenario(request.scenario)
     priors = ", ".join(f"{symbol(name)} ~ {prior.text}" for name, prior in request.priors.items())
     geometry = GEOMETRIES.get(request.parameterization, (request.parameterization, ""))[0].lower()
-    how = "exact draws" if request.engine == "exact" else f"{geometry} geometry"
+    how = {"exact": "exact draws", "variational": "normal approximation"}.get(
+        request.engine, f"{geometry} geometry"
+    )
     shape = f"{request.sampler.chains} × {request.sampler.draws:,} draws, seed {request.sampler.seed}"
     return f"{how.capitalize()} · {found.model(request.model).label} · {priors} · {found.title} · {shape}"
 
@@ -424,13 +426,20 @@ def _glance(entry: Entry) -> str:
     r_hat, ess = found.get("r_hat_max"), found.get("ess_bulk_min")
     tail, divergences = found.get("ess_tail_min"), found.get("divergences")
     least = min((value for value in (ess, tail) if value is not None), default=None)
+    if found.get("engine") == "variational":
+        # Independent draws: what is in doubt is what they were drawn from.
+        r_hat = least = None
     return (
         cell("R-hat", "–" if r_hat is None else number(r_hat, 3), (r_hat or 1) > 1.01)
         + cell("least ESS", "–" if least is None else number(least, 0), least is not None and least < 400)
         + cell("div.", "–" if divergences is None else f"{divergences:,}", bool(divergences))
         + cell(
             "from exact",
-            "–" if exact is None else f"{number(exact['worst'], 1)} MCSE",
+            "–"
+            if exact is None
+            else f"{number(exact['worst'], 2)} sd"
+            if exact.get("unit") == "sd"
+            else f"{number(exact['worst'], 1)} MCSE",
             exact is not None and not exact["agrees"],
         )
     )

@@ -117,7 +117,7 @@ class Page:
 @st.cache_resource(max_entries=16, show_spinner="Reading the draws")
 def _read(id: str, finished: float, _live: Live) -> Read:
     from hbm_core.analysis.checks import Evidence, checks
-    from hbm_core.analysis.draws import agreement, summary
+    from hbm_core.analysis.draws import agreement, approximation, summary
 
     tree = _trimmed(fits.engine().result(id))
     table = summary(tree)
@@ -144,9 +144,28 @@ def _read(id: str, finished: float, _live: Live) -> Read:
         )
     compared = None
     if exact is not None:
-        compared = agreement(table, exact.summary(hdi=False))
-        rows.append(_agreement_row(compared))
+        reference = exact.summary(hdi=False)
+        compared = agreement(table, reference)
+        if tree.attrs.get("engine") == "variational":
+            rows.append(_bias_row(approximation(table, reference)))
+            # No Monte Carlo error explains a bias: the comparison below would be in the wrong unit.
+            compared = None
+        else:
+            rows.append(_agreement_row(compared))
     return Read(tree, table, tuple(rows), compared)
+
+
+def _bias_row(table: pd.DataFrame) -> Row:
+    worst = table[["mean", "sd", "median"]].abs().max(axis=1).dropna()
+    limit = float(table["limit"].iloc[0])
+    good = bool(table["agrees"].all())
+    return Row(
+        "Distance of the approximation from exact",
+        "pass" if good else "fail",
+        f"{number(float(worst.max()), 2)} sd ({worst.idxmax()})" if len(worst) else "nothing to compare",
+        f"≤ {limit:g} posterior sds, means, sds and medians",
+        "" if good else "The posterior is not normal enough: use NUTS or the exact engine.",
+    )
 
 
 def _agreement_row(table: pd.DataFrame) -> Row:
@@ -175,7 +194,9 @@ def _trimmed(tree: Any) -> Any:
         name: tree[name].to_dataset() for name in ("posterior", "sample_stats") if name in tree.children
     }
     groups["posterior"] = groups["posterior"].isel(unit=kept)
-    return xr.DataTree.from_dict(groups)
+    trimmed = xr.DataTree.from_dict(groups)
+    trimmed.attrs.update(tree.attrs)
+    return trimmed
 
 
 def open_page(study: Study, found: fits.FitView) -> Page:
@@ -478,6 +499,8 @@ _SHORT = {
     "E-BFMI of every chain": "E-BFMI",
     "Monte Carlo error of the means": "MCSE of means",
     "Agreement with the exact posterior": "From exact",
+    "Distance of the approximation from exact": "From exact",
+    "Pareto's k of the approximation": "Pareto k",
 }
 _MARKS = {"pass": ("✓", "ink-2"), "warn": ("!", "warn"), "fail": ("✕", "warn"), "information": ("i", "ink-2")}
 

@@ -53,7 +53,7 @@ def solve_gamma_counts(
     scales = tuple(Scale.of(prior) for prior in priors)
     # The highest moments that are finite without the help of logarithms.
     orders = [int(np.ceil(min(prior.tail, 3.0))) - 1 for prior in priors]
-    notes = moment_notes(**dict(zip((*structure.parameters, "theta"), [*tails, tails[0]], strict=True)))
+    notes = moment_notes(**dict(zip((*structure.parameters, "theta"), tails, strict=True)))
     for lattice in list(table.lattices):
         if lattice.scales == scales:
             weighted = Weighted.of(lattice, priors)
@@ -132,7 +132,7 @@ def _rule_error(table: CountsTable, weighted: Weighted, nodes: int) -> float:
 
 
 def _tails(spec: ModelSpec[GammaCounts]) -> list[float]:
-    """B of the posterior densities of μ, α and φ, which fall as x^(-b - 1); infinite for thinner tails.
+    """Rates b of the posterior densities of μ, α, φ and θ, which fall as x^(-b - 1); infinite for thinner tails.
 
     Where α or φ grows, the likelihood tends to a positive constant: that of one common rate, or of Poisson
     counts. Where μ grows, φ or α near 0 keep the likelihood from falling faster than a power of log μ.
@@ -174,4 +174,9 @@ def _tails(spec: ModelSpec[GammaCounts]) -> list[float]:
         # Only small alpha keeps up with a growing mu: its prior's mass there is what is left.
         of_alpha = spec.priors["alpha"]
         first = of_mu.tail + (of_alpha.origin if of_alpha.support[0] <= 0 else np.inf)
-    return [first, *(spec.priors[name].tail for name in structure.parameters[1:])]
+    rates = first
+    near_zero = [prior.support[0] <= 0 and prior.origin <= 1 for prior in spec.priors.values()]
+    if structure.likelihood == "negative_binomial" and not positive and all(near_zero[1:]):
+        # Nothing but zeros lets both α and φ go to 0, where E[θ²] grows like log log 1/α.
+        rates = min(first, 2.0)
+    return [first, *(spec.priors[name].tail for name in structure.parameters[1:]), rates]

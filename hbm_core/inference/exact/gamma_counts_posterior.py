@@ -154,8 +154,8 @@ class GammaCountsPosterior(ExactPosterior):
         self._weighted, self._quality, self._tails = weighted, quality, tails
         self.hyper_names = self.structure.parameters
         self.hyper_mean, self.hyper_sd = weighted.mean.copy(), weighted.sd.copy()
-        finite = np.array([tail > 2 for tail in tails])
-        for place, tail in enumerate(tails):
+        finite = np.array([tail > 2 for tail in tails[:-1]])
+        for place, tail in enumerate(tails[:-1]):
             put_infinite(self.hyper_mean, self.hyper_sd, tail, place)
         self.error = max(weighted.error, quality.error)
         self.error_absolute = float((self.error * weighted.sd[finite]).max(initial=0.0))
@@ -189,6 +189,10 @@ class GammaCountsPosterior(ExactPosterior):
     def _nodes(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Parameters and probabilities of nodes: all, every second or every fourth, as pairs allow."""
         lattice, weights = self._weighted.lattice, self._weighted.weights
+        state = population(self.structure, lattice.x)
+        # What a node holds of the rates' second moments counts as much as its probability.
+        square = state.shape * (1 + state.shape) / state.rate**2
+        worth = weights * np.maximum(1.0, square / (weights @ square))
         top = weights.max()
         everywhere = np.ones(weights.size, bool)
         for kept, least in (
@@ -197,7 +201,7 @@ class GammaCountsPosterior(ExactPosterior):
             (lattice.quarter, 1e-5),
             (lattice.quarter, 1e-3),
         ):
-            chosen = kept & (weights > least * top)
+            chosen = kept & (worth > least * top)
             if chosen.any() and np.count_nonzero(chosen) * self.table.size <= most:
                 break
         if not chosen.any():
@@ -243,9 +247,9 @@ class GammaCountsPosterior(ExactPosterior):
             second += weights[start : start + rows] @ square
         sd = np.sqrt(np.maximum(second - first * first, 0))
         mean, sd = first[self.table.of_entity], sd[self.table.of_entity]
-        if self._tails[0] <= 2:
+        if self._tails[-1] <= 2:
             sd = np.full_like(sd, np.inf)
-        if self._tails[0] <= 1:
+        if self._tails[-1] <= 1:
             mean = np.full_like(mean, np.inf)
         return mean, sd
 

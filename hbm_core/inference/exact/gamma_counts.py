@@ -132,7 +132,7 @@ def _rule_error(table: CountsTable, weighted: Weighted, nodes: int) -> float:
 
 
 def _tails(spec: ModelSpec[GammaCounts]) -> list[float]:
-    """Rates b of the posterior densities of μ, α, φ and θ, which fall as x^(-b - 1); infinite for thinner tails.
+    """Each b of densities that fall as x^(-b - 1), of μ, α, φ and θ; infinite for thinner tails.
 
     Where α or φ grows, the likelihood tends to a positive constant: that of one common rate, or of Poisson
     counts. Where μ grows, φ or α near 0 keep the likelihood from falling faster than a power of log μ.

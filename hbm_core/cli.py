@@ -99,6 +99,10 @@ def _study(
     **others: Any,
 ) -> Study:
     """Build a study through the same reading as a link's parameters."""
+    if dataset is not None and Path(dataset).suffix.lower() in (".csv", ".tsv", ".txt", ".parquet"):
+        raise InputError(
+            "--dataset", "the name of a built-in data set", repr(dataset), "A file goes to --data."
+        )
     query = {"scenario": scenario}
     if prior_from is not None:
         query |= {f"prior.{name}": prior.text for name, prior in _learned(prior_from).items()}
@@ -207,6 +211,8 @@ def simulate(
         raise InputError("--out", "a name ending in .csv or .parquet", out.name)
     from hbm_core.scenarios.tables import write_rows
 
+    for option, path in (("--out", out), ("--truth", truth)):
+        _writable(option, path)
     found, knobs = find_scenario(scenario), _pairs("--set", set)
     dataset = _noted(found.simulate(seed, **knobs))
     # The raw rows where the scenario has such; the data set is then what they come to.
@@ -215,6 +221,12 @@ def simulate(
         truth.write_text(_dumps(dict(dataset.truth or {})))
     value = {"scenario": scenario, "rows": rows, "out": str(out), "data": dataset.digest, "seed": seed}
     _answer(json, value, lambda: f"{rows} rows in {out}")
+
+
+def _writable(option: str, path: Path | None) -> None:
+    """Refuse a file in a folder that does not exist before anything is computed for it."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InputError(option, "a file in a folder that exists", str(path), "Make the folder first.")
 
 
 def _dumps(value: Any) -> str:
@@ -307,6 +319,7 @@ def fit(
         parameterization=parameterization, engine=engine, draws=draws, tune=tune, chains=chains,
         target_accept=target_accept, seed=seed,
     )  # fmt: skip
+    _writable("--out", out)
     chosen = _data(study, data, dataset)
     request = study.request(chosen)
     with _engine() as local:
@@ -508,7 +521,19 @@ def check(fit: FitId, json: JsonFlag = False) -> None:
     report = falsification_report(spec, posterior, found.tree, plausible=scenario.plausible(found.dataset))
     counts = report["verdict"].value_counts().to_dict()
     value = {"fit": found.request.digest, "verdicts": counts, "report": report.to_dict(orient="records")}
-    _answer(json, value, lambda: report.to_string(index=False))
+    _answer(json, value, lambda: _report_text(report))
+
+
+def _report_text(report: pd.DataFrame) -> str:
+    """The report as people read it: a line per criterion, advice under those that need it."""
+    lines: list[str] = []
+    for group, rows in report.groupby("group", sort=False):
+        lines += ["", str(group).capitalize()]
+        for row in rows.to_dict("records"):
+            lines.append(f"  {row['verdict']:<15}{row['criterion']}: {row['measured']}")
+            if row["advice"]:
+                lines.append(f"{'':17}{row['advice']}")
+    return "\n".join(lines[1:])
 
 
 @command
@@ -860,7 +885,9 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = 1
     except typer.TyperException as problem:
-        typer.echo("hbm: " + " ".join(problem.format_message().split()), err=True)
+        # Without a command its help is the message.
+        if text := " ".join(problem.format_message().split()):
+            typer.echo(f"hbm: {text}", err=True)
         code = 2
     sys.exit(code or 0)
 

@@ -22,6 +22,7 @@ from hbm_core.errors import InputError, NotExactError
 from hbm_core.inference.exact import ExactPosterior, solve
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
+from hbm_core.models.three_level import ThreeLevelNormal
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 #: Estimators that need no prior.
@@ -554,9 +555,13 @@ def sbc_pit(
     labels = spec.structure.units
     step = 1 if units is None else max(1, -(-len(labels) // units))
     world = prior_predictive(spec, replications, seed)
-    truths: dict[str, np.ndarray] = {str(name): world[name] for name in ("mu", "tau", "nu") if name in world}
-    for place, column in enumerate(spec.structure.columns):
+    structure: Any = spec.structure
+    truths: dict[str, np.ndarray] = {name: world[name] for name in structure.hyperparameters if name in world}
+    for place, column in enumerate(getattr(structure, "columns", ())):
         truths[f"beta[{column}]"] = world["beta"][:, place]
+    if isinstance(structure, ThreeLevelNormal):
+        means = world[structure.group_mean].T
+        truths |= {f"{structure.group_mean}[{g}]": m for g, m in zip(structure.groups, means, strict=True)}
     for place in range(0, len(labels), step):
         truths[f"theta[{labels[place]}]"] = world["theta"][:, place]
     plain = replace(model, priors=dict(model.priors), constants=dict(model.constants))

@@ -15,10 +15,10 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from hbm_core.analysis.batched import Normals, effect_scale, leave_one_out, linear, without
-from hbm_core.errors import ImproperPosteriorError, InputError
+from hbm_core.errors import ImproperPosteriorError, InputError, NotExactError
 from hbm_core.inference.exact import solve
 from hbm_core.inference.exact.base import ExactPosterior
-from hbm_core.models.structure import ModelSpec
+from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 
 #: Draws of the hyperparameters per unit where the predictive density is averaged over draws.
 _DRAWS = 4000
@@ -54,6 +54,8 @@ def loo_table(
     """
     structure = spec.structure
     units = len(structure.units)
+    if not isinstance(structure, TwoLevelNormal):
+        raise NotExactError("leave-one-out", "units around one common mean", type(structure).__name__)
     if units < 2 and structure.pooling != "none":
         raise ImproperPosteriorError("leave-one-out", "at least two units", units, "Add units.")
     if linear(spec):

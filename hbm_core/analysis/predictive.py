@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 
 from hbm_core.analysis.batched import effect_scale, predictor
 from hbm_core.errors import InputError
 from hbm_core.models.structure import ModelSpec
+from hbm_core.models.three_level import ThreeLevelNormal
 
 
 def prior_predictive(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -25,17 +28,21 @@ def prior_predictive(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, np
     -------
     dict of str to ndarray
         Those of ``mu`` (count,), ``tau`` (count,), ``nu`` (count,), ``beta`` (count, p) that the model
-        has, and ``theta`` and ``effect`` (count, J), all but ν and β in the outcome's units.
+        has, and ``theta`` and ``effect`` (count, J), all but ν and β in the outcome's units. Of three levels:
+        ``mu``, both spreads, the groups' means (count, G), ``theta`` and ``effect``.
 
     Raises
     ------
     InputError
         A prior is improper: it has nothing to draw from.
     """
-    structure, rng = spec.structure, np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
+    structure: Any = spec.structure
     for name, prior in spec.priors.items():
         if not prior.proper:
             raise InputError(f"prior on {name}", "a proper prior", prior.text, "Flat priors predict nothing.")
+    if isinstance(structure, ThreeLevelNormal):
+        return _three_level(cast(Any, spec), structure, count, rng)
     shape = (count, len(structure.units))
 
     def drawn(name: str, size: int | tuple[int, int]) -> np.ndarray:
@@ -65,6 +72,21 @@ def prior_predictive(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, np
         noise *= _student_stretch(found["nu"], shape, rng)
     found["effect"] = found["theta"] + structure.se * noise
     return found
+
+
+def _three_level(
+    spec: ModelSpec[ThreeLevelNormal], structure: ThreeLevelNormal, count: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    found = {
+        name: np.asarray(prior.distribution.rvs(size=count, random_state=rng), dtype=float)
+        for name, prior in spec.priors.items()
+    }
+    noise = rng.standard_normal((count, len(structure.groups)))
+    means = found["mu"][:, None] + found[structure.group_spread][:, None] * noise
+    noise = rng.standard_normal((count, structure.effect.size))
+    theta = means[:, structure.group] + found[structure.spread][:, None] * noise
+    effect = theta + structure.se * rng.standard_normal(theta.shape)
+    return found | {structure.group_mean: means, "theta": theta, "effect": effect}
 
 
 def cochran_q(effect: np.ndarray, se: np.ndarray) -> np.ndarray:

@@ -137,11 +137,16 @@ def _resident() -> float | None:
     return float(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
+async def _absent(request: Request) -> JSONResponse:
+    """Say that there is no such answer: the app's page would pass for one."""
+    return JSONResponse({"ok": False, "reason": "There is /api/health and /api/metrics."}, status_code=404)
+
+
 def _routes() -> list[Route]:
     """Both at the root and under the app's own path: Streamlit moves only its own routes there."""
     base = (get_option("server.baseUrlPath") or "").strip("/")
     prefixes = ("", f"/{base}") if base else ("",)
-    answers = {"/api/health": health, "/api/metrics": metrics}
+    answers = {"/api/health": health, "/api/metrics": metrics, "/api/{rest:path}": _absent}
     return [Route(prefix + path, answer) for prefix in prefixes for path, answer in answers.items()]
 
 

@@ -16,13 +16,14 @@ from hbm_core.store.study import Study
 #: The cookie that tells one visitor's browser from another's, and a link's parameter that opens private data.
 COOKIE, KEY = "hbm_visitor", "key"
 
+_FOLLOWED = ("fbclid", "gclid", "msclkid", "mc_cid", "mc_eid", "igshid", "ref", "source")
 _STUDY, _WRITTEN, _NOTICE, _TOKEN = "study", "study_written_query", "study_notice", "session_token"
 _SOUND, _RESETS = "study_last_sound", "study_resets"
 
 
 def study() -> Study:
     """The session's study; a link that was opened since the last run replaces it."""
-    query = dict(st.query_params)
+    query = {name: value for name, value in st.query_params.to_dict().items() if not _followed(name)}
     if _STUDY not in st.session_state or (query and query != st.session_state.get(_WRITTEN)):
         try:
             for name in query:
@@ -40,6 +41,11 @@ def study() -> Study:
         st.session_state[_STUDY] = Study.default(current.scenario)
         notify("The data of this study are no longer kept, so you see the default study.")
     return st.session_state[_STUDY]
+
+
+def _followed(name: str) -> bool:
+    """Whether mail and social sites hang this on every link: it is not the link's own."""
+    return name.startswith("utm_") or name in _FOLLOWED
 
 
 def _admit(opened: Study, key: str) -> None:

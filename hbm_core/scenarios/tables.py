@@ -598,6 +598,67 @@ def guessed(table: pd.DataFrame, columns: Sequence[Column]) -> dict[str, str | N
     }
 
 
+#: Words by which a column that bears none of the known names is guessed, the most telling first.
+_GUESSES = {
+    "se": ("standard error", "std err", "std error", "stderr", "sei", "se", "err", "error"),
+    "effect": (
+        "effect size", "effect", "gain", "estimate", "difference", "diff", "yi", "mean", "coef", "beta", "d",
+    ),
+    "unit": (
+        "school", "class", "study", "trial", "site", "unit", "name", "label", "group", "author", "id",
+    ),
+}  # fmt: skip
+
+
+def guessed_by_words(
+    table: pd.DataFrame, columns: Sequence[Column], found: Mapping[str, str | None]
+) -> dict[str, str]:
+    """Likely columns for those of the scenario's that `guessed` did not find, for a person to confirm.
+
+    A word of a known kind in the name counts; an effect and a standard error must hold mostly numbers, and
+    names must be text unless the whole name is the word. With no such word the first column of text names
+    the units. Only tables of units are guessed: those whose scenario has a column ``unit``.
+
+    >>> table = pd.DataFrame({"class": ["7a"], "mean gain": ["1,5"], "std err gain": ["0,5"]})
+    >>> guessed_by_words(table, [Column(name, "", "") for name in ("unit", "effect", "se")], {})
+    {'se': 'std err gain', 'effect': 'mean gain', 'unit': 'class'}
+    """
+    wanted = [column.name for column in columns if not found.get(column.name)]
+    if "unit" not in [column.name for column in columns] or not set(wanted) & set(_GUESSES):
+        return {}
+    free = {str(name): canonical_name(name) for name in table.columns if name not in found.values()}
+    numeric = {name: mostly_numbers(table[name].head(1_000)) for name in free}
+    out: dict[str, str] = {}
+    for kind, words in _GUESSES.items():
+        if kind not in wanted:
+            continue
+        names = kind == "unit"
+        likely = [
+            name
+            for word in map(canonical_name, words)
+            for name, plain in free.items()
+            if f"_{word}_" in f"_{plain}_" and (numeric[name] != names or (names and word == plain))
+        ]
+        texts = [name for name in free if names and not numeric[name]]
+        if both := [*likely, *texts]:
+            out[kind] = both[0]
+            del free[both[0]]
+    return out
+
+
+def mostly_numbers(column: pd.Series) -> bool:
+    """Whether most of a column's filled cells are numbers."""
+    values, _, _ = parse_numbers(column)
+    filled = ~np.asarray(_blank(column))
+    return bool(2 * np.isfinite(values[filled]).sum() > filled.sum())
+
+
+def missing_words(column: Column, names: Iterable[object]) -> str:
+    """What is said of a column that is not there: what it should hold, and which columns there are."""
+    known = ", ".join(str(name) for name in list(names)[:8]) or "none"
+    return f"is missing ({column.kind}, {column.rule}). The table has: {shown(known)[1:-1]}."
+
+
 def mapped(
     table: pd.DataFrame, columns: Sequence[Column], mapping: Mapping[str, str | None], others: Sequence[str]
 ) -> pd.DataFrame:
@@ -652,11 +713,14 @@ class Reader:
         Columns that may be absent.
     most_rows : int
         Limit of this scenario.
+    partly : bool
+        Whether the columns that are there are read although others are missing, so that `finish` tells the
+        problems of all at once; a missing column then reads as empty names and NaN.
 
     Raises
     ------
     DataProblems
-        At once when a column is missing or named twice, when there are no rows, or too many.
+        At once when there are no rows or too many, and, unless `partly`, when a column is missing or twice.
     """
 
     def __init__(
@@ -666,10 +730,12 @@ class Reader:
         *,
         optional: frozenset[str] = frozenset(),
         most_rows: int = MOST_ROWS,
+        partly: bool = False,
     ) -> None:
         self.problems: list[Problem] = []
         self._raw = table
         self._source = self._match(columns, optional)
+        readable = len(self.problems) if partly and self._source else 0
         if len(table) == 0:
             self.problems.append(Problem(None, None, "The table has a header but no rows."))
         if len(table) > most_rows:
@@ -679,10 +745,11 @@ class Reader:
         if table.shape[1] > MOST_COLUMNS:
             text = f"The table has {table.shape[1]:,} columns; at most {MOST_COLUMNS:,} are taken."
             self.problems.append(Problem(None, None, text))
-        self.finish()
+        if len(self.problems) > readable:
+            self.finish()
         filled = ~np.logical_and.reduce([_blank(table.iloc[:, place]) for place in range(table.shape[1])])
         if not filled.any():
-            raise DataProblems([Problem(None, None, "Every row of the table is blank.")])
+            raise DataProblems([*self.problems, Problem(None, None, "Every row of the table is blank.")])
         self.rows = np.flatnonzero(filled) + 1
         self._table = table if filled.all() else table[filled]
 
@@ -700,8 +767,7 @@ class Reader:
             found = next((n for n in (column.name, *column.aliases) if canonical_name(n) in places), None)
             if found is None:
                 if column.name not in optional:
-                    known = ", ".join(str(name) for name in self._raw.columns[:8]) or "none"
-                    text = f"is missing ({column.kind}, {column.rule}). The table has: {shown(known)[1:-1]}."
+                    text = missing_words(column, self._raw.columns)
                     self.problems.append(Problem(None, column.name, text))
                 continue
             here = places[canonical_name(found)]
@@ -736,6 +802,8 @@ class Reader:
         Whole numbers become their digits. What looks like a formula, HTML or a script is text like any other;
         letters that are not seen or that turn the text around them go, so that no two names look the same.
         """
+        if name not in self:
+            return np.full(len(self), "", dtype=object)
         raw = self.cells(name)
         text = np.array([_label(value) for value in raw], dtype=object)
         blank = np.asarray(_blank(raw)) | (text == "")
@@ -769,6 +837,8 @@ class Reader:
 
         Decimal commas and thousands separators are understood where the column leaves no doubt.
         """
+        if name not in self:
+            return np.full(len(self), np.nan)
         values, places, messages = parse_numbers(self.cells(name))
         self.report(name, places, dict(zip(places.tolist(), messages, strict=True)).__getitem__)
         good = np.isfinite(values)
@@ -886,6 +956,54 @@ def parse_numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]
         else:
             values[place] = value
     return values, np.array(list(problems), dtype=int), list(problems.values())
+
+
+def typed_number(text: str, decimal: str) -> float | str:
+    """One cell as a person types it into a table, or what is wrong with it.
+
+    Nothing is multiplied in silence: a mark that could part thousands counts as a decimal mark where the
+    table's own is the same, and is refused otherwise.
+
+    Parameters
+    ----------
+    text : str
+        The cell.
+    decimal : str
+        The decimal mark of the cells around it: ".", "," or anything else where they do not tell.
+
+    Examples
+    --------
+    >>> typed_number("3,3", "."), typed_number("1,234", ","), typed_number("1,234,567.5", ".")
+    (3.3, 1.234, 1234567.5)
+    >>> typed_number("1,234", ".")
+    "'1,234' is in doubt: it has two readings, 1.234 and 1234. Write it without separators of thousands."
+    """
+    text = _number_text(text)
+    point, comma = _with_point(text), _with_comma(text)
+    if point is not None and comma is not None and point != comma:
+        plain = "." if "." in text else ","
+        if (plain == ",") != (decimal == ","):
+            low, high = sorted((point, comma), key=abs)
+            return (
+                f"{shown(text)} is in doubt: it has two readings, {low:.15g} and {high:.15g}. "
+                "Write it without separators of thousands."
+            )
+        return point if plain == "." else comma
+    value = comma if point is None else point
+    if value is None:
+        return _no_number(text)
+    return value if np.isfinite(value) else f"{shown(text)} is too large to compute with."
+
+
+def decimal_mark(column: pd.Series) -> str:
+    """The decimal mark of a column's cells: "." or ","; "?" where they do not tell, "!" where they differ.
+
+    >>> decimal_mark(pd.Series(["1,5", "2"])), decimal_mark(pd.Series([1.5])), decimal_mark(pd.Series(["2"]))
+    (',', '.', '?')
+    """
+    if pd.api.types.is_numeric_dtype(column):
+        return "."
+    return _decimal_mark([_number_text(value) for value in column])
 
 
 def _number_text(value: Any) -> str:

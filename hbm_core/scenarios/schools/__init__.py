@@ -97,7 +97,7 @@ class Schools(Scenario):
         DataProblems
             Everything wrong, with row and column.
         """
-        reader = tables.Reader(table, self.columns, most_rows=MOST_UNITS)
+        reader = tables.Reader(table, self.columns, most_rows=MOST_UNITS, partly=True)
         unit = reader.labels("unit")
         effect = reader.numbers("effect")
         se = reader.numbers("se", above=0)

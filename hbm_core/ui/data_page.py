@@ -26,11 +26,17 @@ from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios.base import DataProblems, Problem, Scenario
 from hbm_core.scenarios.tables import (
     csv_text,
+    decimal_mark,
     file_title,
     guessed,
+    guessed_by_words,
     mapped,
+    missing_words,
+    mostly_numbers,
+    number_habit,
     parse_numbers,
     read_table,
+    typed_number,
 )
 from hbm_core.store.study import SIMULATED, Study
 from hbm_core.ui import fits, session, theme
@@ -42,6 +48,8 @@ _PRESENT, _BROUGHT, _PASTED, _FILE = "data_present", "data_brought", "data_paste
 _MOST_EDITED, _MOST_FOCUS = 2_000, 200
 #: Rows that a session keeps while they are corrected, and problems that are listed as text.
 _MOST_KEPT, _MOST_LISTED = 200_000, 12
+#: Further columns that are kept as covariates unless somebody asks for more.
+_MOST_OTHERS = 8
 #: Parameters shown before and after.
 _MOST_PARAMETERS = 8
 _NOTHING = "(none)"
@@ -83,6 +91,12 @@ class Sheet:
         Rows that can be edited; None for all.
     turn : int
         Raised to start the editor afresh.
+    decimal : str
+        The decimal mark of the table as it was written, in which its numbers are shown.
+    guesses : tuple of str
+        The scenario's columns whose place in the table is a guess.
+    doubts : dict
+        Row and column of each typed cell that could be two numbers: its text, and what is said of it.
     """
 
     source: str
@@ -93,6 +107,9 @@ class Sheet:
     others: list[str] = field(default_factory=list)
     focus: list[int] | None = None
     turn: int = 0
+    decimal: str = "."
+    guesses: tuple[str, ...] = ()
+    doubts: dict[tuple[int, str], tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,17 +139,42 @@ def story(page: Page) -> None:
 
 def check(scenario: Scenario, sheet: Sheet) -> Checked:
     """Read a sheet as the scenario does; rows of problems are the sheet's own numbers."""
-    table = sheet.table
+    table, doubts = sheet.table, _doubts(sheet)
     try:
         if sheet.mapping:
             table = mapped(table, scenario.columns, sheet.mapping, sheet.others)
-        return Checked(scenario.read(table, label=sheet.label))
+        dataset = scenario.read(table, label=sheet.label)
+        return Checked(None, tuple(doubts)) if doubts else Checked(dataset)
     except DataProblems as found:
         index = sheet.table.index
         placed = [Problem(int(index[p.row - 1]), p.column, p.message) if p.row else p for p in found.problems]
-        return Checked(None, tuple(placed))
+        said = {(p.row, p.column) for p in placed}
+        placed += [p for p in doubts if (p.row, p.column) not in said]
+        # A table that was mapped bears the scenario's names: what is missing is looked for among its own.
+        known = {column.name: missing_words(column, sheet.table.columns) for column in scenario.columns}
+        absent = {name for name in known if sheet.mapping and not sheet.mapping.get(name)}
+        return Checked(
+            None,
+            tuple(
+                Problem(None, p.column, known[p.column])
+                if p.row is None and p.column in absent and p.message.startswith("is missing")
+                else p
+                for p in sorted(placed, key=lambda p: (p.row is not None, p.row or 0))
+            ),
+        )
     except InputError as problem:
         return Checked(None, (Problem(None, None, str(problem)),))
+
+
+def _doubts(sheet: Sheet) -> list[Problem]:
+    """What was typed and could be two numbers, as far as it still stands in a column that is used."""
+    names = {own: name for name, own in sheet.mapping.items() if own}
+    used = {*names, *sheet.others} if sheet.mapping else set(sheet.table.columns)
+    return [
+        Problem(row, names.get(column, column), message)
+        for (row, column), (text, message) in sheet.doubts.items()
+        if column in used and row in sheet.table.index and sheet.table.at[row, column] == text
+    ]
 
 
 def problems_table(problems: tuple[Problem, ...], mapping: Mapping[str, str | None]) -> pd.DataFrame:
@@ -151,16 +193,39 @@ def problems_table(problems: tuple[Problem, ...], mapping: Mapping[str, str | No
     )
 
 
-def _show_problems(checked: Checked, sheet: Sheet) -> None:
-    table = problems_table(checked.problems, sheet.mapping)
-    count, rows = len(table), table["row"].nunique()
-    where = f" in {rows:,} row{'s' * (rows != 1)}" if rows else ""
-    many = f"{count:,} problem{'s' * (count != 1)}{where}"
-    st.html(
-        f'<p role="status" class="data-problems"><b>✕ {many}.</b> Correct the cells in the table below; '
-        "nothing is lost meanwhile.</p>"
+def problems_words(checked: Checked, sheet: Sheet, where: str) -> str:
+    """How many problems there are, and what to do about them: HTML on one line.
+
+    Parameters
+    ----------
+    checked : Checked
+        With problems.
+    sheet : Sheet
+        Theirs.
+    where : str
+        Where the table stands, "above" or "below".
+    """
+    count = len(checked.problems)
+    rows = len({p.row for p in checked.problems if p.row})
+    spread = f" in {rows:,} row{'s' * (rows != 1)}" if rows else ""
+    absent = any(
+        p.row is None and p.column and sheet.mapping and not sheet.mapping.get(p.column)
+        for p in checked.problems
     )
-    if count > _MOST_LISTED:
+    steps = ["choose under <i>Which column is which</i>"] * absent
+    steps += [f"correct the cells in the table {where}"] * bool(rows)
+    do = (", then ".join(steps) or f"see the list {where}") + "; nothing is lost meanwhile."
+    many = f"{count:,} problem{'s' * (count != 1)}{spread}"
+    return f'<b class="data-problems">✕ {many}.</b> {do[0].upper()}{do[1:]}'
+
+
+def _status(said: str) -> None:
+    st.html(f'<p role="status" class="data-words data-status">{said}</p>')
+
+
+def _show_problems(problems: tuple[Problem, ...], sheet: Sheet) -> None:
+    table = problems_table(problems, sheet.mapping)
+    if len(table) > _MOST_LISTED:
         st.dataframe(
             table,
             hide_index=True,
@@ -202,6 +267,7 @@ def _style() -> None:
 .data-list small {{ display: block; color: {c["ink-2"]}; font-size: 11.5px; line-height: 15px; }}
 .data-list th {{ white-space: nowrap; }}
 .data-words {{ font-size: 14px; line-height: 20px; margin: 0; overflow-wrap: anywhere; }}
+.data-status {{ min-height: 40px; }}
 </style>"""
     )
 
@@ -210,33 +276,131 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(pd.RangeIndex(1, len(table) + 1, name="row"), axis=0)
 
 
-def edit(sheet: Sheet, key: str, height: int = 420) -> None:
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """What a browser was given to edit.
+
+    Parameters
+    ----------
+    base : DataFrame
+        The cells as they were.
+    shown : DataFrame
+        The same with numbers as text: a browser's own reading of numbers drops commas.
+    numeric : mapping of str to str
+        Columns that hold numbers, each with its decimal mark, as `decimal_mark` tells it.
+    """
+
+    base: pd.DataFrame
+    shown: pd.DataFrame
+    numeric: Mapping[str, str]
+
+
+def grid(base: pd.DataFrame, decimal: str, known: Mapping[str, bool]) -> Grid:
+    """What is given to a browser for `base`; `known` says of some columns whether they hold numbers."""
+    shown, numeric = base.copy(), {}
+    for name in map(str, base.columns):
+        cells = base[name]
+        if pd.api.types.is_bool_dtype(cells) or pd.api.types.is_datetime64_any_dtype(cells):
+            continue
+        typed = pd.api.types.is_numeric_dtype(cells)
+        if typed or (known[name] if name in known else mostly_numbers(cells)):
+            mark = decimal_mark(cells)
+            numeric[name] = decimal if typed or mark == "?" else mark
+            shown[name] = pd.array([_cell(value, decimal) for value in cells], dtype="str")
+    return Grid(base, shown, numeric)
+
+
+def _cell(value: Any, decimal: str) -> str | None:
+    """A cell's text; a number's is the shortest that reads back the same."""
+    if isinstance(value, str):
+        return value
+    if value is None or pd.isna(value):
+        return None
+    text = repr(float(value)) if isinstance(value, float | np.floating) else str(value)
+    return text.removesuffix(".0").replace(".", decimal)
+
+
+def merge(given: Grid, edited: pd.DataFrame) -> tuple[pd.DataFrame, dict[tuple[int, str], tuple[str, str]]]:
+    """The table after editing, and the typed cells in doubt; a cell that nobody touched stays as it was.
+
+    Returns
+    -------
+    table : DataFrame
+        The rows of `edited`. A number typed into a column of numbers is one; in a column of text it is
+        written with the column's decimal mark.
+    doubts : dict
+        As `Sheet` keeps them.
+    """
+    doubts: dict[tuple[int, str], tuple[str, str]] = {}
+    if edited.equals(given.shown):
+        return given.base, doubts
+    same_rows = edited.index.isin(given.shown.index)
+    rows, columns = [int(row) for row in edited.index], {}
+    for name in given.shown.columns:
+        old, new = given.shown[name].reindex(edited.index), edited[name]
+        changed = ~same_rows | ~((old == new) | (old.isna() & new.isna())).to_numpy(dtype=bool)
+        if not changed.any():
+            columns[name] = given.base[name].loc[edited.index]
+            continue
+        values = list(given.base[name].reindex(edited.index))
+        for place in np.flatnonzero(changed).tolist():
+            typed = new.iloc[place]
+            blank = typed is None or pd.isna(typed)
+            values[place] = None if blank else typed
+            if name not in given.numeric or blank:
+                continue
+            mark = given.numeric[name]
+            value = typed_number(str(typed), mark)
+            if isinstance(value, str):
+                doubts[rows[place], name] = (str(typed), value)
+            elif pd.api.types.is_numeric_dtype(given.base[name]):
+                values[place] = value
+            elif mark in ".,":
+                values[place] = _cell(value, mark)
+        columns[name] = pd.Series(values, index=edited.index, dtype=object).infer_objects()
+        if pd.api.types.is_numeric_dtype(given.base[name]) and not any(isinstance(v, str) for v in values):
+            columns[name] = pd.to_numeric(columns[name])
+    return pd.DataFrame(columns, index=edited.index), doubts
+
+
+def edit(sheet: Sheet, key: str, scenario: Scenario, height: int = 420) -> None:
     """Let a sheet's cells be edited, and its rows added and dropped; the sheet changes with them."""
-    focus, config = sheet.focus, {"_index": st.column_config.NumberColumn("row", width=50)}
+    focus = sheet.focus
     name = f"{key}_{sheet.turn}"
     # The editor counts its changes from the table it was first given: that one stays until it is left.
     base = f"{key}_base"
     if name not in st.session_state or base not in st.session_state:
-        st.session_state[base] = sheet.table if focus is None else sheet.table.loc[focus]
+        known = {
+            sheet.mapping.get(column.name) or column.name: column.kind.endswith("number")
+            for column in scenario.columns
+        }
+        table = sheet.table if focus is None else sheet.table.loc[focus]
+        st.session_state[base] = grid(table, sheet.decimal, known)
+    given: Grid = st.session_state[base]
+    config: dict[str, Any] = {"_index": st.column_config.NumberColumn("row", width=50)}
+    config |= {name: st.column_config.TextColumn(alignment="right") for name in given.numeric}
     edited = st.data_editor(
-        st.session_state[base],
+        given.shown,
         key=name,
         num_rows="dynamic" if focus is None else "fixed",
         hide_index=False,
         column_config=config,
-        height=min(height, 32 * (len(st.session_state[base]) + 2) + 3),
+        height=min(height, 32 * (len(given.shown) + 2) + 3),
         row_height=32,
         alt="The table, editable",
     )
+    table, doubts = merge(given, edited)
+    sheet.doubts |= doubts
     if focus is None:
-        sheet.table = edited
-    else:
-        sheet.table = sheet.table.copy()
-        sheet.table.loc[focus] = edited
+        sheet.table = table
+    elif table is not given.base:
+        whole = sheet.table.astype({name: object for name in table if table[name].dtype == object})
+        whole.loc[focus] = table
+        sheet.table = whole
 
 
 def _undo(sheet: Sheet, table: pd.DataFrame) -> None:
-    sheet.table, sheet.turn = table, sheet.turn + 1
+    sheet.table, sheet.turn, sheet.doubts = table, sheet.turn + 1, {}
 
 
 def _sheet(key: str) -> Sheet | None:
@@ -411,14 +575,17 @@ def _change(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         st.session_state[_PRESENT] = sheet
     with left:
         theme.title(dataset.label)
-        edit(sheet, f"{_PRESENT}_editor")
+        edit(sheet, f"{_PRESENT}_editor", page.scenario)
         if sheet.focus is not None:
             st.caption(f"The first {len(sheet.focus):,} of {len(sheet.table):,} rows can be edited here.")
         checked = check(page.scenario, sheet)
         touched = checked.dataset is None or checked.dataset.digest != dataset.digest
+        if checked.problems:
+            _status(problems_words(checked, sheet, "above"))
         theme.caption(
             f"One row is one {escape(one)}. Click a cell to edit it; tick a row and press Delete to drop it; "
-            "the last, empty row adds one. The study keeps its data until you press Use these data."
+            "the last, empty row adds one. The study keeps its data until you press Use these data"
+            + ("; until then, reloading the page undoes your changes." if touched else ".")
         )
         with st.container(horizontal=True, gap="small"):
             _finish(page, checked.dataset, sheet.label, _PRESENT)
@@ -426,11 +593,21 @@ def _change(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
                 undone = (sheet, _numbered(dataset.table))
                 st.button("Undo all changes", key="data_undo", on_click=_undo, args=undone)
         if checked.problems:
-            _show_problems(checked, sheet)
+            _show_problems(checked.problems, sheet)
+    good = f"{_PRESENT}_good"
+    if checked.dataset is not None:
+        st.session_state[good] = (sheet.source, checked.dataset)
     with right:
-        if touched and checked.dataset is not None:
-            effect(page, checked.dataset)
-        elif not touched:
+        source_, last = st.session_state.get(good, ("", dataset))
+        last = last if source_ == sheet.source else dataset
+        if checked.dataset is None:
+            st.html(
+                '<p class="data-words"><b>Paused</b> until the table is in order: this is the picture '
+                "before the problem.</p>"
+            )
+        if last.digest != dataset.digest:
+            effect(page, last)
+        else:
             _invite(page)
 
 
@@ -481,10 +658,22 @@ def take(scenario: Scenario, content: bytes, name: str) -> None:
         st.session_state[f"{_BROUGHT}_refused"] = (label, f"{problem}{_raised(problem.expected)}", ())
         return
     mapping = guessed(read.table, scenario.columns)
-    others = [str(name) for name in read.table.columns if name not in mapping.values()]
-    table = _numbered(_with_numbers(read.table, scenario, mapping))
+    guesses = guessed_by_words(read.table, scenario.columns, mapping)
+    mapping |= guesses
+    others = [str(name) for name in read.table.columns if name not in mapping.values()][:_MOST_OTHERS]
+    # Short tables stay as they were written, to be read as a whole whenever a cell changes.
+    long = len(read.table) > _MOST_EDITED
+    table = _numbered(_with_numbers(read.table, scenario, mapping) if long else read.table)
     sheet = Sheet(
-        f"{scenario.id}/{label}", table, label, read.words, mapping, others, turn=old.turn + 1 if old else 0
+        f"{scenario.id}/{label}",
+        table,
+        label,
+        read.words,
+        mapping,
+        others,
+        turn=old.turn + 1 if old else 0,
+        decimal="," if "decimal commas" in number_habit(read.table) else ".",
+        guesses=tuple(guesses),
     )
     if len(table) > _MOST_EDITED:
         checked = check(scenario, sheet)
@@ -549,8 +738,6 @@ def _bring(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         else:
             _correct(page, sheet)
     with right:
-        if sheet is not None:
-            _map_columns(scenario, sheet)
         _columns(scenario)
 
 
@@ -565,22 +752,18 @@ def _refused(label: str, message: str, problems: tuple[Problem, ...]) -> None:
         f"{escape(message)}</p>"
     )
     if problems:
-        sheet = Sheet("", pd.DataFrame(), label)
-        _show_list(problems, sheet)
-
-
-def _show_list(problems: tuple[Problem, ...], sheet: Sheet) -> None:
-    table = problems_table(problems, sheet.mapping)
-    st.dataframe(
-        table, hide_index=True, height=min(35 * (len(table) + 1) + 3, 260), alt="Problems of the file"
-    )
+        table = problems_table(problems, {})
+        st.dataframe(
+            table, hide_index=True, height=min(35 * (len(table) + 1) + 3, 260), alt="Problems of the file"
+        )
 
 
 def _correct(page: Page, sheet: Sheet) -> None:
     theme.title(sheet.label)
     st.html(f'<p class="data-words">{escape(sheet.said)}</p>')
+    _map_columns(page.scenario, sheet)
     place = st.container()
-    edit(sheet, f"{_BROUGHT}_editor")
+    edit(sheet, f"{_BROUGHT}_editor", page.scenario)
     if sheet.focus is not None:
         shown = f"{len(sheet.focus):,} of {len(sheet.table):,} rows"
         st.caption(
@@ -588,16 +771,18 @@ def _correct(page: Page, sheet: Sheet) -> None:
         )
     checked = check(page.scenario, sheet)
     with place:
-        if checked.problems:
-            _show_problems(checked, sheet)
-    if checked.dataset is not None and checked.dataset.digest == page.dataset.digest:
-        st.html('<p class="data-words">✓ These are the study\'s data now, on every page.</p>')
-    elif checked.dataset is not None:
-        rows = len(checked.dataset.table)
-        st.html(f'<p class="data-words">✓ In order: {rows:,} rows can be used.</p>')
+        if checked.dataset is None:
+            _status(problems_words(checked, sheet, "below"))
+        elif checked.dataset.digest == page.dataset.digest:
+            _status("✓ These are the study's data now, on every page.")
+        else:
+            _status(f"✓ In order: {len(checked.dataset.table):,} rows can be used.")
     _finish(page, checked.dataset, sheet.label, _BROUGHT)
     if checked.dataset is not None and checked.dataset.digest != page.dataset.digest:
         _alone(page, checked.dataset)
+    if checked.problems:
+        # Under the table, whose rows would move with every problem that goes.
+        _show_problems(checked.problems, sheet)
     st.button("Put this table away", key="data_away", on_click=_away)
 
 
@@ -624,38 +809,56 @@ def _alone(page: Page, dataset: Dataset) -> None:
 
 
 def _map_columns(scenario: Scenario, sheet: Sheet) -> None:
-    theme.title("Which column is which")
+    """Which of the table's columns is which of the scenario's: open where somebody should look."""
     names = [str(name) for name in sheet.table.columns]
-    for column in scenario.columns:
-        key = f"data_map_{column.name}_{sheet.turn}"
-        current = sheet.mapping.get(column.name)
-        if key not in st.session_state:
-            st.session_state[key] = current or _NOTHING
-
-        def chosen(name: str = column.name, key: str = key) -> None:
-            value = st.session_state[key]
-            sheet.mapping[name] = None if value == _NOTHING else value
-
-        st.selectbox(
-            f"{column.name}: {column.kind}, {column.rule}",
-            [_NOTHING, *names],
-            key=key,
-            on_change=chosen,
-            format_func=_short,
+    missing = [column.name for column in scenario.columns if not sheet.mapping.get(column.name)]
+    opened = f"data_which_{sheet.turn}"
+    if opened not in st.session_state:
+        asks = any(p.row is None and p.column in missing for p in check(scenario, sheet).problems)
+        st.session_state[opened] = asks or bool(sheet.guesses)
+    if sheet.guesses:
+        said = ", ".join(
+            f"<b>{escape(one)}</b> is {escape(_short(str(sheet.mapping[one])))}"
+            for one in sheet.guesses
+            if sheet.mapping.get(one)
         )
-    if any(model.covariates for model in scenario.models.values()):
-        free = [name for name in names if name not in sheet.mapping.values()]
-        key = f"data_others_{sheet.turn}"
-        if key not in st.session_state:
-            st.session_state[key] = [name for name in sheet.others if name in free]
-        else:
-            st.session_state[key] = [name for name in st.session_state[key] if name in free]
-        if free:
+        if said:
+            st.html(f'<p class="data-words">Guessed from the names: {said}. Choose otherwise if not.</p>')
+    with st.expander("Which column is which", expanded=st.session_state[opened]):
+        with st.container(horizontal=True, gap="small"):
+            for column in scenario.columns:
+                _map_column(column.name, f"{column.name}: {column.kind}, {column.rule}", names, sheet)
+        if any(model.covariates for model in scenario.models.values()):
+            _keep_others(names, sheet)
 
-            def kept() -> None:
-                sheet.others[:] = st.session_state[key]
 
-            st.multiselect("Keep as covariates", free, key=key, on_change=kept, format_func=_short)
+def _map_column(name: str, label: str, names: list[str], sheet: Sheet) -> None:
+    key = f"data_map_{name}_{sheet.turn}"
+    if key not in st.session_state:
+        st.session_state[key] = sheet.mapping.get(name) or _NOTHING
+
+    def chosen() -> None:
+        value = st.session_state[key]
+        sheet.mapping[name] = None if value == _NOTHING else value
+        sheet.guesses = tuple(one for one in sheet.guesses if one != name)
+
+    st.selectbox(label, [_NOTHING, *names], key=key, on_change=chosen, format_func=_short, width=190)
+
+
+def _keep_others(names: list[str], sheet: Sheet) -> None:
+    free = [name for name in names if name not in sheet.mapping.values()]
+    key = f"data_others_{sheet.turn}"
+    kept = st.session_state.get(key, sheet.others)
+    st.session_state[key] = [name for name in kept if name in free]
+    if not free:
+        return
+
+    def chosen() -> None:
+        sheet.others[:] = st.session_state[key]
+
+    st.multiselect("Keep as covariates", free, key=key, on_change=chosen, format_func=_short)
+    if (more := len(free) - len(st.session_state[key])) > 0:
+        st.caption(f"{more:,} more column{'s' * (more != 1)} of the table stay out unless chosen here.")
 
 
 def _columns(scenario: Scenario) -> None:

@@ -101,7 +101,7 @@ def test_problems_are_told_by_row_while_the_table_stays(engine):
     assert len(sheet.table) == 4
     sheet.table = sheet.table.copy()
     sheet.table["yi"] = sheet.table["yi"].replace("abc", "3,5")
-    sheet.table.loc[2, "Std. error"] = 0.2
+    sheet.table.loc[2, "Std. error"] = "0,2"
     sheet.turn += 1
     app = sound(app.run())
     assert "1 problem in 1 row" in said(app)

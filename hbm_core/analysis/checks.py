@@ -18,7 +18,7 @@ from hbm_core.analysis.batched import at_tau, linear
 from hbm_core.analysis.convergence import chain_diagnostics, energy_bfmi
 from hbm_core.analysis.covariance import divergent, draws_table
 from hbm_core.analysis.coverage import uniformity
-from hbm_core.analysis.draws import LIMITS
+from hbm_core.analysis.draws import FAILURES, LIMITS, graded
 from hbm_core.analysis.loo import loo_table, outside_limit, psis_loo_table
 from hbm_core.analysis.predictive import cochran_q, pooled_mean, prior_predictive
 from hbm_core.analysis.shrinkage import pooling_factor
@@ -30,6 +30,8 @@ Verdict = Literal["pass", "warn", "fail", "information", "not applicable"]
 _SIMULATIONS = 20_000
 #: Beyond so many units exact leave-one-out (by downdating, by refits) is left to importance sampling.
 _MOST_UNITS, _MOST_REFITS = 20_000, 60
+#: Parameterizations that seldom diverge, in words.
+_GEOMETRIES = {"noncentered": "non-centered", "collapsed": "collapsed"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +247,12 @@ def _absent(why: str) -> Finding:
     return Finding("not applicable", why)
 
 
+def _ruled(name: str, value: float, measured: str, advice: str, total: int = 0) -> Finding:
+    """By the rule that every page follows."""
+    verdict = graded(name, value, total)
+    return Finding(verdict, measured, float(value), "" if verdict == "pass" else advice)
+
+
 def _graded(value: float, passes: bool, fails: bool, measured: str, advice: str) -> Finding:
     verdict: Verdict = "fail" if fails else "pass" if passes else "warn"
     return Finding(verdict, measured, float(value), "" if verdict == "pass" else advice)
@@ -253,7 +261,9 @@ def _graded(value: float, passes: bool, fails: bool, measured: str, advice: str)
 # --- computation ---------------------------------------------------------------------------------------
 
 
-@check("R-hat of every parameter", "computation", "fail", f"≤ {LIMITS['r_hat']:g} (fail > 1.05)")
+@check(
+    "R-hat of every parameter", "computation", "fail", f"≤ {LIMITS['r_hat']:g} (fail > {FAILURES['r_hat']:g})"
+)
 def r_hat(evidence: Evidence) -> Finding:
     """Largest rank-normalised split R-hat."""
     table = evidence.diagnostics
@@ -263,7 +273,7 @@ def r_hat(evidence: Evidence) -> Finding:
         return _absent("draws of an approximation are independent")
     worst, where = float(table["r_hat"].max()), str(table["r_hat"].idxmax())
     advice = "Run longer or change the parameterization; chains disagree."
-    return _graded(worst, worst <= LIMITS["r_hat"], worst > 1.05, f"{worst:.3f} ({where})", advice)
+    return _ruled("r_hat", worst, f"{worst:.3f} ({where})", advice)
 
 
 def _effective(evidence: Evidence, column: str) -> Finding:
@@ -274,16 +284,20 @@ def _effective(evidence: Evidence, column: str) -> Finding:
         return _absent("draws of an approximation are independent")
     worst, where = float(table[column].min()), str(table[column].idxmin())
     advice = "Take more draws, or a parameterization that mixes better."
-    return _graded(worst, worst >= LIMITS["ess"], worst < 100, f"{worst:,.0f} ({where})", advice)
+    return _ruled("ess", worst, f"{worst:,.0f} ({where})", advice)
 
 
-@check("Bulk effective sample size", "computation", "fail", f"≥ {LIMITS['ess']:g} (fail < 100)")
+@check(
+    "Bulk effective sample size", "computation", "fail", f"≥ {LIMITS['ess']:g} (fail < {FAILURES['ess']:g})"
+)
 def ess_bulk(evidence: Evidence) -> Finding:
     """Smallest bulk effective sample size."""
     return _effective(evidence, "ess_bulk")
 
 
-@check("Tail effective sample size", "computation", "fail", f"≥ {LIMITS['ess']:g} (fail < 100)")
+@check(
+    "Tail effective sample size", "computation", "fail", f"≥ {LIMITS['ess']:g} (fail < {FAILURES['ess']:g})"
+)
 def ess_tail(evidence: Evidence) -> Finding:
     """Smallest tail effective sample size."""
     return _effective(evidence, "ess_tail")
@@ -298,19 +312,27 @@ def divergences(evidence: Evidence) -> Finding:
         return _absent("an approximation follows no path")
     flags = divergent(evidence.tree)
     count, share = int(flags.sum()), float(flags.mean())
-    advice = "Use the non-centered or collapsed parameterization, or raise target_accept."
-    fails = count > 10 or share > 0.01
-    return _graded(count, count == 0, fails, f"{count} of {flags.size:,} ({share:.2%})", advice)
+    used, offered = evidence.spec.parameterization, evidence.spec.structure.parameterizations
+    others = [words for name, words in _GEOMETRIES.items() if name != used and name in offered]
+    advice = f"Use the {' or '.join(others)} parameterization, or raise" if others else "Raise"
+    advice += " target_accept."
+    measured = f"{count:,} of {flags.size:,} ({share:.2%})"
+    return _ruled("divergences", count, measured, advice, flags.size)
 
 
-@check("Pareto's k of the approximation", "computation", "fail", f"≤ {LIMITS['pareto_k']:g} (fail > 1)")
+@check(
+    "Pareto's k of the approximation",
+    "computation",
+    "fail",
+    f"≤ {LIMITS['pareto_k']:g} (fail > {FAILURES['pareto_k']:g})",
+)
 def approximation_k(evidence: Evidence) -> Finding:
     """Pareto's k of the importance ratios of a variational fit."""
     if evidence.tree is None or not evidence.approximate:
         return _absent("the draws are no approximation's")
     k = float(evidence.tree.attrs["k_hat"])
     advice = "A normal does not fit this posterior: use NUTS or the exact engine."
-    return _graded(k, k <= LIMITS["pareto_k"], not k <= 1, f"{k:.2f}", advice)
+    return _ruled("pareto_k", k, f"{k:.2f}", advice)
 
 
 @check("E-BFMI of every chain", "computation", "warn", f"≥ {LIMITS['e_bfmi']:g}")
@@ -321,7 +343,7 @@ def bfmi(evidence: Evidence) -> Finding:
         return _absent("needs draws with energies")
     worst = float(found.min())
     advice = "Energy is explored slowly: change the parameterization or the prior's tails."
-    return _graded(worst, worst >= LIMITS["e_bfmi"], False, f"{worst:.2f}", advice)
+    return _ruled("e_bfmi", worst, f"{worst:.2f}", advice)
 
 
 @check("Error estimate of the quadrature", "computation", "fail", "≤ 1e-3 sd (fail > 1e-2 sd)")

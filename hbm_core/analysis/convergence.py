@@ -28,7 +28,7 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "divergences": (
         "The sampler could not follow the posterior somewhere, often the neck of the funnel.",
-        "Use the non-centered or collapsed parameterization, or raise target_accept.",
+        "Change the parameterization, or raise target_accept.",
     ),
     "bfmi": (
         "Energy moves too slowly between draws: heavy tails or a funnel are explored badly.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,9 @@ from hbm_core.inference.exact.base import PROBABILITIES
 
 #: Where doubt begins: largest R-hat, least effective sample size, least E-BFMI.
 LIMITS = {"r_hat": 1.01, "ess": 400.0, "e_bfmi": 0.3, "pareto_k": 0.7, "bias": 0.1}
+#: Where doubt becomes failure: beyond these. Few divergences are a warning, as a share and as a count.
+FAILURES = {"r_hat": 1.05, "ess": 100.0, "pareto_k": 1.0, "divergences": 10.0, "divergent_share": 0.01}
+Grade = Literal["pass", "warn", "fail"]
 #: Units are listed one by one up to here unless asked otherwise.
 MANY_UNITS = 1000
 
@@ -125,8 +129,56 @@ def diagnostics(tree: xr.DataTree, table: pd.DataFrame | None = None) -> dict[st
     return found
 
 
-def concerns(diagnostics: Mapping[str, Any], exact: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """Why a fit should not be trusted, in words; empty where nothing speaks against it.
+@dataclass(frozen=True)
+class Concern:
+    """One thing that speaks against a fit.
+
+    Parameters
+    ----------
+    grade : {"warn", "fail"}
+        Look before you trust it, or do not.
+    text : str
+        In words.
+    """
+
+    grade: Grade
+    text: str
+
+
+def graded(name: str, value: float, total: int = 0) -> Grade:
+    """The one rule on a diagnostic, for every page, the report and the command line.
+
+    Parameters
+    ----------
+    name : {"r_hat", "ess", "divergences", "e_bfmi", "pareto_k"}
+        Which.
+    value : float
+        Its worst value; of divergences the count.
+    total : int
+        Kept draws, for the share that diverged; 0 where it is not known.
+
+    Examples
+    --------
+    >>> graded("divergences", 1, 240_000), graded("divergences", 11, 240_000), graded("r_hat", 1.02)
+    ('warn', 'fail', 'warn')
+    """
+    match name:
+        case "divergences":
+            few = value <= FAILURES["divergences"] and (
+                not total or value <= FAILURES["divergent_share"] * total
+            )
+            return "pass" if not value else "warn" if few else "fail"
+        case "e_bfmi":
+            return "pass" if value >= LIMITS["e_bfmi"] else "warn"
+        case "ess":
+            return "pass" if value >= LIMITS["ess"] else "fail" if value < FAILURES["ess"] else "warn"
+        case _:
+            # What is not a number does not pass.
+            return "pass" if value <= LIMITS[name] else "warn" if value <= FAILURES[name] else "fail"
+
+
+def doubts(diagnostics: Mapping[str, Any], exact: Mapping[str, Any] | None = None) -> tuple[Concern, ...]:
+    """What speaks against a fit, and how gravely; empty where nothing does.
 
     Parameters
     ----------
@@ -135,28 +187,50 @@ def concerns(diagnostics: Mapping[str, Any], exact: Mapping[str, Any] | None = N
     exact : mapping, optional
         The comparison with exact values, with entries agrees and worst, and unit where that is not MCSE.
     """
-    found = []
+    found: list[Concern] = []
+
+    def add(grade: Grade, text: str) -> None:
+        if grade != "pass":
+            found.append(Concern(grade, text))
+
     if diagnostics.get("engine") == "variational":
         k = diagnostics.get("k_hat")
-        if k is None or not k <= LIMITS["pareto_k"]:
-            shown = "infinite" if k is None else f"{k:.2f}"
-            found.append(f"Pareto's k is {shown}, above {LIMITS['pareto_k']:g}: a normal does not fit")
+        shown = "infinite" if k is None else f"{k:.2f}"
+        add(
+            graded("pareto_k", np.inf if k is None else k),
+            f"Pareto's k is {shown}, above {LIMITS['pareto_k']:g}: a normal does not fit",
+        )
         if exact is not None and not exact["agrees"]:
-            found.append(f"{exact['parameter']} is {exact['worst']:.2f} posterior sds from exact")
+            add("fail", f"{exact['parameter']} is {exact['worst']:.2f} posterior sds from exact")
         return tuple(found)
-    if (diagnostics.get("r_hat_max") or 1.0) > LIMITS["r_hat"]:
-        found.append(f"R-hat is {diagnostics['r_hat_max']:.3f}, above {LIMITS['r_hat']:g}")
+    r_hat = diagnostics.get("r_hat_max") or 1.0
+    # One chain alone has no R-hat.
+    r_hat = 1.0 if np.isnan(r_hat) else r_hat
+    add(graded("r_hat", r_hat), f"R-hat is {r_hat:.3f}, above {LIMITS['r_hat']:g}")
     for kind in ("bulk", "tail"):
-        size = diagnostics.get(f"ess_{kind}_min")
-        if size is not None and size < LIMITS["ess"]:
-            found.append(f"the {kind} effective size is {size:,.0f}, below {LIMITS['ess']:g}")
-    if count := diagnostics.get("divergences", 0):
-        found.append(f"{count:,} draw{'s' if count > 1 else ''} diverged")
-    if min(diagnostics.get("e_bfmi") or [1.0]) < LIMITS["e_bfmi"]:
-        found.append(f"E-BFMI is {min(diagnostics['e_bfmi']):.2f}, below {LIMITS['e_bfmi']:g}")
+        if (size := diagnostics.get(f"ess_{kind}_min")) is not None:
+            text = f"the {kind} effective size is {size:,.0f}, below {LIMITS['ess']:g}"
+            add(graded("ess", size), text)
+    count = diagnostics.get("divergences") or 0
+    total = (diagnostics.get("draws") or 0) * (diagnostics.get("chains") or 0)
+    of = f" of {total:,}" if total else ""
+    add(graded("divergences", count, total), f"{count:,}{of} draw{'s' if count > 1 or of else ''} diverged")
+    energy = min(diagnostics.get("e_bfmi") or [1.0])
+    add(graded("e_bfmi", energy), f"E-BFMI is {energy:.2f}, below {LIMITS['e_bfmi']:g}")
     if exact is not None and not exact["agrees"]:
-        found.append(f"it is {exact['worst']:.1f} Monte Carlo errors from exact")
+        add("fail", f"it is {exact['worst']:.1f} Monte Carlo errors from exact")
     return tuple(found)
+
+
+def grade(diagnostics: Mapping[str, Any], exact: Mapping[str, Any] | None = None) -> Grade:
+    """The gravest of a fit's `doubts`."""
+    grades = {doubt.grade for doubt in doubts(diagnostics, exact)}
+    return "fail" if "fail" in grades else "warn" if "warn" in grades else "pass"
+
+
+def concerns(diagnostics: Mapping[str, Any], exact: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The words of a fit's `doubts`."""
+    return tuple(doubt.text for doubt in doubts(diagnostics, exact))
 
 
 def agreement(draws: pd.DataFrame, exact: pd.DataFrame) -> pd.DataFrame:

@@ -150,6 +150,8 @@ def sample(
     chains, stopped = run.until_done(report, should_stop or (lambda: False), time_limit)
     sample_seconds = time.perf_counter() - sampling
 
+    if stopped:
+        report(Progress("saving"))
     draws = _rectangle(chains)
     _refuse_useless(draws, spec, stopped)
     statistics = {name: draws[name] for name in _STATISTICS.values() if name in draws}
@@ -238,7 +240,8 @@ class _Run:
             ChainProgress(total, total, int(chain["diverging"].sum()), False, float(chain["step_size"][-1]))
             for chain in chains
         ]
-        return Progress("sampling", tuple(done), 0.0)
+        # Effects of units, their likelihood and the checks come after the last draw.
+        return Progress("saving", tuple(done))
 
     def _chains(self, raw: Any) -> list[_Chain]:
         """Draws and statistics after warm-up, one mapping per chain, from nutpie's Arrow batches."""

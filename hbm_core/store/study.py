@@ -132,7 +132,8 @@ class Study:
                     "data set",
                     "data that are kept here and that you may use",
                     f"upload {self.dataset[:12]}",
-                    "Upload the file, or ask its owner for a complete link.",
+                    "Upload the file, or ask its owner for a complete link. The owner may have deleted "
+                    "the data.",
                 )
             # Asked for anew each time, as the right to the data may have ended; read once.
             return _read(self.scenario, arrow)

@@ -51,6 +51,8 @@ class Place:
     ready_at: float = 0.0
     #: Why its process was ended, where it was; the fit then fails with these words.
     verdict: str = field(default="")
+    #: Why it was ended, for the log; of those that nobody ended the exit code tells.
+    why: str = field(default="")
 
 
 class Supervisor:
@@ -176,7 +178,9 @@ class Supervisor:
         for job in table.overdue(self.settings.cancel_seconds, limit):
             holder = holders.get(job.worker or "")
             if holder is not None and holder.process is not None:
+                holder.why = "it was ended, for its fit was cancelled and it was at something uninterruptible"
                 if not job.cancel:
+                    holder.why = "it was ended, for its fit did not end at its time limit"
                     holder.verdict = (
                         f"The fit did not end at its time limit of {self.settings.fit_seconds:g} s "
                         "(HBM_FIT_SECONDS)."
@@ -185,24 +189,25 @@ class Supervisor:
 
     def _bury(self, place: Place, table: JobTable) -> None:
         assert place.process is not None
-        code = place.process.returncode
+        cause = place.why or _cause(place.process.returncode)
         if place.verdict:
             for job in table.jobs():
                 if job.worker == place.name:
                     table.fail(job.id, place.name, place.verdict)
-        for id in table.release(place.name, _cause(code), self.settings.attempts):
+        for id in table.release(place.name, cause, self.settings.attempts):
             self._results.drop_partial(id)
         self._results.sweep(pid=place.process.pid)
         ready = any(row.name == place.name and row.state != "warming" for row in table.workers())
         table.gone(place.name)
-        _log.warning("worker %s ended: %s", place.name, _cause(code))
+        # What was done on purpose is no warning.
+        _log.log(logging.INFO if place.why else logging.WARNING, "worker %s ended: %s", place.name, cause)
         now = time.monotonic()
         # One that was ready has nothing wrong with itself: its death was the job's, or somebody's kill, and
         # a job kills three at most. The first that dies before is replaced at once too.
         young = now - place.started < YOUNG and not ready
         place.ready_at = now + (place.pause if young else 0.0)
         place.pause = min(LONGEST, 2 * place.pause or FIRST_PAUSE) if young else 0.0
-        place.process, place.verdict = None, ""
+        place.process, place.verdict, place.why = None, "", ""
 
     def _spawn(self, place: Place) -> None:
         place.name = f"{socket.gethostname()}-{place.number}-{uuid.uuid4().hex[:8]}"

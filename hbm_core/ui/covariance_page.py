@@ -99,7 +99,7 @@ class Page:
         return joint.exact_draws_table(self.live.posterior, names, _DRAWS, seed=1)
 
 
-@st.cache_resource(max_entries=8, show_spinner="Reading the draws")
+@st.cache_resource(max_entries=8, show_spinner=False)
 def _tree(id: str, finished: float) -> Any:
     # `finished` names the run: a fit made anew keeps its id
     return fits.engine().result(id)

@@ -178,9 +178,12 @@ def residual_words(prior: Prior, asked: Elicitation, offered: Sequence[str]) -> 
 
 
 def _fit_entry(found: fits.FitView) -> FitEntry:
-    failed = found.status.state == "failed" or found.sound is False
-    verdict = "fail" if failed else "pass" if found.status.state == "done" else ""
-    return FitEntry(found.status.state, found.fraction, found.detail, True, verdict)
+    verdict = "fail" if found.status.state == "failed" else found.grade or ""
+    text = f"{found.headline} {found.detail}" if found.status.stopping else found.detail
+    if found.status.state == "done" and (found.grade != "pass" or not found.own):
+        text = f"{found.headline}. {text}"
+    cancels = found.own and not found.status.stopping
+    return FitEntry(found.status.state, found.fraction, text, cancels, verdict, found.own)
 
 
 def _actions(seen: Live) -> Actions:

@@ -223,6 +223,8 @@ class FitEntry:
         Whether Cancel is shown while it is queued or running.
     verdict : {"", "pass", "warn", "fail"}
         Of a finished fit.
+    own : bool
+        Whether the visitor asked for it.
     """
 
     state: str = "none"
@@ -230,6 +232,7 @@ class FitEntry:
     text: str = ""
     can_cancel: bool = True
     verdict: str = ""
+    own: bool = True
 
 
 @dataclass(frozen=True)

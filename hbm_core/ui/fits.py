@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from hbm_core.analysis.draws import concerns
+from hbm_core.analysis.draws import Grade, concerns, grade
 from hbm_core.errors import InputError, StoreError
 from hbm_core.store.cluster import open_engine
 from hbm_core.store.engine import Engine, Status
@@ -27,6 +27,8 @@ MOMENT = 0.35
 #: Visitors who look at fits that run before each looks less often, and seconds for which a look counts.
 CROWD, LOOKED = 8, 10.0
 _LOOKS: dict[str, float] = {}
+#: Asks for a fit that others made: nothing is computed.
+ADD = "Add to my fits"
 
 
 @st.cache_resource(show_spinner=False)
@@ -47,19 +49,24 @@ class FitView:
         From the job table.
     headline, detail : str
         A few words, and a sentence.
-    sound : bool or None
-        Whether nothing speaks against a finished fit; None for others.
+    grade : {"pass", "warn", "fail"} or None
+        Of a finished fit; None for others.
+    own : bool
+        Whether the visitor asked for it: not where it is the gallery's, or came by a link.
     """
 
     id: str
     status: Status
     headline: str
     detail: str
-    sound: bool | None = None
+    grade: Grade | None = None
+    own: bool = True
 
     @property
     def fraction(self) -> float:
         """Share of the draws, from 0 to 1."""
+        if self.status.progress and self.status.progress.stage == "saving":
+            return 1.0
         return self.status.progress.fraction if self.status.progress else 0.0
 
 
@@ -70,15 +77,30 @@ def view(study: Study) -> FitView:
         status = engine().status(id)
     except (InputError, StoreError) as problem:
         return FitView("", Status("none"), "No fit", str(problem))
+    own = True
     try:
-        return FitView(id, status, *_words(id, status))
+        own = _own(id, status)
+        return replace(FitView(id, status, *_words(id, status, own)), own=own)
     except StoreError:
         # The kept result is damaged: the engine has set it aside and noted why.
         status = engine().status(id)
-        return FitView(id, status, *_words(id, status))
+        return replace(FitView(id, status, *_words(id, status, own)), own=own)
 
 
-def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | None]:
+def _own(id: str, status: Status) -> bool:
+    """Whether the visitor waits for a fit under way, or asked for one that is done."""
+    if not status.active and status.state != "done":
+        return True
+    return session.owner() in engine().table.sessions(id, active=status.active)
+
+
+#: What a finished fit's headline adds.
+_TRUST: dict[Grade, str] = {"pass": "", "warn": ", look before you trust it", "fail": ", do not trust it"}
+
+
+def _words(id: str, status: Status, own: bool) -> tuple[str, str] | tuple[str, str, Grade | None]:
+    if status.stopping:
+        return "Cancelling…", "What it is at just now is let end, some seconds at most. Nothing will be kept."
     match status.state:
         case "queued":
             if status.error:
@@ -89,6 +111,8 @@ def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | 
             return "Fit queued", f"{place.capitalize()}."
         case "running":
             progress = status.progress
+            if progress is not None and progress.stage == "saving":
+                return "Fit running", "Sampled. Checking and saving the draws."
             if progress is None or progress.stage == "compiling" or not progress.chains:
                 return (
                     "Fit running",
@@ -105,8 +129,12 @@ def _words(id: str, status: Status) -> tuple[str, str] | tuple[str, str, bool | 
                 else ""
             )
             summary = engine().summary(id)
-            sound = not concerns(summary["diagnostics"], summary.get("exact"))
-            return ("Fit done" if sound else "Fit done, do not trust it"), verdict(summary) + partial, sound
+            found = grade(summary["diagnostics"], summary.get("exact"))
+            whose = "Fit done"
+            if not own:
+                job = engine().table.get(id)
+                whose = "A fit from the gallery" if job is None or job.public else "A fit shared with you"
+            return f"{whose}{_TRUST[found]}", verdict(summary) + partial, found
         case "failed":
             return "Fit failed", status.error or "The reason was not recorded."
         case "cancelled":
@@ -159,6 +187,22 @@ def start(study: Study) -> None:
         session.notify(str(problem))
 
 
+def cancel_button(study: Study, found: FitView, key: str) -> None:
+    """Cancel, while the visitor waits for the fit and has not said so yet."""
+    if not found.own and not found.status.stopping:
+        st.caption("Others wait for this fit, so it goes on.")
+        return
+    stopping = found.status.stopping
+    st.button(
+        "Cancelling…" if stopping else "Cancel",
+        key=key,
+        on_click=cancel,
+        args=(study,),
+        disabled=stopping,
+        width="stretch",
+    )
+
+
 def cancel(study: Study) -> None:
     """Take this session's wish back."""
     found = view(study)
@@ -205,15 +249,19 @@ def period() -> float:
 
 
 def _panel(study: Study, found: FitView) -> None:
-    st.markdown(f":red[**✕ {found.headline}**]" if found.sound is False else f"**{found.headline}**")
+    mark = {"warn": "! ", "fail": "✕ "}.get(found.grade or "", "")
+    said = f"**{mark}{found.headline}**"
+    st.markdown(f":red[{said}]" if mark else said)
     if found.status.state == "running":
         st.progress(found.fraction)
     st.caption(theme.plain(found.detail))
     if found.status.active:
-        st.button("Cancel", key="sidebar_cancel", on_click=cancel, args=(study,), width="stretch")
+        cancel_button(study, found, "sidebar_cancel")
     else:
         if found.status.state == "done":
             st.page_link(ROOT / "pages" / "trace.py", label="See its diagnostics on Trace")
+            if not found.own:
+                st.button(ADD, key="sidebar_add", on_click=start, args=(study,), width="stretch")
         label = "Fit" if found.status.state in ("none", "cancelled") else "Fit again"
         if found.status.state != "done":
             st.button(
@@ -221,4 +269,16 @@ def _panel(study: Study, found: FitView) -> None:
             )
 
 
-__all__ = ["Engine", "FitView", "cancel", "engine", "panel", "start", "verdict", "view", "watch"]
+__all__ = [
+    "ADD",
+    "Engine",
+    "FitView",
+    "cancel",
+    "cancel_button",
+    "engine",
+    "panel",
+    "start",
+    "verdict",
+    "view",
+    "watch",
+]

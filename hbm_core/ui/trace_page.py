@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from hbm_core.analysis import marginals
+from hbm_core.analysis.draws import graded
 from hbm_core.errors import InputError, StoreError
 from hbm_core.inference.sampler import Progress
 from hbm_core.plots import diagnostics as plots
@@ -114,7 +115,7 @@ class Page:
 # ------------------------------------------------------------------------------------------- reading
 
 
-@st.cache_resource(max_entries=16, show_spinner="Reading the draws")
+@st.cache_resource(max_entries=16, show_spinner=False)
 def _read(id: str, finished: float, _live: Live) -> Read:
     from hbm_core.analysis.checks import Evidence, checks
     from hbm_core.analysis.draws import agreement, approximation, summary
@@ -365,7 +366,7 @@ def running(study: Study, page: Page) -> None:
         left, right = st.columns([2.75, 1], gap="large")
         with right:
             _chain_progress(found, page.mode)
-            st.button("Cancel", key="trace_cancel", on_click=fits.cancel, args=(study,), width="stretch")
+            fits.cancel_button(study, found, "trace_cancel")
             now = controls(page)
         with left:
             theme.title("Draws as they come")
@@ -439,13 +440,15 @@ def story(page: Page) -> str:
     count = posterior.sizes["chain"] * posterior.sizes["draw"]
     stopped = " It stopped early: these are the draws so far." if page.read.tree.attrs.get("partial") else ""
     bad = [row for row in rows.values() if row.verdict in ("warn", "fail")]
+    failed = [row for row in bad if row.verdict == "fail"]
+    first = next(iter(failed or bad), None)
     diverged = divergence_words(page)
-    if diverged:
+    if diverged and (not failed or any(row.title == "Divergences" for row in failed)):
         return diverged + stopped
-    if bad:
-        first = bad[0]
+    if first is not None:
+        trust = "not to be read yet" if failed else "look before you trust them"
         return (
-            f"<b>{count:,} draws, but not to be read yet</b>: "
+            f"<b>{count:,} draws, but {trust}</b>: "
             f"{escape(first.title[0].lower() + first.title[1:])} is "
             f"{escape(first.measured)}, and should be {escape(first.threshold)}.{stopped}"
         )
@@ -471,8 +474,7 @@ def divergence_words(page: Page) -> str:
     count = int(flags.sum())
     if not count:
         return ""
-    one = "draw" if count == 1 else "draws"
-    text = f'<b style="color:{colours(page.mode)["warn"]}">{count:,} of {flags.size:,} {one} diverged</b>'
+    text = f'<b style="color:{colours(page.mode)["warn"]}">{count:,} of {flags.size:,} draws diverged</b>'
     spread = getattr(page.live.spec.structure, "spread", "tau")
     if spread in tree["posterior"]:
         tau, sign = tree["posterior"][spread].transpose("chain", "draw").values, symbol(spread)
@@ -481,7 +483,9 @@ def divergence_words(page: Page) -> str:
         text += f", at a median {sign} of {here} against {all_} for all"
         if float(np.median(tau[flags])) < float(np.median(tau)):
             text += f": small {sign} is the neck of the funnel"
-    if page.live.study.parameterization == "centered":
+    if graded("divergences", count, flags.size) == "warn":
+        text += ". So few are a warning: look where they are before you trust the draws."
+    elif page.live.study.parameterization == "centered":
         text += (
             ", narrower than the step that the centered sampler takes. "
             "The posterior is fine; this way through it is not."
@@ -551,7 +555,7 @@ def remedy(page: Page) -> None:
     others = [name for name in study.declared.parameterizations if name != study.parameterization]
     if not others or not divergence_words(page):
         return
-    better = "noncentered" if "noncentered" in others else others[0]
+    better = next((name for name in ("noncentered", "collapsed") if name in others), others[0])
 
     def use() -> None:
         if session.change(parameterization=better):

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from scipy import signal, stats
 
-from hbm_core.analysis.draws import agreement, concerns, diagnostics, summary, verdict
+from hbm_core.analysis.draws import agreement, concerns, diagnostics, doubts, grade, graded, summary, verdict
 
 UNITS = ["A", "B", "C"]
 
@@ -189,3 +189,53 @@ def test_concerns_name_what_speaks_against_a_fit() -> None:
         assert word in said
     (said,) = concerns(sound, {"agrees": False, "worst": 7.3})
     assert "7.3" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "total", "expected"),
+    [
+        ("divergences", 0, 240_000, "pass"),
+        ("divergences", 1, 240_000, "warn"),
+        ("divergences", 10, 4000, "warn"),
+        ("divergences", 11, 240_000, "fail"),  # more than ten, however many draws
+        ("divergences", 4, 400, "warn"),  # exactly 1 %
+        ("divergences", 5, 400, "fail"),  # above 1 %
+        ("divergences", 3, 0, "warn"),  # the share is not known
+        ("r_hat", 1.01, 0, "pass"),
+        ("r_hat", 1.011, 0, "warn"),
+        ("r_hat", 1.05, 0, "warn"),
+        ("r_hat", 1.051, 0, "fail"),
+        ("r_hat", float("nan"), 0, "fail"),
+        ("ess", 400.0, 0, "pass"),
+        ("ess", 399.0, 0, "warn"),
+        ("ess", 100.0, 0, "warn"),
+        ("ess", 99.0, 0, "fail"),
+        ("e_bfmi", 0.3, 0, "pass"),
+        ("e_bfmi", 0.1, 0, "warn"),
+        ("pareto_k", 0.7, 0, "pass"),
+        ("pareto_k", 0.8, 0, "warn"),
+        ("pareto_k", 1.2, 0, "fail"),
+    ],
+)
+def test_the_rule_that_every_page_follows(name: str, value: float, total: int, expected: str) -> None:
+    assert graded(name, value, total) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "exact", "expected", "text"),
+    [
+        ({}, True, "pass", ""),
+        ({"divergences": 1}, True, "warn", "1 of 240,000 draws diverged"),
+        ({"divergences": 11}, True, "fail", "11 of 240,000 draws diverged"),
+        ({"divergences": 1, "r_hat_max": 1.2}, True, "fail", "R-hat is 1.200"),
+        ({"divergences": 1, "ess_bulk_min": 300.0}, True, "warn", "the bulk effective size is 300"),
+        ({"e_bfmi": [0.9, 0.1]}, True, "warn", "E-BFMI"),
+        ({}, False, "fail", "Monte Carlo errors from exact"),
+    ],
+)
+def test_the_gravest_doubt_is_the_fits_grade(change, exact, expected, text) -> None:
+    sound = {"chains": 4, "draws": 60_000, "r_hat_max": 1.0, "ess_bulk_min": 9e4, "ess_tail_min": 9e4}
+    compared = {"agrees": exact, "worst": 1.5 if exact else 9.0}
+    said = doubts(sound | change, compared)
+    assert grade(sound | change, compared) == expected
+    assert text in "; ".join(doubt.text for doubt in said) and bool(said) == (expected != "pass")

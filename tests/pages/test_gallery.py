@@ -28,4 +28,5 @@ def test_the_first_visit_finds_a_finished_fit(store, page: str) -> None:
     found.run()
     assert not found.exception
     said = " ".join(item.value for item in (*found.markdown, *found.caption))
-    assert "Fit done" in said and "4,000 draws" in said
+    assert "A fit from the gallery" in said and "4,000 draws" in said
+    assert "Fit done" not in said, "the visitor has fitted nothing"

@@ -20,7 +20,7 @@ export class FitPart {
 
   refresh() {
     const fit = this.app.data.fit || { state: "none" }, share = fit.fraction || 0;
-    const says = { none: "Fit", queued: "Queued", running: `Running, ${Math.round(100 * share)}\u00a0%`, done: "Fit again", stale: "Fit again", failed: "Fit again", cancelled: "Fit" };
+    const says = { none: "Fit", queued: "Queued", running: `Running, ${Math.round(100 * share)}\u00a0%`, done: fit.own === false ? "Add to my fits" : "Fit again", stale: "Fit again", failed: "Fit again", cancelled: "Fit" };
     setText(this.label, says[fit.state] || "Fit");
     this.button.dataset.state = fit.state;
     setAttribute(this.button, "aria-disabled", this.busy || this.app.problems.size > 0);

@@ -29,7 +29,7 @@ def measure(genres: int, creators: int, count: int, seed: int = 1) -> dict[str, 
     posterior.unit_moments()  # type: ignore[attr-defined]
     refit = time.perf_counter() - began
     began = time.perf_counter()
-    hyper = Hyperposterior.of(posterior)  # type: ignore[arg-type]
+    hyper = Hyperposterior.of(posterior)
     precompute = time.perf_counter() - began
     rng = np.random.default_rng(seed)
     place = rng.integers(0, genres + 1, count)

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
 from hbm_core.errors import InputError
+from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.inference.learned import Learned, learned_priors
 from hbm_core.models.prior import Prior
@@ -93,7 +95,7 @@ class Hyperposterior:
             raise InputError("hyperposterior, groups", "every label once", "some twice")
 
     @classmethod
-    def of(cls, posterior: ThreeLevelPosterior, source: Mapping[str, Any] | None = None) -> Hyperposterior:
+    def of(cls, posterior: ExactPosterior, source: Mapping[str, Any] | None = None) -> Hyperposterior:
         """The hyperposterior of an exact posterior.
 
         Raises
@@ -243,8 +245,8 @@ class Readouts:
 
 def score(
     hyper: Hyperposterior,
-    effect: np.ndarray | float,
-    se: np.ndarray | float,
+    effect: ArrayLike,
+    se: ArrayLike,
     group: Sequence[str | None] | np.ndarray | str | None = None,
     threshold: float = 0.0,
 ) -> Readouts:

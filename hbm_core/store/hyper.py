@@ -38,7 +38,7 @@ def precompute(request: FitRequest, dataset: Dataset) -> Hyperposterior:
         "fit": request.digest,
         "versions": dict(request.versions),
     }
-    return Hyperposterior.of(posterior, source)  # type: ignore[arg-type]
+    return Hyperposterior.of(posterior, source)
 
 
 def learned(fit: Fit) -> dict[str, Learned]:

@@ -8,6 +8,7 @@ from scipy import stats
 from scipy.special import ndtr
 
 from hbm_core.inference.exact import solve
+from hbm_core.inference.exact.three_level import solve_three_level
 from hbm_core.inference.learned import _SHARES, _Z, fitted, learned_priors
 from hbm_core.inference.precomputed import Hyperposterior
 from hbm_core.models.prior import Prior
@@ -48,7 +49,7 @@ def test_the_divergence_is_that_of_the_nearest_member() -> None:
 
 
 def test_moments_of_a_batch_are_carried_over() -> None:
-    posterior = solve(batch(groups=6, units=60))
+    posterior = solve_three_level(batch(groups=6, units=60))
     found = learned_priors(posterior)
     assert tuple(found) == posterior.hyper_names
     for place, one in enumerate(found.values()):

@@ -11,6 +11,7 @@ from scipy import stats
 
 from hbm_core.errors import InputError
 from hbm_core.inference.exact import solve
+from hbm_core.inference.exact.three_level import solve_three_level
 from hbm_core.inference.precomputed import Hyperposterior, score
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
@@ -55,7 +56,7 @@ def test_a_readout_is_that_of_a_refit_with_the_unit(priors, units) -> None:
     assert found.known.tolist() == [True, True, False]
     assert not found.far.any()
     for place, one in enumerate(tries):
-        refit = solve(with_one_more(spec, *one))
+        refit = solve_three_level(with_one_more(spec, *one))
         last = refit.structure.effect.size - 1
         mean, sd = (values[-1] for values in refit.unit_moments())
         assert abs(found.mean[place] - mean) < 1e-5 * sd
@@ -170,7 +171,7 @@ def test_what_cannot_be_precomputed_or_scored_is_refused() -> None:
     priors = {"mu": Prior.parse("Normal(0, 1)"), "tau": Prior.parse("HalfNormal(1)")}
     two = ModelSpec(TwoLevelNormal(np.arange(3.0), np.ones(3), ("a", "b", "c")), priors)
     with pytest.raises(InputError, match="three-level"):
-        Hyperposterior.of(solve(two))  # type: ignore[arg-type]
+        Hyperposterior.of(solve(two))
     hyper = one_node()
     for effect, se in ((np.nan, 1.0), (1.0, 0.0), ([1.0, 2.0], [1.0, -1.0])):
         with pytest.raises(InputError, match="standard errors"):

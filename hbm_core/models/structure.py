@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import TypeVar
 
 from hbm_core.errors import InputError
+from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.models.prior import Prior
 from hbm_core.models.three_level import ThreeLevelNormal
@@ -125,7 +126,7 @@ class TwoLevelNormal:
 
 #: What a model can be made of; a plain `ModelSpec` is one of two levels.
 Structure = TypeVar(
-    "Structure", bound=TwoLevelNormal | ThreeLevelNormal | GammaCounts, default=TwoLevelNormal
+    "Structure", bound=TwoLevelNormal | ThreeLevelNormal | GammaCounts | BetaBinomial, default=TwoLevelNormal
 )
 
 

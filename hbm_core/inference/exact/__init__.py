@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hbm_core.inference.exact.base import PROBABILITIES, Conditional, ExactPosterior, Weights
+from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
@@ -31,6 +32,10 @@ def solve(spec: ModelSpec[Any]) -> ExactPosterior:
         from hbm_core.inference.exact.gamma_counts import solve_gamma_counts
 
         return solve_gamma_counts(spec)
+    if isinstance(structure, BetaBinomial):
+        from hbm_core.inference.exact.beta_binomial import solve_beta_binomial
+
+        return solve_beta_binomial(spec)
     if "student_t" in (structure.effects, structure.likelihood):
         from hbm_core.inference.exact.robust import solve_robust
 

@@ -21,7 +21,9 @@ from hbm_core.models.structure import ModelSpec
 
 #: Pairs of a node and a class that moments, densities and predictions of rates take at most: the more
 #: entities, the less their rates hang on where in its narrow posterior the population is.
-_MOMENTS, _DENSITIES, _PREDICTIONS = 150_000, 60_000, 25_000
+_MOMENTS, _DENSITIES, _PREDICTIONS = 150_000, 25_000, 25_000
+#: Classes up to which the steps of the lattice would be seen in a rate's density.
+_TIED = 12
 #: Numbers in one array over nodes and classes.
 _BLOCK = 200_000
 #: Grid of a rate's density.
@@ -313,7 +315,7 @@ class GammaCountsPosterior(ExactPosterior):
 
     def _rates_of(self, only: int | None) -> GridMarginals:
         x, weights = self._nodes(_DENSITIES)
-        if len(self._weighted.weights) * self.table.size <= _DENSITIES:
+        if self.table.size <= _TIED and len(self._weighted.weights) * self.table.size <= 4 * _DENSITIES:
             # Few entities' rates are tied to μ so closely that the steps of the lattice would be seen.
             x, weights = self._weighted.finer()
             kept = np.abs(weights) > 1e-8 * weights.max()

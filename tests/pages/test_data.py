@@ -194,6 +194,75 @@ def test_change_tables_against_the_posteriors_themselves():
     assert both.loc["mu", "after"] == means["mu"] and both.loc["tau", "before"] == olds["tau"]
 
 
+def edited(grid: data_page.Grid, cells: dict) -> pd.DataFrame:
+    """What a browser gives back: texts."""
+    out = grid.shown.copy()
+    for (row, column), text in cells.items():
+        out.loc[row, column] = text
+    return out
+
+
+def test_a_typed_comma_is_a_decimal_mark_and_what_nobody_touched_keeps_every_digit():
+    base = SCHOOLS.dataset("bcg").table.set_axis(range(1, 14), axis=0)
+    given = data_page.grid(base, ".", {"unit": False})
+    table, doubts = data_page.merge(given, edited(given, {(2, "effect"): "3,3", (4, "se"): "12,9"}))
+    wanted = base.copy()
+    wanted.loc[2, "effect"], wanted.loc[4, "se"] = 3.3, 12.9
+    pd.testing.assert_frame_equal(table, wanted, check_index_type=False)
+    assert not doubts
+    assert given.shown["effect"].astype(float).tolist() == base["effect"].tolist(), "as shown, so read"
+
+
+def test_a_typed_cell_with_two_readings_is_refused_with_its_row():
+    base = SCHOOLS.dataset("eight_schools").table.set_axis(range(1, 9), axis=0)
+    given = data_page.grid(base, ".", {"unit": False})
+    table, doubts = data_page.merge(given, edited(given, {(2, "effect"): "1,234"}).drop(index=1))
+    sheet = Sheet("", table, "t", doubts=doubts)
+    (problem,) = check(SCHOOLS, sheet).problems
+    assert (problem.row, problem.column) == (2, "effect") and "1.234 and 1234" in problem.message
+    sheet.table = table.assign(effect=range(7))
+    assert check(SCHOOLS, sheet).dataset is not None, "and the doubt goes with its cell"
+
+
+def test_the_marks_of_a_pasted_table_hold_for_what_is_typed_into_it():
+    base = pd.DataFrame({"unit": ["1", "2"], "effect": ["1,5", "x"], "se": ["1", "2"]}, index=[1, 2])
+    given = data_page.grid(base, ",", {"unit": False, "effect": True, "se": True})
+    assert set(given.numeric) == {"effect", "se"} and given.shown.equals(base.astype("str"))
+    table, doubts = data_page.merge(given, edited(given, {(2, "effect"): "2.5", (1, "unit"): "007"}))
+    assert table["effect"].tolist() == ["1,5", "2,5"] and table["unit"].tolist() == ["007", "2"]
+    assert not doubts
+    _, doubts = data_page.merge(given, edited(given, {(2, "effect"): "1.234"}))
+    assert set(doubts) == {(2, "effect")}
+
+
+def test_likely_columns_are_guessed_in_the_open_and_all_problems_come_at_once(engine):
+    app = paste(opened("Your table"), "class;mean gain;std err\n7a;1,5;0\n7b;x;-1\n7c;2;1\n")
+    text = said(app)
+    assert "3 problems in 2 rows" in text and "Guessed" in text and "class" in text
+    assert "Correct the cells in the table below" in text
+    app = paste(app, "words;second;se\na;1;0\nb;2;-1\n")
+    text = said(app)
+    assert "The table has: words, second, se" in text and "must be above 0, but is -1" in text
+    assert "Choose under <i>Which column is which</i>, then correct the cells" in text
+
+
+def test_a_wide_table_keeps_a_handful_of_covariates_and_says_so(engine):
+    names = ",".join(f"c{place}" for place in range(100))
+    app = paste(opened("Your table"), f"unit,effect,se,{names}\na,1,1{',1' * 100}\nb,2,1{',2' * 100}\n")
+    assert len(app.multiselect[0].value) == 8 and "92 more columns" in said(app)
+
+
+def test_the_last_good_picture_stays_while_a_cell_is_wrong(engine):
+    app = opened()
+    table = app.session_state["data_present"].table
+    good = table.assign(effect=table["effect"].where(table.index != 1, 60.0))
+    app = changed(app, good)
+    mean = said(app).split('class="now">')[1].split("<")[0]
+    app = changed(app, good.assign(se=0.0))
+    text = said(app)
+    assert "Paused" in text and "in the table above" in text and f'class="now">{mean}<' in text
+
+
 def test_download_of_hostile_names_is_inert(engine):
     app = paste(opened("Your table"), 'unit,effect,se\n"=HYPERLINK(""http://x"")",1,1\n@b,2,1\n')
     dataset = check(SCHOOLS, app.session_state["data_brought"]).dataset

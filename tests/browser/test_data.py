@@ -119,8 +119,11 @@ def test_a_wrong_file_is_told_and_corrected_by_hand(page: Page, server: Server) 
     main = page.get_by_test_id("stMain")
     expect(main).to_contain_text("2 problems in 2 rows")
     # The grid is a canvas: row 2, the last column; then row 3, the one before.
-    for column, row, value in ((0.92, 2, "2"), (0.62, 3, "5")):
-        box = main.get_by_test_id("stDataFrame").locator("canvas").first.bounding_box()
+    for column, row, value in ((0.92, 2, "2"), (0.62, 3, "3,3")):
+        canvas = main.get_by_test_id("stDataFrame").locator("canvas").first
+        canvas.scroll_into_view_if_needed()
+        page.wait_for_timeout(600)
+        box = canvas.bounding_box()
         assert box is not None
         page.mouse.click(box["x"] + column * box["width"], box["y"] + 32 * row + 16)
         page.wait_for_timeout(300)
@@ -129,6 +132,11 @@ def test_a_wrong_file_is_told_and_corrected_by_hand(page: Page, server: Server) 
         page.wait_for_timeout(600)
         settled(page)
     expect(main).to_contain_text("In order: 3 rows")
+    with page.expect_download() as download:
+        main.get_by_role("button", name="Download as CSV").last.click()
+    assert Path(download.value.path()).read_text().split() == [
+        "unit,effect,se", "a,1.0,1.0", "b,2.0,2.0", "c,3.3,1.0",
+    ]  # fmt: skip
     main.get_by_role("button", name="Use these data").click()
     expect(main).to_contain_text("data now, on every page")
 

@@ -178,7 +178,7 @@ class Supervisor:
         for job in table.overdue(self.settings.cancel_seconds, limit):
             holder = holders.get(job.worker or "")
             if holder is not None and holder.process is not None:
-                holder.why = "it was ended, for its fit was cancelled and it was at something uninterruptible"
+                holder.why = "it was ended, for its fit was cancelled"
                 if not job.cancel:
                     holder.why = "it was ended, for its fit did not end at its time limit"
                     holder.verdict = (
@@ -199,8 +199,7 @@ class Supervisor:
         self._results.sweep(pid=place.process.pid)
         ready = any(row.name == place.name and row.state != "warming" for row in table.workers())
         table.gone(place.name)
-        # What was done on purpose is no warning.
-        _log.log(logging.INFO if place.why else logging.WARNING, "worker %s ended: %s", place.name, cause)
+        _log.warning("worker %s ended: %s", place.name, cause)
         now = time.monotonic()
         # One that was ready has nothing wrong with itself: its death was the job's, or somebody's kill, and
         # a job kills three at most. The first that dies before is replaced at once too.

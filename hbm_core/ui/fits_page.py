@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from hbm_core.analysis.draws import concerns
+from hbm_core.analysis.draws import grade, graded
 from hbm_core.errors import DamagedResult, InputError, StoreError
 from hbm_core.models.dataset import Dataset
 from hbm_core.plots.theme import number
@@ -70,7 +70,7 @@ class Entry:
     @property
     def sound(self) -> bool:
         """Whether it passes every check that a summary can tell."""
-        return self.done and not concerns(self.summary.get("diagnostics", {}), self.summary.get("exact"))
+        return self.done and grade(self.summary.get("diagnostics", {}), self.summary.get("exact")) == "pass"
 
 
 def library() -> tuple[list[Entry], list[Entry]]:
@@ -142,7 +142,42 @@ def words(entry: Entry) -> str:
         request.engine, f"{geometry} geometry"
     )
     shape = f"{request.sampler.chains} × {request.sampler.draws:,} draws, seed {request.sampler.seed}"
+    if request.engine == "nuts":
+        shape += f", target acceptance {request.sampler.target_accept:g}"
     return f"{how.capitalize()} · {found.model(request.model).label} · {priors} · {found.title} · {shape}"
+
+
+def differences(entries: list[Entry]) -> dict[str, tuple[str, ...]]:
+    """What tells fits of one name apart, by id; nothing for names that occur once."""
+    named: dict[str, dict[str, dict[str, str]]] = {}
+    for entry in entries:
+        if entry.request is not None:
+            named.setdefault(entry.job.label, {})[entry.job.id] = _facets(entry.request)
+    found: dict[str, tuple[str, ...]] = {}
+    for facets in named.values():
+        if len(facets) > 1:
+            kinds = list(next(iter(facets.values())))
+            telling = [kind for kind in kinds if len({each[kind] for each in facets.values()}) > 1]
+            found |= {id: tuple(each[kind] for kind in telling) for id, each in facets.items()}
+    return found
+
+
+def _facets(request: FitRequest) -> dict[str, str]:
+    sampler = request.sampler
+    constants = ", ".join(f"{name} {value:g}" for name, value in request.constants.items())
+    return {
+        "engine": {"exact": "exact draws", "variational": "normal approximation"}.get(request.engine, "NUTS"),
+        "geometry": GEOMETRIES.get(request.parameterization, (request.parameterization, ""))[0].lower(),
+        "target": f"target acceptance {sampler.target_accept:g}",
+        "priors": ", ".join(f"{symbol(name)} ~ {prior.text}" for name, prior in request.priors.items()),
+        "covariates": ", ".join(request.covariates) or "no covariates",
+        "constants": constants or "no constants",
+        "data": f"data {request.data[:6]}",
+        "draws": f"{sampler.chains} × {sampler.draws:,} draws",
+        "tune": f"{sampler.tune:,} of warm-up",
+        "seed": f"seed {sampler.seed}",
+        "version": f"model version {request.model_version}",
+    }
 
 
 def slug(entry: Entry) -> str:
@@ -162,12 +197,12 @@ def story(own: list[Entry], others: list[Entry]) -> str:
         return f"You have no fits yet; the gallery shows <b>{many}</b>, open to everyone."
     text = f"You have <b>{len(own):,} fit{'s' if len(own) != 1 else ''}</b>"
     sound = sum(entry.sound for entry in done)
-    if done:
-        all_ = "all" if len(done) > 1 else "and it"
-        told = f"{all_} pass{'' if len(done) > 1 else 'es'} every check" if sound == len(done) else (
-            f"{sound:,} of {len(done):,} finished pass every check"
-        )  # fmt: skip
-        text += f"; {told}" if len(done) > 1 or sound < len(done) else f", {told}"
+    if done and sound < len(done):
+        text += f"; {sound:,} of {len(done):,} finished pass{'es' if sound == 1 else ''} every check"
+    elif len(done) > 1:
+        text += "; all" + (" finished ones" if len(done) < len(own) else "") + " pass every check"
+    elif done:
+        text += ", and it passes every check" if len(own) == 1 else "; the finished one passes every check"
     return text + (f"; {active:,} under way." if active else ".")
 
 
@@ -315,6 +350,11 @@ def style() -> None:
   padding: 0 6px; margin-left: 6px; white-space: nowrap;
   border: 1px solid {c["rule"]}; border-radius: 8px; color: {c["ink-2"]}; }}
 .fit .tag.warn {{ color: {c["warn"]}; border-color: {c["warn"]}; }}
+.fit .what .told {{ font-weight: 400; color: {c["ink-2"]}; }}
+.st-key-fits_delete_yes button, .st-key-fits_drop_yes button, .st-key-fits_erase_yes button {{
+  border-color: {c["warn"]}; }}
+.st-key-fits_delete_yes button p, .st-key-fits_drop_yes button p, .st-key-fits_erase_yes button p {{
+  color: {c["warn"]}; font-weight: 600; }}
 .fit .bar {{ height: 5px; background: {c["grid"]}; border-radius: 3px; margin-top: 5px; }}
 .fit .bar div {{ height: 5px; background: {c["accent"]}; border-radius: 3px; }}
 @media (max-width: 900px) {{
@@ -342,15 +382,18 @@ def head() -> None:
     )
 
 
-def row(entry: Entry, own: bool) -> None:
-    """One fit with its buttons; its details below where it is the chosen one."""
+def row(entry: Entry, own: bool, told: tuple[str, ...] = ()) -> None:
+    """One fit with its buttons; its details below where it is the chosen one. `told` is added to its name."""
     job = entry.job
     left, right = st.columns([5, 1.15], gap="medium")
-    left.html(row_html(entry, time.time()))
+    left.html(row_html(entry, time.time(), told))
     with right, st.container(horizontal=True, gap="small", horizontal_alignment="right"):
         if job.state in ("queued", "running"):
             if own:
-                st.button("Cancel", key=f"fits_cancel_{job.id}", on_click=_cancel, args=(job.id,))
+                st.button(
+                    "Cancelling…" if job.cancel else "Cancel", key=f"fits_cancel_{job.id}",
+                    on_click=_cancel, args=(job.id,), disabled=job.cancel,
+                )  # fmt: skip
         elif entry.request is not None and st.button(
             "Open", key=f"fits_open_{job.id}", help="Make this the current study and look at its draws"
         ):
@@ -369,7 +412,7 @@ def row(entry: Entry, own: bool) -> None:
     st.html(f'<hr style="margin:0;border:0;border-top:1px solid {colours(theme.mode())["grid"]}">')
 
 
-def row_html(entry: Entry, now: float) -> str:
+def row_html(entry: Entry, now: float, told: tuple[str, ...] = ()) -> str:
     """HTML of a row: what it is, how sound it is, how old and large."""
     job = entry.job
     tags = []
@@ -386,8 +429,11 @@ def row_html(entry: Entry, now: float) -> str:
         tags.append(f'<span class="tag{tone}">{_STATES[job.state]}</span>')
     if entry.problem:
         tags.append('<span class="tag warn">damaged</span>')
+    named = escape(job.label or "Fit")
+    if told:
+        named += f'<span class="told"> · {escape(", ".join(told))}</span>'
     what = (
-        f'<div class="what"><div class="name">{escape(job.label or "Fit")}{"".join(tags)}</div>'
+        f'<div class="what"><div class="name">{named}{"".join(tags)}</div>'
         f'<div class="words">{escape(words(entry))}</div></div>'
     )
     ended = job.finished or job.created
@@ -403,6 +449,10 @@ def _state(entry: Entry) -> str:
         return f'<span class="bad">✕</span> {escape(entry.problem)}'
     if job.state == "failed":
         return f'<span class="bad">✕</span> {escape(job.error or "The reason was not recorded.")}'
+    if job.state == "running" and job.cancel:
+        return "Cancelling…"
+    if job.state == "running" and job.progress is not None and job.progress.stage == "saving":
+        return 'Sampled. Checking and saving<div class="bar"><div style="width:100%"></div></div>'
     if job.state == "running":
         share = 100 * job.progress.fraction if job.progress else 0.0
         left = job.progress.seconds_left if job.progress else None
@@ -419,8 +469,9 @@ def _state(entry: Entry) -> str:
 def _glance(entry: Entry) -> str:
     found, exact = entry.summary.get("diagnostics", {}), entry.summary.get("exact")
 
-    def cell(name: str, text: str, bad: bool = False) -> str:
-        shown = f'<span class="bad">✕ {text}</span>' if bad else text
+    def cell(name: str, text: str, verdict: str = "pass") -> str:
+        mark = {"warn": "!", "fail": "✕"}.get(verdict)
+        shown = f'<span class="bad">{mark} {text}</span>' if mark else text
         return f'<div class="n"><i>{name}</i>{shown}</div>'
 
     r_hat, ess = found.get("r_hat_max"), found.get("ess_bulk_min")
@@ -430,9 +481,17 @@ def _glance(entry: Entry) -> str:
         # Independent draws: what is in doubt is what they were drawn from.
         r_hat = least = None
     return (
-        cell("R-hat", "–" if r_hat is None else number(r_hat, 3), (r_hat or 1) > 1.01)
-        + cell("least ESS", "–" if least is None else number(least, 0), least is not None and least < 400)
-        + cell("div.", "–" if divergences is None else f"{divergences:,}", bool(divergences))
+        cell("R-hat", "–" if r_hat is None else number(r_hat, 3), graded("r_hat", r_hat or 1.0))
+        + cell(
+            "least ESS",
+            "–" if least is None else number(least, 0),
+            "pass" if least is None else graded("ess", least),
+        )
+        + cell(
+            "div.",
+            "–" if divergences is None else f"{divergences:,}",
+            graded("divergences", divergences or 0, found.get("draws", 0) * found.get("chains", 0)),
+        )
         + cell(
             "from exact",
             "–"
@@ -440,7 +499,7 @@ def _glance(entry: Entry) -> str:
             else f"{number(exact['worst'], 2)} sd"
             if exact.get("unit") == "sd"
             else f"{number(exact['worst'], 1)} MCSE",
-            exact is not None and not exact["agrees"],
+            "fail" if exact is not None and not exact["agrees"] else "pass",
         )
     )
 
@@ -509,7 +568,10 @@ def _manage(entry: Entry) -> None:
         )  # fmt: skip
         with st.popover("Rename"):
             key = f"{_RENAMED}_{job.id}"
-            st.text_input("Title", value=job.label, max_chars=200, key=key)
+            # Enter saves as well as the button does.
+            st.text_input(
+                "Title", value=job.label, max_chars=200, key=key, on_change=_rename, args=(job.id, key)
+            )
             st.button("Save", key=f"fits_save_{job.id}", on_click=_rename, args=(job.id, key))
         if st.button("Delete", key=f"fits_delete_{job.id}"):
             ask_delete(job.id, job.label)
@@ -541,9 +603,7 @@ def ask_delete(id: str, label: str) -> None:
     )
     st.text(label)
     left, right = st.columns(2)
-    if left.button(
-        "Delete", key="fits_delete_yes", on_click=_delete, args=(id,), type="primary", width="stretch"
-    ):
+    if left.button("Delete", key="fits_delete_yes", on_click=_delete, args=(id,), width="stretch"):
         st.rerun()
     if right.button("Keep", key="fits_delete_no", width="stretch"):
         st.rerun()
@@ -632,13 +692,12 @@ def ask_drop(digest: str, title: str, guest: bool) -> None:
     st.markdown(
         "They go from your list with the fits you made of them. Whoever gave you the link keeps them."
         if guest
-        else "They go with the fits made of them, and every link to them that you gave away ends."
+        else "They go with the fits made of them, for everyone to whom you gave a link too: every link to "
+        "them ends. Who uploaded the same table keeps it."
     )
     st.text(title)
     left, right = st.columns(2)
-    if left.button(
-        "Delete", key="fits_drop_yes", on_click=_drop, args=(digest,), type="primary", width="stretch"
-    ):
+    if left.button("Delete", key="fits_drop_yes", on_click=_drop, args=(digest,), width="stretch"):
         st.rerun()
     if right.button("Keep", key="fits_drop_no", width="stretch"):
         st.rerun()
@@ -648,14 +707,13 @@ def ask_drop(digest: str, title: str, guest: bool) -> None:
 def ask_erase() -> None:
     """Ask before everything of a visitor goes."""
     st.markdown(
-        "All your uploads and all your fits go, running ones too, and every link to your data ends. What "
-        "others asked for or uploaded as well stays for them, without any trace of you. This cannot be "
-        "undone."
+        "All your uploads and all your fits go, running ones too, and every link to your data ends: fits of "
+        "your uploads go for everyone, also for those to whom you gave a link. Other fits that others asked "
+        "for as well, and tables that others uploaded as well, stay for them, without any trace of you. "
+        "This cannot be undone."
     )
     left, right = st.columns(2)
-    if left.button(
-        "Delete everything of mine", key="fits_erase_yes", on_click=erase, type="primary", width="stretch"
-    ):
+    if left.button("Delete everything of mine", key="fits_erase_yes", on_click=erase, width="stretch"):
         st.rerun()
     if right.button("Keep", key="fits_erase_no", width="stretch"):
         st.rerun()
@@ -671,15 +729,15 @@ def erase() -> None:
     engine, owner = fits.engine(), session.owner()
     digests = [upload.digest for upload in engine.uploads(owner)]
     try:
-        said = erased(engine.erase(owner))
+        said, good = erased(engine.erase(owner)), True
     except StoreError as problem:
-        said = str(problem)
+        said, good = str(problem), False
     for digest in digests:
         session.forget(digest)
     st.session_state.pop(_CHOSEN, None)
     # A study of data that went gives way to the default one, before the last word is said.
     session.study()
-    session.notify(said)
+    session.notify(said, good=good)
 
 
 def erased(gone: Erased) -> str:
@@ -713,8 +771,9 @@ def under_way(entries: list[Entry]) -> None:
         now = [entry for entry in library()[0] if entry.job.id in watched]
         if any(entry.job.state not in ("queued", "running") for entry in now) or len(now) < len(watched):
             st.rerun(scope="app")
+        telling = differences(now)
         for entry in now:
-            row(entry, own=True)
+            row(entry, own=True, told=telling.get(entry.job.id, ()))
 
     look()
 
@@ -733,9 +792,9 @@ def rows(entries: list[Entry], own: bool) -> None:
     st.html(f'<hr style="margin:0;border:0;border-top:1px solid {colours(theme.mode())["rule"]}">')
     if active:
         under_way(active)
-    shown = st.session_state.get(_SHOWN, _PAGE)
+    shown, telling = st.session_state.get(_SHOWN, _PAGE), differences(others)
     for entry in others[:shown]:
-        row(entry, own)
+        row(entry, own, telling.get(entry.job.id, ()))
     if len(others) > shown:
 
         def more() -> None:
@@ -749,8 +808,8 @@ def rows(entries: list[Entry], own: bool) -> None:
     theme.caption(
         "A fit can be believed where R-hat is at most 1.01, the least effective size at least 400, no "
         "draw diverged, "
-        "and no mean, sd or median lies more than 4 Monte Carlo errors (MCSE) from exact; ✕ marks what "
-        "fails. "
+        "and no mean, sd or median lies more than 4 Monte Carlo errors (MCSE) from exact; ! marks what asks "
+        "for a look, ✕ what fails. "
         "Equal requests are fitted once and shared."
     )
 
@@ -758,6 +817,18 @@ def rows(entries: list[Entry], own: bool) -> None:
 def nothing(study: Study) -> None:
     """No fits at all: what to do next."""
     found = fits.view(study)
+    if found.status.state == "done":
+        job = fits.engine().table.get(found.id)
+        whose = "in the gallery" if job is None or job.public else "made by who shared it with you"
+        st.markdown(
+            f"The current study's fit exists already, {whose}: nothing need be sampled. Its draws are on "
+            "Trace; add it to your fits to find it here again, with downloads and code."
+        )
+        with st.container(horizontal=True, gap="small"):
+            st.button(fits.ADD, key="fits_add", on_click=fits.start, args=(study,), type="primary")
+            if st.button("Open", key="fits_open_current", help="Look at its draws"):
+                _go("trace")
+        return
     st.markdown(
         "A fit samples the current study in the background and keeps its draws, its diagnostics and a "
         "script that "

@@ -43,8 +43,9 @@ def frame() -> None:
         session.mirror(study)
         with st.sidebar:
             sidebar.draw(study)
-        if text := session.notice():
-            st.warning(theme.plain(text))
+        if said := session.notice():
+            text, good = said
+            (st.success if good else st.warning)(theme.plain(text))
         page.run()
     except StoreError as problem:
         # The store itself cannot be used: held, damaged, out of reach. The message says what to do.

@@ -18,7 +18,7 @@ COOKIE, KEY = "hbm_visitor", "key"
 
 _FOLLOWED = ("fbclid", "gclid", "msclkid", "mc_cid", "mc_eid", "igshid", "ref", "source")
 _STUDY, _WRITTEN, _NOTICE, _TOKEN = "study", "study_written_query", "study_notice", "session_token"
-_SOUND, _RESETS = "study_last_sound", "study_resets"
+_SOUND, _RESETS, _GOOD = "study_last_sound", "study_resets", "study_notice_is_good"
 
 
 def study() -> Study:
@@ -124,14 +124,15 @@ def last_sound() -> Study | None:
     return st.session_state.get(_SOUND)
 
 
-def notify(text: str) -> None:
-    """Keep a message for the next drawing of the frame."""
-    st.session_state[_NOTICE] = text
+def notify(text: str, good: bool = False) -> None:
+    """Keep a message for the next drawing of the frame; `good` where it is no warning."""
+    st.session_state[_NOTICE], st.session_state[_GOOD] = text, good
 
 
-def notice() -> str | None:
-    """The message to show now, once."""
-    return st.session_state.pop(_NOTICE, None)
+def notice() -> tuple[str, bool] | None:
+    """The message to show now, once, and whether it is good news."""
+    text, good = st.session_state.pop(_NOTICE, None), st.session_state.pop(_GOOD, False)
+    return (text, good) if text else None
 
 
 def owner() -> str:

@@ -21,6 +21,10 @@ def frame_css(mode: Mode) -> str:
 [data-testid="stCaptionContainer"] {{ color: {c["ink-2"]}; opacity: 1; }}
 [data-testid="stBaseButton-primary"], [data-testid="stBaseButton-primary"] p {{ color: {c["on-accent"]}; }}
 [data-testid="stBaseButton-primary"]:disabled p {{ color: {c["ink-3"]}; }}
+[data-tag] {{ background: {c["accent"]}; }}
+[data-tag], [data-tag] span, [data-tag] button {{ color: {c["on-accent"]}; }}
+/* The counter of letters would lie over a long title. */
+[data-testid="stPopoverBody"] [data-testid="InputInstructions"] {{ display: none; }}
 p.caption {{ font-size: {size}px; line-height: {line}px; color: {c["ink-2"]}; margin-top: -.4rem; }}
 p.caption b {{ color: {c["ink"]}; }}
 [data-testid="stMain"] h2 {{ font-size: {title[0]}px; line-height: {title[1]}px; padding: .3rem 0; }}

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from hbm_core.inference.sampler import Progress
 from hbm_core.scenarios import scenario
 from hbm_core.store.exchange import read_fit
-from hbm_core.ui import fits_page
+from hbm_core.ui import fits, fits_page
 from hbm_core.ui.fits_page import Entry, row_html, study_of
 from tests.pages.fitted import SESSION, engine, publish, run, study
 from tests.pages.test_trace import said
@@ -81,6 +82,7 @@ def test_running_and_waiting_fits_tell_how_far(engine):
     assert "40 %, about 12 s left" in text and "Next in line." in text and "2 under way" in text
     app.button(key=f"fits_cancel_{id}").click().run()
     assert engine.status(id).stopping
+    assert "Cancelling…" in said(app) and app.button(key=f"fits_cancel_{id}").disabled
 
 
 def test_labels_of_partial_pinned_and_older_fits(engine):
@@ -169,3 +171,100 @@ def test_changed_priors_come_back_and_defaults_stay_out_of_the_link(engine):
     chosen = study(priors={"tau": Prior.parse("HalfNormal(5)")})
     back = study_of(chosen.request(chosen.data()))
     assert {name: prior.text for name, prior in back.priors.items()} == {"tau": "HalfNormal(5)"}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """The panel is drawn outside the app here: there is no page to link to."""
+    monkeypatch.setattr(fits.st, "page_link", lambda *_, **__: None)
+
+
+def sidebar(chosen) -> AppTest:
+    def page(chosen):
+        from hbm_core.ui import fits
+
+        fits.panel(chosen)
+
+    app = AppTest.from_function(page, args=(chosen,), default_timeout=60)
+    app.session_state["session_token"] = SESSION
+    app.session_state["study"] = chosen
+    return app.run()
+
+
+def test_a_fit_of_others_is_called_so_and_can_be_added(engine):
+    publish(engine, study(), session="somebody-else")
+    app = sidebar(study())
+    assert "A fit from the gallery" in said(app) and "Fit done" not in said(app)
+    app.button(key="sidebar_add").click().run()
+    assert "Fit done" in said(app) and "sidebar_add" not in keys(app)
+    assert [job.state for job in engine.jobs(SESSION)] == ["done"], "nothing is computed"
+
+
+def test_the_fit_of_a_shared_study_is_offered_where_one_has_none(engine):
+    publish(engine, study(), session="somebody-else")
+    app = opened(study=study())
+    assert "exists already, in the gallery" in said(app) and "fits_fit" not in keys(app)
+    app.button(key="fits_add").click().run()
+    assert len(engine.jobs(SESSION)) == 1 and "You have <b>1 fit</b>" in said(app)
+
+
+def test_cancelling_is_seen_at_once_while_the_model_is_prepared(engine):
+    chosen = study()
+    data = chosen.data()
+    id = engine.submit(chosen.request(data), data, SESSION, "Compiling")
+    assert engine.table.claim("test", 60, only=id)
+    app = sidebar(chosen)
+    assert "Preparing the model" in said(app)
+    app.button(key="sidebar_cancel").click().run()
+    assert "Cancelling…" in said(app) and app.button(key="sidebar_cancel").disabled
+    assert "Preparing" not in said(app)
+
+
+def test_after_sampling_it_says_what_it_is_at(engine):
+    id = run(engine, study())
+    engine.table.beat(id, "test", 60, Progress("saving"))
+    assert "Checking and saving" in said(opened()) and "Checking and saving" in said(sidebar(study()))
+
+
+@pytest.mark.parametrize(
+    ("diverging", "mark", "headline"),
+    [
+        (0.0, "", "**Fit done**"),
+        (0.0051, "! 7", "look before you trust it"),
+        (0.02, "✕ 24", "do not trust it"),
+    ],
+)
+def test_one_rule_for_the_sidebar_and_the_list(engine, diverging, mark, headline):
+    publish(engine, study(), diverging=diverging)
+    assert headline in said(sidebar(study()))
+    assert mark in said(opened())
+
+
+def test_fits_of_one_name_are_told_apart(engine):
+    one = entry(engine, publish(engine, study()))
+    two = entry(engine, publish(engine, study(parameterization="centered")))
+    alone = replace(one, job=replace(one.job, id="x", label="Another"))
+    told = fits_page.differences([one, two, alone])
+    assert told == {one.job.id: ("non-centered",), two.job.id: ("centered",)}
+    assert "· centered" in row_html(two, time.time(), told[two.job.id])
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ([True], "<b>1 fit</b>, and it passes every check."),
+        ([True, True], "<b>2 fits</b>; all pass every check."),
+        ([True, None], "<b>2 fits</b>; the finished one passes every check; 1 under way."),
+        ([True, False], "<b>2 fits</b>; 1 of 2 finished passes every check."),
+        ([False], "<b>1 fit</b>; 0 of 1 finished pass every check."),
+    ],
+)
+def test_the_first_sentence_counts_in_good_grammar(engine, states, expected):
+    job = engine.table.get(publish(engine, study()))
+    own = [
+        Entry(replace(job, state="running"), None, {})
+        if sound is None
+        else Entry(job, None, {"diagnostics": {"divergences": 0 if sound else 1}})
+        for sound in states
+    ]
+    assert expected in fits_page.story(own, [])

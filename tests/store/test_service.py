@@ -120,12 +120,14 @@ def test_two_who_ask_the_same_share_one_run_and_one_may_leave(service):
     assert len(service.starts("shared")) == 1
 
 
-def test_a_cancel_that_is_not_obeyed_ends_the_worker_and_not_the_service(service):
+def test_a_cancel_that_is_not_obeyed_ends_the_worker_and_not_the_service(service, caplog):
     service.ask("stubborn", "stubborn")
     pid = service.started("stubborn")
     service.engine.cancel("stubborn", "s1")
     assert service.engine.wait("stubborn", PATIENCE).state == "cancelled"
     until(lambda: not process_exists(pid))
+    until(lambda: "for its fit was cancelled" in caplog.text)
+    assert "SIGKILL" not in caplog.text and "memory" not in caplog.text
     assert not service.engine.status("stubborn").partial
     service.ask("next")
     assert service.engine.wait("next", PATIENCE).state == "done"

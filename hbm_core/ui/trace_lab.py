@@ -117,7 +117,14 @@ def _controls(
             fits.cancel(other)
 
     if active:
-        st.button("Cancel", key="lab_cancel", on_click=stop, width="stretch")
+        ending = all(look.status.stopping for look in found.values() if look.status.active)
+        st.button(
+            "Cancelling…" if ending else "Cancel",
+            key="lab_cancel",
+            on_click=stop,
+            disabled=ending,
+            width="stretch",
+        )
         st.caption("Nothing waits for these runs: go on with any page.")
     elif missing:
         many = {2: "both", 3: "all three", 4: "all four"}[len(geometries)]

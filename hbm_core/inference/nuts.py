@@ -150,8 +150,6 @@ def sample(
     chains, stopped = run.until_done(report, should_stop or (lambda: False), time_limit)
     sample_seconds = time.perf_counter() - sampling
 
-    if stopped:
-        report(Progress("saving"))
     draws = _rectangle(chains)
     _refuse_useless(draws, spec, stopped)
     statistics = {name: draws[name] for name in _STATISTICS.values() if name in draws}
@@ -216,10 +214,13 @@ class _Run:
                     report(self._finished(chains))
                     return chains, ""
                 now = time.perf_counter()
-                report(_progress(latest, now - began))
+                so_far = _progress(latest, now - began)
+                report(so_far)
                 if should_stop():
+                    report(replace(so_far, stage="saving"))
                     return self._chains(running.abort()), "on request"
                 if time_limit is not None and now - began > time_limit:
+                    report(replace(so_far, stage="saving"))
                     return self._chains(running.abort()), f"after the time limit of {time_limit:g} s"
                 if self.on_partial is not None and now - shown > _PARTIAL_EVERY:
                     shown = now
@@ -241,7 +242,7 @@ class _Run:
             for chain in chains
         ]
         # Effects of units, their likelihood and the checks come after the last draw.
-        return Progress("saving", tuple(done))
+        return Progress("saving", tuple(done), 0.0)
 
     def _chains(self, raw: Any) -> list[_Chain]:
         """Draws and statistics after warm-up, one mapping per chain, from nutpie's Arrow batches."""

@@ -262,7 +262,7 @@ def test_progress_ends_complete(compile_cache):
     seen = []
     sample(eight_schools("collapsed"), SHORT, cache=compile_cache, on_progress=seen.append)
     assert seen[-1].fraction == 1 and seen[-1].seconds_left == 0 and len(seen[-1].chains) == 4
-    assert "compiling" not in {progress.stage for progress in seen}
+    assert "compiling" not in {progress.stage for progress in seen} and seen[-1].stage == "saving"
 
 
 def test_chains_of_unequal_length_keep_the_largest_rectangle():

@@ -24,10 +24,13 @@ from hbm_core.analysis.predictive import cochran_q, pooled_mean, prior_predictiv
 from hbm_core.analysis.shrinkage import pooling_factor
 from hbm_core.errors import ImproperPosteriorError, NotExactError
 from hbm_core.inference.exact import ExactPosterior, solve
+from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.models.structure import ModelSpec
+from hbm_core.models.three_level import ThreeLevelNormal
 
 Verdict = Literal["pass", "warn", "fail", "information", "not applicable"]
-_SIMULATIONS = 20_000
+#: Data sets, and outcomes in all of them, that are simulated at most.
+_SIMULATIONS, _MOST_SIMULATED = 20_000, 8_000_000
 #: Beyond so many units exact leave-one-out (by downdating, by refits) is left to importance sampling.
 _MOST_UNITS, _MOST_REFITS = 20_000, 60
 #: Parameterizations that seldom diverge, in words.
@@ -82,7 +85,8 @@ class Evidence:
         """Prior predictive draws; None under improper priors."""
         if not all(prior.proper for prior in self.spec.priors.values()):
             return None
-        return prior_predictive(self.spec, _SIMULATIONS, self.seed)
+        count = max(1000, min(_SIMULATIONS, _MOST_SIMULATED // len(self.spec.structure.units)))
+        return prior_predictive(self.spec, count, self.seed)
 
     @cached_property
     def loo(self) -> pd.DataFrame | None:
@@ -391,7 +395,8 @@ def prior_mean(evidence: Evidence) -> Finding:
     assert simulated is not None
     below = float((pooled_mean(simulated["effect"], structure.se) <= observed).mean())
     p = _tail_probability(below)
-    return _surprise(p, 2 * np.sqrt(below * (1 - below) / _SIMULATIONS), f"a pooled mean of {observed:.3g}")
+    error = 2 * np.sqrt(below * (1 - below) / len(simulated["effect"]))
+    return _surprise(p, error, f"a pooled mean of {observed:.3g}")
 
 
 @check("Cochran's Q under the prior predictive", "prior against data", "fail", "p ≥ 0.05 (fail < 0.005)")
@@ -405,7 +410,8 @@ def prior_q(evidence: Evidence) -> Finding:
         return _absent("an improper prior predicts nothing")
     observed = float(cochran_q(structure.effect, structure.se))
     below = float((cochran_q(simulated["effect"], structure.se) <= observed).mean())
-    error = 2 * np.sqrt(max(below * (1 - below), 1 / _SIMULATIONS) / _SIMULATIONS)
+    count = len(simulated["effect"])
+    error = 2 * np.sqrt(max(below * (1 - below), 1 / count) / count)
     side = "so much" if below > 0.5 else "so little"
     return _surprise(_tail_probability(below), error, f"{side} spread (Q = {observed:.3g})")
 
@@ -433,7 +439,7 @@ def prior_range(evidence: Evidence) -> Finding:
 def boundary(evidence: Evidence) -> Finding:
     """p(τ = 0 | y)/p(τ = 0), the data's own word on complete pooling, and the range of E[B]."""
     spec = evidence.spec
-    if spec.structure.pooling != "partial" or not linear(spec):
+    if not linear(spec) or spec.structure.pooling != "partial":
         return _absent("needs τ in a model that is normal given τ")
     exact = evidence.exact
     if exact is None or exact.log_evidence is None or exact.pooling is None:
@@ -459,7 +465,7 @@ def divergence_from_prior(spec: ModelSpec, exact: ExactPosterior, name: str) -> 
     name : str
         A hyperparameter, such as ``mu`` or ``tau``.
     """
-    tails = exact.quantiles((1e-11, 0.25, 0.5, 0.75, 1 - 1e-11))[exact.index(name)]
+    tails = _quantiles(exact, name, (1e-11, 0.25, 0.5, 0.75, 1 - 1e-11))
     low, quarter, middle, upper, high = tails
     width = upper - quarter
     v = np.linspace(np.arcsinh((low - middle) / width), np.arcsinh((high - middle) / width), 4001)
@@ -470,9 +476,16 @@ def divergence_from_prior(spec: ModelSpec, exact: ExactPosterior, name: str) -> 
     return float(np.trapezoid(terms * width * np.cosh(v), v))
 
 
+def _quantiles(exact: ExactPosterior, name: str, probabilities: tuple[float, ...]) -> np.ndarray:
+    """Quantiles of a hyperparameter; of very many units none is asked for."""
+    if isinstance(exact, ThreeLevelPosterior):
+        return exact.hyper_quantiles(probabilities)[exact.hyper_names.index(name)]
+    return exact.quantiles(probabilities)[exact.index(name)]
+
+
 def contraction(spec: ModelSpec, exact: ExactPosterior, name: str) -> float:
     """Share of the prior's interquartile range that the data removed (negative: the posterior is wider)."""
-    quarter, upper = exact.quantiles((0.25, 0.75))[exact.index(name)]
+    quarter, upper = _quantiles(exact, name, (0.25, 0.75))
     prior = np.ptp(spec.priors[name].distribution.ppf(np.array([0.25, 0.75])))
     return float(1 - (upper - quarter) / prior)
 
@@ -497,22 +510,61 @@ def learning_mu(evidence: Evidence) -> Finding:
 
 @check("What the data taught about τ", "learning", "information", "none")
 def learning_tau(evidence: Evidence) -> Finding:
-    """KL(posterior‖prior) and contraction of τ."""
-    return _learned(evidence, "tau")
+    """KL(posterior‖prior) and contraction of the spread of the units."""
+    structure: Any = evidence.spec.structure
+    return _learned(evidence, structure.spread if isinstance(structure, ThreeLevelNormal) else "tau")
 
 
 # --- shrinkage -----------------------------------------------------------------------------------------
+
+
+def _law(evidence: Evidence) -> bool:
+    """Whether E[θ_i] is B_i m_i + (1 − B_i) y_i given the hyperparameters."""
+    structure: Any = evidence.spec.structure
+    if isinstance(structure, ThreeLevelNormal):
+        return True
+    return structure.pooling == "partial" and "student_t" not in (structure.effects, structure.likelihood)
+
+
+def _spread(evidence: Evidence) -> str:
+    structure: Any = evidence.spec.structure
+    return structure.spread if isinstance(structure, ThreeLevelNormal) else "tau"
+
+
+def _factor(evidence: Evidence, tau: np.ndarray) -> np.ndarray:
+    """B_i for every draw, (draws, J)."""
+    structure: Any = evidence.spec.structure
+    if isinstance(structure, ThreeLevelNormal):
+        return structure.se**2 / (structure.se**2 + tau[:, None] ** 2)
+    return pooling_factor(evidence.spec, tau)
+
+
+def _center(evidence: Evidence) -> np.ndarray | None:
+    """What each unit is pulled to, for every draw, (draws, J); None without draws of it."""
+    structure: Any = evidence.spec.structure
+    if isinstance(structure, ThreeLevelNormal):
+        means = evidence.draws(structure.group_mean)
+        return None if means is None else means[:, structure.group]
+    mu = evidence.draws("mu")
+    if mu is None:
+        return None
+    center = np.broadcast_to(mu[:, None], (mu.size, len(structure.units)))
+    if structure.columns:
+        beta = evidence.draws("beta")
+        assert beta is not None
+        center = center + beta.reshape(len(mu), -1) @ structure.design.T
+    return center
 
 
 @check("E[B] ordered as the standard errors", "shrinkage", "fail", "no pair out of order (a law)")
 def shrinkage_order(evidence: Evidence) -> Finding:
     """A less precise unit leans more on μ; realised from the draws where there are any."""
     structure = evidence.spec.structure
-    if structure.pooling != "partial" or "student_t" in (structure.effects, structure.likelihood):
+    if not _law(evidence):
         return _absent("no such law for this model")
-    tau = evidence.draws("tau")
+    tau = evidence.draws(_spread(evidence))
     if tau is not None:
-        pooling = pooling_factor(evidence.spec, tau).mean(axis=0)
+        pooling = _factor(evidence, tau).mean(axis=0)
     elif evidence.exact is not None and evidence.exact.pooling is not None:
         pooling = evidence.exact.pooling
     else:
@@ -526,18 +578,13 @@ def shrinkage_order(evidence: Evidence) -> Finding:
 @check("E[θ] realised as B μ + (1 − B) y", "shrinkage", "fail", "|z| ≤ 5 (a law)")
 def shrinkage_realised(evidence: Evidence) -> Finding:
     """Draws of θ_i average to the draws of B_i μ_i + (1 − B_i) y_i, within Monte-Carlo error."""
-    spec, structure = evidence.spec, evidence.spec.structure
-    if structure.pooling != "partial" or "student_t" in (structure.effects, structure.likelihood):
+    structure: Any = evidence.spec.structure
+    if not _law(evidence):
         return _absent("no such law for this model")
-    mu, tau, theta = (evidence.draws(name) for name in ("mu", "tau", "theta"))
-    if mu is None or tau is None or theta is None:
+    tau, theta, center = evidence.draws(_spread(evidence)), evidence.draws("theta"), _center(evidence)
+    if tau is None or theta is None or center is None:
         return _absent("needs draws of μ, τ and θ")
-    center = np.broadcast_to(mu[:, None], theta.shape)
-    if structure.columns:
-        beta = evidence.draws("beta")
-        assert beta is not None
-        center = center + beta.reshape(len(mu), -1) @ structure.design.T
-    factor = pooling_factor(spec, tau)
+    factor = _factor(evidence, tau)
     gap = theta - (factor * center + (1 - factor) * structure.effect)
     chains = evidence.tree["posterior"].sizes["chain"]
     # batch means: 25 per chain carry the autocorrelation
@@ -614,7 +661,7 @@ def pareto_k(evidence: Evidence) -> Finding:
 
 
 def _adaptive(evidence: Evidence) -> bool:
-    return evidence.spec.structure.scale == "adaptive"
+    return getattr(evidence.spec.structure, "scale", "identity") == "adaptive"
 
 
 def _identity(spec: ModelSpec) -> ModelSpec:

@@ -55,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scheduler", help="tcp://host:port")
     given = parser.parse_args()
+
     async def until_told() -> None:
         ending = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -60,7 +60,11 @@ def serve(store: Path, log: Path, **environment: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "hbm_core.cli", "serve", "--port", str(port), "--store", str(store)]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env={**os.environ, "HBM_GALLERY": "0", **environment}
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env={**os.environ, "HBM_GALLERY": "0", **environment},
         )
         server = Server(f"http://localhost:{port}", store, process)
         try:

@@ -12,6 +12,7 @@ from hbm_core.models.prior import Prior
 from hbm_core.store.jobs import JobTable
 from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
+from tests.asynchronous import run
 from tests.browser.server import Server
 from tests.browser.visitor import Heard, Visitor
 
@@ -55,7 +56,7 @@ def test_fifty_sessions_see_their_own_numbers(server: Server) -> None:
             await left(visitors)
         return visitors
 
-    visitors = asyncio.run(all_at_once())
+    visitors = run(all_at_once())
     assert [error for visitor in visitors for error in visitor.errors] == []
     means = {tuple(visitor.explorer["posterior"]["mean"]) for visitor in visitors}
     assert len(means) == SESSIONS
@@ -75,7 +76,7 @@ def test_a_link_that_is_opened_replaces_what_the_session_moved(server: Server) -
             await left([visitor])
         return heard, visitor
 
-    _, visitor = asyncio.run(visit())
+    _, visitor = run(visit())
     assert visitor.errors == []
     np.testing.assert_allclose(visitor.explorer["posterior"]["mean"], exact_means(there), rtol=1e-9)
 
@@ -96,7 +97,7 @@ def test_twenty_sessions_that_ask_for_one_fit_share_one_run(server: Server) -> N
             await left(visitors)
         return visitors
 
-    visitors = asyncio.run(all_at_once())
+    visitors = run(all_at_once())
     assert [error for visitor in visitors for error in visitor.errors] == []
     assert {visitor.explorer["fit"]["state"] for visitor in visitors} == {"done"}
     study = Study.from_query(query)

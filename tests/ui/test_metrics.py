@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from hbm_core.store.jobs import Ask
 from hbm_core.store.local import LocalEngine
 from hbm_core.store.settings import Settings
 from hbm_core.ui import metrics
+from tests.asynchronous import run
 
 SAMPLE = re.compile(r'([a-z_:]+)(?:\{((?:[a-z]+="[^"]*",?)*)\})? (-?[0-9.e+]+)')
 REQUEST = Request({"type": "http", "method": "GET", "path": "/api/metrics", "headers": []})
@@ -53,7 +53,7 @@ def test_metrics_count_what_the_table_holds_and_name_nobody(engine: LocalEngine)
         ask(engine.table, name, "A private title")
     engine.table.claim("worker-of-a-host", 10)
     engine.table.finish("a" * 64, "worker-of-a-host", 1234, partial=False)
-    answer = asyncio.run(metrics.metrics(REQUEST))
+    answer = run(metrics.metrics(REQUEST))
     assert answer.headers["content-type"] == metrics.FORMAT
     text = bytes(answer.body).decode()
     found = read(text)
@@ -71,7 +71,7 @@ def test_metrics_count_what_the_table_holds_and_name_nobody(engine: LocalEngine)
 
 def test_metrics_can_be_switched_off(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HBM_METRICS", "0")
-    assert asyncio.run(metrics.metrics(REQUEST)).status_code == 404
+    assert run(metrics.metrics(REQUEST)).status_code == 404
 
 
 def test_a_table_that_hangs_is_told_and_does_not_hold_the_answer(
@@ -95,7 +95,7 @@ def test_a_table_that_hangs_is_told_and_does_not_hold_the_answer(
             pass
         return probes, numbers, later
 
-    probes, numbers, later = asyncio.run(look())
+    probes, numbers, later = run(look())
     assert [probe.status_code for probe in probes] == [503] * 3
     assert all("did not answer" in bytes(probe.body).decode() for probe in probes)
     # However many ask meanwhile, one thread waits for each of the two.

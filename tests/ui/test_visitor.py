@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http.cookies import SimpleCookie
 
 import pytest
@@ -10,6 +9,7 @@ from streamlit import config
 
 from hbm_core.store.access import is_visitor_token, visitor_token
 from hbm_core.ui.server import COOKIE_SECONDS, MIDDLEWARE, SecurityHeaders, VisitorCookie
+from tests.asynchronous import run
 
 
 def answered(kind="text/html; charset=utf-8", cookie=None, scheme="http", asked=None, **headers):
@@ -30,7 +30,7 @@ def answered(kind="text/html; charset=utf-8", cookie=None, scheme="http", asked=
     if cookie is not None:
         given.append((b"cookie", f"other=1; hbm_visitor={cookie}".encode()))
     scope = {"type": "http", "method": "GET", "path": "/", "scheme": scheme, "headers": given}
-    asyncio.run(VisitorCookie(app)(scope, None, send))
+    run(VisitorCookie(app)(scope, None, send))
     assert sent[-1]["body"] == b"x"
     return [(name.decode(), value.decode()) for name, value in sent[0]["headers"]]
 

@@ -219,8 +219,8 @@ def place(request, tmp_path):
     root = Path(str(tmp_path / "place"))
     root.mkdir()
     # Whoever runs as nobody must reach it.
-    for folder in (root, *root.parents[:3]):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+    for folder in (root, *root.parents):
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o055)
     mount = request.param == "file system" and mounted(root, f"size={SIZE},mode=755")
     try:

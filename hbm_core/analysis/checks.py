@@ -511,8 +511,7 @@ def learning_mu(evidence: Evidence) -> Finding:
 @check("What the data taught about τ", "learning", "information", "none")
 def learning_tau(evidence: Evidence) -> Finding:
     """KL(posterior‖prior) and contraction of the spread of the units."""
-    structure: Any = evidence.spec.structure
-    return _learned(evidence, structure.spread if isinstance(structure, ThreeLevelNormal) else "tau")
+    return _learned(evidence, evidence.spec.structure.spread)
 
 
 # --- shrinkage -----------------------------------------------------------------------------------------
@@ -524,11 +523,6 @@ def _law(evidence: Evidence) -> bool:
     if isinstance(structure, ThreeLevelNormal):
         return True
     return structure.pooling == "partial" and "student_t" not in (structure.effects, structure.likelihood)
-
-
-def _spread(evidence: Evidence) -> str:
-    structure: Any = evidence.spec.structure
-    return structure.spread if isinstance(structure, ThreeLevelNormal) else "tau"
 
 
 def _factor(evidence: Evidence, tau: np.ndarray) -> np.ndarray:
@@ -562,7 +556,7 @@ def shrinkage_order(evidence: Evidence) -> Finding:
     structure = evidence.spec.structure
     if not _law(evidence):
         return _absent("no such law for this model")
-    tau = evidence.draws(_spread(evidence))
+    tau = evidence.draws(evidence.spec.structure.spread)
     if tau is not None:
         pooling = _factor(evidence, tau).mean(axis=0)
     elif evidence.exact is not None and evidence.exact.pooling is not None:
@@ -581,7 +575,11 @@ def shrinkage_realised(evidence: Evidence) -> Finding:
     structure: Any = evidence.spec.structure
     if not _law(evidence):
         return _absent("no such law for this model")
-    tau, theta, center = evidence.draws(_spread(evidence)), evidence.draws("theta"), _center(evidence)
+    tau, theta, center = (
+        evidence.draws(evidence.spec.structure.spread),
+        evidence.draws("theta"),
+        _center(evidence),
+    )
     if tau is None or theta is None or center is None:
         return _absent("needs draws of μ, τ and θ")
     factor = _factor(evidence, tau)

@@ -77,10 +77,10 @@ def _three_level_draws(
     units = {name: name[6:-1] for name in names if name.startswith("theta[")}
     means = [f"{structure.group_mean}[{label}]" for label in structure.groups]
     try:
-        places = [structure.place(label) for label in units.values()]
-    except KeyError as error:
-        raise InputError("parameter", "a unit of the data", repr(error.args[0])) from None
-    found = posterior.draws(count, seed, np.array(places, dtype=int))
+        places = structure.places(units.values())
+    except ValueError as error:
+        raise InputError("parameter", "a unit of the data", str(error)) from None
+    found = posterior.draws(count, seed, places)
     columns = {name: found[name] for name in posterior.hyper_names}
     columns |= dict(zip(means, found[structure.group_mean].T, strict=True))
     columns |= dict(zip(units, found["theta"].T, strict=True))

@@ -10,7 +10,6 @@ from scipy.special import ndtri
 
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.models.pymc_three_level import Spec
-from hbm_core.models.three_level import ThreeLevelNormal
 
 _HALF, _WIDE = float(ndtri(0.75)), float(ndtri(0.975))
 _ENDS = (0.025, 0.25, 0.75, 0.975)
@@ -87,7 +86,7 @@ def pooling_ledger(spec: Spec, posterior: ThreeLevelPosterior, table: pd.DataFra
     table : DataFrame
         A `shrinkage_table` of all units or of some.
     """
-    places = _places(spec.structure, table["unit"])
+    places = spec.structure.places(table["unit"])
     variance = spec.structure.se[places] ** 2
     ends = posterior.hyper_quantiles((0.025, 0.975))[posterior.hyper_names.index(spec.structure.spread)]
     ledger = table[["unit"]].copy()
@@ -124,7 +123,7 @@ def three_poolings(spec: Spec, posterior: ThreeLevelPosterior, units: Sequence[s
     DataFrame
         unit, pooling ("none", "partial", "complete"), estimate, low95, low50, high50, high95.
     """
-    places = _places(spec.structure, units)
+    places = spec.structure.places(units)
     table = shrinkage_table(spec, posterior, places)
     given = posterior.given_spread(np.array([0.0]), places)
     center, sd = given.theta_mean[0], given.theta_sd[0]
@@ -137,8 +136,3 @@ def three_poolings(spec: Spec, posterior: ThreeLevelPosterior, units: Sequence[s
     parts = {"none": none, "partial": partial, "complete": complete}
     long = pd.concat([part.assign(pooling=name) for name, part in parts.items()], ignore_index=True)
     return long[["unit", "pooling", "estimate", *_NAMES]]
-
-
-def _places(structure: ThreeLevelNormal, units: Sequence[str] | pd.Series) -> np.ndarray:
-    wanted = pd.Index(np.asarray(list(structure.units), dtype=object)).get_indexer(list(units))
-    return np.asarray(wanted)

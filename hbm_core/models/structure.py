@@ -101,6 +101,11 @@ class TwoLevelNormal:
         return frozenset({"tau", "nu"})
 
     @property
+    def spread(self) -> str:
+        """Name of the sd of the units around what they are pulled to."""
+        return "tau"
+
+    @property
     def hyperparameters(self) -> tuple[str, ...]:
         """Flat names of all that is not a unit's effect, in order."""
         found: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -107,12 +107,12 @@ class ThreeLevelNormal:
         return f"{self.group_mean}[{label}]", self.spread
 
     def place(self, unit: str) -> int:
-        """Place of a unit by its label; KeyError for a label that no unit has."""
-        return self._places[unit]
+        """Place of a unit by its label; ValueError for a label that no unit has."""
+        return self.units.index(unit)
 
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {str(label): place for place, label in enumerate(self.units)}
+    def places(self, units: Iterable[str]) -> np.ndarray:
+        """Places of some units by their labels, ndarray (M,); ValueError as of `place`."""
+        return np.array([self.place(unit) for unit in units], dtype=int)
 
     @property
     def parameterizations(self) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -73,7 +72,7 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
     structure: Any = spec.structure
     listed, labels = None, structure.units
     if isinstance(structure, ThreeLevelNormal):
-        listed = three_level.listed(structure, place_of(structure, focus))
+        listed = three_level.listed(structure, structure.place(focus))
         labels = [structure.units[place] for place in listed]
     truth = None
     if dataset.truth is not None:
@@ -101,7 +100,7 @@ def focus_of(seen: Live) -> str:
     """The selected unit, or the one that pooling moves most."""
     structure: Any = seen.spec.structure
     units = structure.units
-    if seen.study.unit is not None and place_of(structure, seen.study.unit) is not None:
+    if seen.study.unit is not None and seen.study.unit in units:
         return str(seen.study.unit)
     if isinstance(structure, ThreeLevelNormal):
         return str(units[int(three_level.listed(structure)[0])])
@@ -109,17 +108,6 @@ def focus_of(seen: Live) -> str:
         return units[0]
     moved = np.abs(seen.posterior.mean[seen.posterior.theta] - seen.spec.structure.effect)
     return units[int(np.argmax(moved))]
-
-
-#: Places of labels, per structure: asked for in every run.
-_PLACES: WeakKeyDictionary[Any, dict[str, int]] = WeakKeyDictionary()
-
-
-def place_of(structure: Any, label: str) -> int | None:
-    """Place of a unit by its label; None for a label that no unit has."""
-    if structure not in _PLACES:
-        _PLACES[structure] = {str(name): place for place, name in enumerate(structure.units)}
-    return _PLACES[structure].get(label)
 
 
 def _spread(seen: Live) -> Spread | None:

@@ -155,7 +155,7 @@ def open_page(live: Live) -> Page | None:
     if isinstance(live.posterior, ThreeLevelPosterior):
         table = table.rename(columns={"group": live.posterior.structure.levels[1]})
         if "n" in data:
-            table["n"] = data["n"].to_numpy()[_places(live, table)]
+            table["n"] = data["n"].to_numpy()[live.posterior.structure.places(table["unit"])]
         return Page(live, table, ledger, _view(live, table), (live.posterior.structure.levels[1],))
     groups = tuple(
         str(name)
@@ -164,13 +164,6 @@ def open_page(live: Live) -> Page | None:
     )
     table = table.assign(**{name: data[name].to_numpy() for name in groups})
     return Page(live, table, ledger, _view(live, table), groups)
-
-
-def _places(live: Live, table: pd.DataFrame) -> np.ndarray:
-    """Places of the table's units among all."""
-    if len(table) == live.spec.structure.effect.size:
-        return np.arange(len(table))
-    return pd.Index(list(live.spec.structure.units)).get_indexer(pd.Index(table["unit"]))
 
 
 def _view(live: Live, table: pd.DataFrame) -> View:

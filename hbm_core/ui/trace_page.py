@@ -475,7 +475,7 @@ def divergence_words(page: Page) -> str:
     if not count:
         return ""
     text = f'<b style="color:{colours(page.mode)["warn"]}">{count:,} of {flags.size:,} draws diverged</b>'
-    spread = getattr(page.live.spec.structure, "spread", "tau")
+    spread = page.live.spec.structure.spread
     if spread in tree["posterior"]:
         tau, sign = tree["posterior"][spread].transpose("chain", "draw").values, symbol(spread)
         decimals = digits(page.live.spec.structure.effect, page.live.spec.structure.se).estimate

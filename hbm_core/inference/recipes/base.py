@@ -42,7 +42,7 @@ class Recipe(ABC):
         """The model in PyMC."""
 
     @abstractmethod
-    def centres(self, spec: Any) -> tuple[Arrays, Arrays]:
+    def centres(self, spec: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Where parameters with a prior start, and how far a start may be from there (identity scale)."""
 
     @abstractmethod

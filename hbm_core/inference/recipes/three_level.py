@@ -46,7 +46,7 @@ class ThreeLevelRecipe(Recipe):
         """The model in PyMC."""
         return build(spec)
 
-    def centres(self, spec: Spec) -> tuple[Arrays, Arrays]:
+    def centres(self, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Mean of the group means and moment estimates of the spreads."""
         structure = spec.structure
         unit, group = _spreads(structure)
@@ -57,7 +57,7 @@ class ThreeLevelRecipe(Recipe):
             structure.group_spread: group,
             structure.spread: unit,
         }
-        return _arrays(centre), _arrays({"mu": 1 / np.sqrt(weight.sum())})
+        return centre, {"mu": 1 / np.sqrt(weight.sum())}
 
     def inner_start(self, spec: Spec, name: str, plain: Arrays, jitter: np.ndarray) -> np.ndarray | None:
         """Means and effects start half way between what they are drawn to and their data."""
@@ -161,7 +161,3 @@ def _spreads(structure: ThreeLevelNormal) -> tuple[float, float]:
         max(unit, 0.1 * structure.typical_se),
         max(group, 0.5 * float(np.median(1 / np.sqrt(sums.precision)))),
     )
-
-
-def _arrays(values: Mapping[str, Any]) -> Arrays:
-    return {name: np.asarray(value, dtype=float) for name, value in values.items()}

@@ -43,7 +43,7 @@ class TwoLevelRecipe(Recipe):
         """The model in PyMC."""
         return build(spec)
 
-    def centres(self, spec: ModelSpec) -> tuple[Arrays, Arrays]:
+    def centres(self, spec: ModelSpec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Precision-weighted mean and moment estimate of τ."""
         structure = spec.structure
         precision = 1 / structure.se**2
@@ -51,7 +51,7 @@ class TwoLevelRecipe(Recipe):
         mean = float(precision @ structure.effect / precision.sum())
         centre = {"mu": mean, "tau": tau, "beta": 0.0, "nu": 10.0, "theta": structure.effect}
         width = {"mu": 1 / np.sqrt(precision.sum()), "beta": tau, "theta": structure.se}
-        return _arrays(centre), _arrays(width)
+        return centre, width
 
     def inner_start(self, spec: ModelSpec, name: str, plain: Arrays, jitter: np.ndarray) -> np.ndarray | None:
         """Effects start half way between the mean and their data."""
@@ -99,7 +99,3 @@ class TwoLevelRecipe(Recipe):
             constant["design"] = (("unit", "column"), structure.design)
             coords = coords | {"column": list(structure.columns)}
         return observed, xr.Dataset(constant, coords=coords)
-
-
-def _arrays(values: Mapping[str, Any]) -> Arrays:
-    return {name: np.asarray(value, dtype=float) for name, value in values.items()}

@@ -7,17 +7,16 @@ out; those draws are part of the time.
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from benchmarks.nuts import pymc_rate
 from benchmarks.row import Row, show
 from hbm_core.analysis.draws import agreement, diagnostics, summary
 from hbm_core.inference.exact import solve
-from hbm_core.inference.nuts import CORES, CompileCache, sample, warm
-from hbm_core.inference.recipes import recipe
+from hbm_core.inference.nuts import CompileCache, sample, warm
 from hbm_core.inference.sampler import Sampler
 from hbm_core.scenarios import scenario
 
@@ -55,32 +54,6 @@ def measure(spec: Any, cache: CompileCache, exact: Any, seeds: range) -> dict[st
     }
 
 
-def pymc_rate(spec: Any) -> dict[str, float]:
-    """PyMC's own sampler with the same settings: its smallest ESS and ESS per second of sampling."""
-    import pymc as pm
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = recipe(spec).build(spec)
-        tree: Any = pm.sample(
-            draws=SETTINGS.draws,
-            tune=SETTINGS.tune,
-            chains=SETTINGS.chains,
-            cores=CORES,
-            target_accept=SETTINGS.target_accept,
-            random_seed=SETTINGS.seed,
-            nuts_sampler="pymc",
-            progressbar=False,
-            compute_convergence_checks=False,
-            model=model,
-        )
-    seconds = float(tree["posterior"].attrs["sampling_time"])
-    names = [*spec.structure.parameters, spec.structure.group_mean, "theta"]
-    ess = float(summary(tree, variables=names)["ess_bulk"].min())
-    divergences = int(tree["sample_stats"]["diverging"].sum())
-    return {"min_ess": ess, "rate": ess / seconds, "divergences": divergences, "seconds": seconds}
-
-
 def rows() -> list[Row]:
     """One row per parameterization, and PyMC's sampler."""
     cache = CompileCache()
@@ -96,7 +69,8 @@ def rows() -> list[Row]:
         found.append(
             Row(f"{name}, 500 units, 4 × (1,000 + 2,000)", got["rate"], "ESS/s", better="more", note=note)
         )
-    peer = pymc_rate(spec_of("noncentered"))
+    plain = spec_of("noncentered")
+    peer = pymc_rate(plain, SETTINGS, [*plain.structure.parameters, plain.structure.group_mean, "theta"])
     note = f"least ESS {peer['min_ess']:,.0f}, {peer['divergences']:.0f} divergences, {peer['seconds']:.1f} s"
     found.append(Row("PyMC's own sampler, noncentered, same settings", peer["rate"], "ESS/s", note=note))
     for place, rate in enumerate(rates):

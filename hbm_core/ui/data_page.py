@@ -39,7 +39,7 @@ from hbm_core.scenarios.tables import (
     typed_number,
 )
 from hbm_core.store.study import SIMULATED, Study
-from hbm_core.ui import fits, session, theme
+from hbm_core.ui import fits, session, simulator, theme
 from hbm_core.ui.background import first_look_rows
 from hbm_core.ui.live import Live, live
 
@@ -892,7 +892,7 @@ def _example(scenario: Scenario, separator: str) -> str:
 
 
 def _simulate(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
-    study, scenario = page.study, page.scenario
+    study = page.study
     simulated = study.dataset == SIMULATED
     with right:
         if not simulated:
@@ -904,7 +904,8 @@ def _simulate(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             )
             st.caption("The study then goes on with simulated data, on every page.")
         else:
-            _knobs(study, scenario)
+            theme.title("Simulator")
+            simulator.knobs(study, "data_")
     with left:
         if not simulated:
             theme.title("Data whose truth is known")
@@ -940,39 +941,8 @@ def _simulate(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         _download(page.dataset, page.dataset.label, "data_simulated")
 
 
-def _knobs(study: Study, scenario: Scenario) -> None:
-    theme.title("Simulator")
-    for knob in scenario.knobs:
-        key = f"data_knob_{knob.name}"
-        st.session_state[key] = study.knobs.get(knob.name, knob.default)
-
-        def changed(name: str = knob.name, key: str = key) -> None:
-            session.change(knobs={**session.study().knobs, name: st.session_state[key]}, priors={}, unit=None)
-
-        if knob.choices:
-            st.selectbox(knob.label, knob.choices, key=key, on_change=changed)
-        else:
-            cast = int if knob.integer else float
-            st.session_state[key] = cast(st.session_state[key])
-            lower, upper, step = cast(knob.lower), cast(knob.upper), cast(knob.step)
-            st.number_input(knob.label, lower, upper, step=step, key=key, on_change=changed)
-    st.session_state["data_seed"] = study.data_seed
-    st.number_input(
-        "Seed",
-        0,
-        2**32 - 1,
-        step=1,
-        key="data_seed",
-        on_change=_reseed,
-    )
-
-
 def _to_simulated() -> None:
     session.change(dataset=SIMULATED)
-
-
-def _reseed() -> None:
-    session.change(data_seed=st.session_state["data_seed"], unit=None)
 
 
 def _look(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:

@@ -8,7 +8,7 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios
 from hbm_core.store.study import SIMULATED, Study
-from hbm_core.ui import fits, session
+from hbm_core.ui import fits, session, simulator
 from hbm_core.ui.copy_link import copy_link
 
 
@@ -21,7 +21,8 @@ def draw(study: Study) -> None:
     datasets.setdefault(study.dataset, "Your data")
     _choice("Data set", "dataset", datasets, study.dataset)
     if study.dataset == SIMULATED:
-        _simulator(study)
+        with st.expander("Simulator", expanded=False):
+            simulator.knobs(study)
     models = {id: id.replace("_", " ") for id in _applicable(study)}
     models[study.model] = fits.title_of(study)
     _choice("Model", "model", models, study.model, help=study.declared.summary)
@@ -72,35 +73,6 @@ def _choice(label: str, field: str, options: dict[str, str], current: str, help:
     )
 
 
-def _simulator(study: Study) -> None:
-    found = find_scenario(study.scenario)
-    with st.expander("Simulator", expanded=False):
-        for knob in found.knobs:
-            key = f"knob_{knob.name}"
-            st.session_state[key] = study.knobs.get(knob.name, knob.default)
-
-            def changed(name: str = knob.name, key: str = key) -> None:
-                knobs = {**session.study().knobs, name: st.session_state[key]}
-                session.change(knobs=knobs, priors={}, unit=None)
-
-            if knob.choices:
-                st.selectbox(knob.label, knob.choices, key=key, on_change=changed)
-            else:
-                cast = int if knob.integer else float
-                st.session_state[key] = cast(st.session_state[key])
-                lower, upper, step = cast(knob.lower), cast(knob.upper), cast(knob.step)
-                st.number_input(knob.label, lower, upper, step=step, key=key, on_change=changed)
-        st.session_state["knob_seed"] = study.data_seed
-        st.number_input(
-            "Seed",
-            0,
-            2**32 - 1,
-            step=1,
-            key="knob_seed",
-            on_change=_reseed,
-        )
-
-
 def _options(study: Study) -> None:
     """Show what else the model asks for: moderators, and constants that are not priors."""
     dataset, found = study.data(session.uploads), find_scenario(study.scenario)
@@ -124,10 +96,6 @@ def _options(study: Study) -> None:
         st.number_input(
             name.capitalize(), min_value=lower, step=step, key=key, on_change=changed, format="%g"
         )
-
-
-def _reseed() -> None:
-    session.change(data_seed=st.session_state["knob_seed"], unit=None)
 
 
 def _sampler(study: Study) -> None:

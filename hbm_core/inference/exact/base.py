@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hbm_core.errors import InputError
 from hbm_core.models.structure import ModelSpec
 
 #: Probabilities that tables and JSON list.
@@ -147,6 +148,20 @@ class ExactPosterior(ABC):
             self.names, self.mean, self.sd, self.quantiles(probabilities), ends, probabilities
         )
         return table if units is None else table.iloc[: self.theta.start + units]
+
+
+def checked_probabilities(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Probabilities as an ndarray (Q,); InputError where they are none."""
+    p = np.asarray(values, dtype=float)
+    if p.ndim != 1 or not (p.min(initial=0.5) >= 0 and p.max(initial=0.5) <= 1):
+        raise InputError("probabilities", "numbers from 0 to 1", p)
+    return p
+
+
+def check_level(level: float) -> None:
+    """InputError where `level` is no interval's."""
+    if not 0 < level < 1:
+        raise InputError("level of an interval", "a number between 0 and 1", level)
 
 
 def summary_table(

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import betaln, expit, gammaln
 
 from hbm_core.errors import ImproperPosteriorError, InputError
-from hbm_core.inference.exact.base import PROBABILITIES, ExactPosterior
+from hbm_core.inference.exact.base import PROBABILITIES, ExactPosterior, check_level, checked_probabilities
 from hbm_core.inference.exact.gamma_counts_posterior import ScaleAxes
 from hbm_core.inference.exact.grid import GridMarginals
 from hbm_core.inference.exact.posterior import moment_notes, put_infinite
@@ -246,16 +246,13 @@ class BetaBinomialPosterior(ExactPosterior):
 
     def quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
         """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
-        p = np.asarray(probabilities, dtype=float)
-        if p.ndim != 1 or not (p.min(initial=0.5) >= 0 and p.max(initial=0.5) <= 1):
-            raise InputError("probabilities", "numbers from 0 to 1", p)
+        p = checked_probabilities(probabilities)
         hyper = [one.quantiles(p) for one in self._hyper]
         return np.concatenate([*hyper, self._rates.quantiles(p)[self.table.of_entity]])
 
     def hdi(self, level: float = 0.95) -> np.ndarray:
         """Shortest interval of every parameter, ndarray (len(names), 2)."""
-        if not 0 < level < 1:
-            raise InputError("level of an interval", "a number between 0 and 1", level)
+        check_level(level)
         hyper = [one.hdi(level) for one in self._hyper]
         return np.concatenate([*hyper, self._rates.hdi(level)[self.table.of_entity]])
 

@@ -10,7 +10,13 @@ import numpy as np
 from scipy.special import betainc, gammainc, gammaln, xlogy
 
 from hbm_core.errors import InputError
-from hbm_core.inference.exact.base import PROBABILITIES, ExactPosterior, Weights
+from hbm_core.inference.exact.base import (
+    PROBABILITIES,
+    ExactPosterior,
+    Weights,
+    check_level,
+    checked_probabilities,
+)
 from hbm_core.inference.exact.gamma_counts_table import CountsTable, Quality, population
 from hbm_core.inference.exact.grid import GridMarginals
 from hbm_core.inference.exact.posterior import put_infinite
@@ -357,9 +363,7 @@ class GammaCountsPosterior(ExactPosterior):
 
     def quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
         """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
-        p = np.asarray(probabilities, dtype=float)
-        if p.ndim != 1 or not (p.min(initial=0.5) >= 0 and p.max(initial=0.5) <= 1):
-            raise InputError("probabilities", "numbers from 0 to 1", p)
+        p = checked_probabilities(probabilities)
         return np.concatenate([self.hyper_quantiles(p), self._rates.quantiles(p)[self.table.of_entity]])
 
     def hyper_quantiles(self, probabilities: Sequence[float] | np.ndarray = PROBABILITIES) -> np.ndarray:
@@ -369,8 +373,7 @@ class GammaCountsPosterior(ExactPosterior):
 
     def hdi(self, level: float = 0.95) -> np.ndarray:
         """Shortest interval of every parameter, ndarray (len(names), 2)."""
-        if not 0 < level < 1:
-            raise InputError("level of an interval", "a number between 0 and 1", level)
+        check_level(level)
         parts = [self._hyper(place).hdi(level) for place in range(len(self.hyper_names))]
         return np.concatenate([*parts, self._rates.hdi(level)[self.table.of_entity]])
 

@@ -11,7 +11,14 @@ import numpy as np
 
 from hbm_core.errors import InputError
 from hbm_core.inference.exact.adaptive import AdaptiveScale
-from hbm_core.inference.exact.base import PROBABILITIES, Conditional, ExactPosterior, Weights
+from hbm_core.inference.exact.base import (
+    PROBABILITIES,
+    Conditional,
+    ExactPosterior,
+    Weights,
+    check_level,
+    checked_probabilities,
+)
 from hbm_core.inference.exact.mixture import Marginals, NormalMixtures
 from hbm_core.inference.exact.quadrature import PanelDensity
 from hbm_core.models.structure import ModelSpec
@@ -153,9 +160,7 @@ class TwoLevelPosterior(ExactPosterior):
 
     def quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
         """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
-        p = np.asarray(probabilities, dtype=float)
-        if p.ndim != 1 or not (p.min(initial=0.5) >= 0 and p.max(initial=0.5) <= 1):
-            raise InputError("probabilities", "numbers from 0 to 1", p)
+        p = checked_probabilities(probabilities)
         out = np.empty((len(self.names), p.size))
         for part in self._parts:
             out[part.places] = part.marginals.quantiles(p)
@@ -163,8 +168,7 @@ class TwoLevelPosterior(ExactPosterior):
 
     def hdi(self, level: float = 0.95) -> np.ndarray:
         """Shortest interval of every parameter, ndarray (len(names), 2)."""
-        if not 0 < level < 1:
-            raise InputError("level of an interval", "a number between 0 and 1", level)
+        check_level(level)
         out = np.empty((len(self.names), 2))
         for part in self._parts:
             out[part.places] = part.marginals.hdi(level)

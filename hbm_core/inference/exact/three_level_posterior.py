@@ -12,7 +12,14 @@ import pandas as pd
 from scipy.special import logsumexp, ndtr
 
 from hbm_core.errors import InputError
-from hbm_core.inference.exact.base import PROBABILITIES, ExactPosterior, Weights, summary_table
+from hbm_core.inference.exact.base import (
+    PROBABILITIES,
+    ExactPosterior,
+    Weights,
+    check_level,
+    checked_probabilities,
+    summary_table,
+)
 from hbm_core.inference.exact.location import (
     Linear,
     LocationMarginals,
@@ -616,7 +623,7 @@ class ThreeLevelPosterior(ExactPosterior):
 
     def hyper_quantiles(self, probabilities: Sequence[float] | np.ndarray = PROBABILITIES) -> np.ndarray:
         """Quantiles of the hyperparameters, ndarray (3, len(probabilities))."""
-        p = _probabilities(probabilities)
+        p = checked_probabilities(probabilities)
         if self._mixed:
             of_mu = self._mean_mixture.quantiles(p)[0] + self.table.location
         else:
@@ -625,7 +632,7 @@ class ThreeLevelPosterior(ExactPosterior):
 
     def group_quantiles(self, probabilities: Sequence[float] | np.ndarray = PROBABILITIES) -> np.ndarray:
         """Quantiles of the groups' means, ndarray (G, len(probabilities))."""
-        p = _probabilities(probabilities)
+        p = checked_probabilities(probabilities)
         if not self._mixed:
             return self._location_marginals(self._choose(())).quantiles(p)
         return self._group_mixtures.quantiles(p) + (self.table.middle + self.table.location)[:, None]
@@ -644,7 +651,7 @@ class ThreeLevelPosterior(ExactPosterior):
         units : sequence of int, optional
             Places of the units; all by default.
         """
-        p, chosen = _probabilities(probabilities), self._choose(units)
+        p, chosen = checked_probabilities(probabilities), self._choose(units)
         if not self._mixed:
             return self._location_marginals(chosen).quantiles(p)[self.table.group_count :]
         out = np.empty((chosen.group.size, p.size))
@@ -654,7 +661,7 @@ class ThreeLevelPosterior(ExactPosterior):
 
     def unit_hdi(self, level: float = 0.95, units: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Shortest intervals of units' effects, ndarray (M, 2)."""
-        _level(level)
+        check_level(level)
         chosen = self._choose(units)
         if not self._mixed:
             return self._location_marginals(chosen).hdi(level)[self.table.group_count :]
@@ -682,7 +689,7 @@ class ThreeLevelPosterior(ExactPosterior):
 
     def quantiles(self, probabilities: Sequence[float] | np.ndarray = PROBABILITIES) -> np.ndarray:
         """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
-        p = _probabilities(probabilities)
+        p = checked_probabilities(probabilities)
         if not self._mixed:
             rest = self._location_marginals(self._choose(None)).quantiles(p)
             return np.concatenate([self.hyper_quantiles(p), rest])
@@ -693,7 +700,7 @@ class ThreeLevelPosterior(ExactPosterior):
         return self._hdi(level, None)
 
     def _hdi(self, level: float, units: np.ndarray | None) -> np.ndarray:
-        _level(level)
+        check_level(level)
         spreads = np.stack([self._of_group.hdi(level), self._of_unit.hdi(level)])
         if not self._mixed:
             rest = self._location_marginals(self._choose(units)).hdi(level)
@@ -910,18 +917,6 @@ def _everywhere(axis: Axis) -> Axis:
     end = 1.0 if math.isinf(axis.support[1]) else axis.coordinate.place(axis.support[1])
     edges = np.unique(np.concatenate([np.linspace(0, end, 9), axis.left, [axis.stop]]))
     return Axis(axis.coordinate, edges[:-1], np.diff(edges), axis.support, (True, True), axis.finite)
-
-
-def _probabilities(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    p = np.asarray(values, dtype=float)
-    if p.ndim != 1 or not (p.min(initial=0.5) >= 0 and p.max(initial=0.5) <= 1):
-        raise InputError("probabilities", "numbers from 0 to 1", p)
-    return p
-
-
-def _level(level: float) -> None:
-    if not 0 < level < 1:
-        raise InputError("level of an interval", "a number between 0 and 1", level)
 
 
 __all__ = ["Components", "GivenSpread", "Lending", "ThreeLevelPosterior", "UnitWeights", "Weights"]

@@ -280,6 +280,7 @@ def test_waiting_for_a_held_table_blocks_no_reader_and_passes(service):
                 target=engine.ask, args=(Ask("held", "tests.store.fake_tasks.absent", "{}"), "s")
             )
             writer.start()
+            until(engine.table._writing.locked)  # the writer stands at the held table, and at nothing else
             assert engine.status("before").state == "done"
             assert engine.result("before").posterior.sizes["draw"] == 20
             assert len(engine.jobs("s1")) > 0

@@ -41,6 +41,10 @@ class NotExactError(InputError):
     """No exact engine covers this model under these priors; a sampler does."""
 
 
+class TooFarError(InputError):
+    """A finished fit's draws cannot answer for priors this far from its own; a new fit can."""
+
+
 class FitError(RuntimeError):
     """A fit could not be computed; the message says why and what to try."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from hbm_core.errors import NotExactError
 from hbm_core.inference.exact.base import PROBABILITIES, Conditional, ExactPosterior, Weights
 from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.gamma_counts import GammaCounts
-from hbm_core.models.structure import ModelSpec
+from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 from hbm_core.models.three_level import ThreeLevelNormal
 
 __all__ = ["PROBABILITIES", "Conditional", "ExactPosterior", "Weights", "solve"]
@@ -36,6 +37,13 @@ def solve(spec: ModelSpec[Any]) -> ExactPosterior:
         from hbm_core.inference.exact.beta_binomial import solve_beta_binomial
 
         return solve_beta_binomial(spec)
+    if not isinstance(structure, TwoLevelNormal):
+        raise NotExactError(
+            "exact posterior",
+            "a model that an exact engine covers",
+            f"one of structure {type(structure).__name__}",
+            "Fit it with NUTS (hbm fit, or the button Fit): a finished fit then answers for changed priors.",
+        )
     if "student_t" in (structure.effects, structure.likelihood):
         from hbm_core.inference.exact.robust import solve_robust
 

@@ -10,7 +10,6 @@ import pytest
 from hbm_core.errors import InputError
 from hbm_core.inference.sampler import Sampler
 from hbm_core.models.structure import ModelSpec
-from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.scenarios import scenario, scenarios
 from hbm_core.scenarios.base import Scenario
 
@@ -62,12 +61,7 @@ def usable(one: Scenario, model_id: str):
 
 def flat_names(spec: ModelSpec) -> set[str]:
     structure = spec.structure
-    if isinstance(structure, ThreeLevelNormal):
-        means = {f"{structure.group_mean}[{group}]" for group in structure.groups}
-        return {*structure.parameters} | means | {f"theta[{unit}]" for unit in structure.units}
-    plain = {name for name in structure.parameters if name not in ("theta", "beta")}
-    beta = {f"beta[{name}]" for name in structure.columns}
-    return plain | beta | {f"theta[{unit}]" for unit in structure.units}
+    return {*structure.hyperparameters} | {f"theta[{unit}]" for unit in structure.units}
 
 
 def test_scenarios_are_found_and_unknown_ones_refused():
@@ -160,8 +154,9 @@ def test_models_explain_themselves(one):
 @each
 def test_presets_fit_some_model(one):
     for preset in one.presets:
-        dataset = one.dataset(one.default_dataset)
-        one.model(preset.model or one.default_model).spec(dataset, preset.priors(dataset))
+        id = preset.model or one.default_model
+        dataset = next(usable(one, id))
+        one.model(id).spec(dataset, preset.priors(dataset))
 
 
 @each

@@ -34,7 +34,7 @@ def elicit(family: str, low: float, high: float, mass: float = 0.9, *, positive:
     Parameters
     ----------
     family : str
-        A key of ``FAMILIES``, except Flat. Student families keep 4 degrees of freedom.
+        A key of ``FAMILIES``, except Flat and LKJ. Student families keep 4 degrees of freedom.
     low, high : float
         The interval, in the parameter's units.
     mass : float
@@ -63,6 +63,8 @@ def elicit(family: str, low: float, high: float, mass: float = 0.9, *, positive:
         raise InputError("interval", "two finite numbers, the lower one first", f"{low} to {high}")
     if not 0.5 < mass <= 0.999:
         raise InputError("probability of the interval", "above 0.5 and at most 0.999", mass)
+    if family == "LKJ":
+        raise InputError("prior LKJ", "its number itself", "a range", "2 leans to 0, 1 is uniform.")
     line = family in ("Normal", "StudentT", "Uniform")
     if low < 0 and (positive or not line):
         raise InputError("interval", "one that starts at 0 or above", f"{low:g} to {high:g}")
@@ -71,6 +73,8 @@ def elicit(family: str, low: float, high: float, mass: float = 0.9, *, positive:
         if positive and family == "Uniform" and prior.support[0] < 0:
             return _rounded(Prior(family, (0.0, (high - low) / mass)), low, high)
         return prior
+    if family == "Beta":
+        return _share(low, high, mass)
     if family in _SHAPES:
         return _two_numbers(family, low, high, mass)
     unit = _one_scale(family, 1.0).distribution
@@ -122,6 +126,39 @@ def _two_numbers(family: str, low: float, high: float, mass: float) -> Prior:
     scale = _largest_scale(_two_scale(family, shape, 1.0).distribution, low, high, mass)
     assert scale is not None  # the entropy was finite here
     return _rounded(_two_scale(family, shape, scale), low, high)
+
+
+def _share(low: float, high: float, mass: float) -> Prior:
+    """The member of the beta family with the most entropy that gives the interval its mass."""
+    if high > 1:
+        raise InputError("interval", "one that ends at 1 or below", f"{low:g} to {high:g}")
+
+    def member(mean: float) -> Any:
+        """The widest one with this mean."""
+
+        def excess(log_size: float) -> float:
+            size = np.exp(log_size)
+            a, b = mean * size, (1 - mean) * size
+            return float(special.betainc(a, b, high) - special.betainc(a, b, low)) - mass
+
+        sizes = np.linspace(-4.0, 16.0, 161)
+        reached = np.flatnonzero(np.array([excess(size) for size in sizes]) > 0)
+        if not reached.size:
+            return None
+        first = int(reached[0])
+        size = sizes[0] if first == 0 else optimize.brentq(excess, sizes[first - 1], sizes[first])
+        return Prior("Beta", (mean * float(np.exp(size)), (1 - mean) * float(np.exp(size))))
+
+    def entropy(mean: float) -> float:
+        found = member(mean)
+        return -1e9 if found is None else float(found.distribution.entropy())
+
+    grid = np.linspace(low, high, 41)[1:-1]
+    values = [entropy(mean) for mean in grid]
+    best = int(np.argmax(values))
+    around = (grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)])
+    found = optimize.minimize_scalar(lambda mean: -entropy(mean), bounds=around, method="bounded")
+    return _rounded(member(float(found.x) if -found.fun > values[best] else float(grid[best])), low, high)
 
 
 def _one_scale(family: str, scale: float) -> Prior:

@@ -132,6 +132,37 @@ class FoldedStudentT:
         return float(np.sqrt(self.sigma**2 * self.nu / (self.nu - 2) - self.mean() ** 2))
 
 
+@dataclass(frozen=True)
+class SymmetricBeta:
+    """2B − 1 for B ~ Beta(eta, eta): the law of a correlation under LKJ(eta) in two dimensions."""
+
+    eta: float
+
+    def cdf(self, x: Array) -> Array:
+        """Distribution function."""
+        return stats.beta.cdf((1 + np.asarray(x)) / 2, self.eta, self.eta)
+
+    def sf(self, x: Array) -> Array:
+        """Survival function."""
+        return stats.beta.sf((1 + np.asarray(x)) / 2, self.eta, self.eta)
+
+    def ppf(self, q: Array) -> Array:
+        """Quantile function."""
+        return 2 * stats.beta.ppf(q, self.eta, self.eta) - 1
+
+    def rvs(self, size: Any = None, random_state: Any = None) -> Array:
+        """Draws."""
+        return 2 * stats.beta.rvs(self.eta, self.eta, size=size, random_state=random_state) - 1
+
+    def mean(self) -> float:
+        """0, by symmetry."""
+        return 0.0
+
+    def std(self) -> float:
+        """Standard deviation."""
+        return float(1 / np.sqrt(2 * self.eta + 1))
+
+
 def _line(*_: float) -> tuple[float, float]:
     return (-np.inf, np.inf)
 
@@ -267,6 +298,32 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 lambda x, lower, upper: np.full(np.shape(x), -np.log(upper - lower)),
                 lambda lower, upper: stats.uniform(lower, upper - lower),
                 "-Math.log(p[1] - p[0])",
+            ),
+            Family(
+                "Beta",
+                "Beta",
+                (_positive("alpha", "successes seen before", 2.0), _positive("beta", "failures", 2.0)),
+                lambda alpha, beta: (0.0, 1.0),
+                lambda x, alpha, beta: (
+                    special.xlogy(alpha - 1, x) + special.xlog1py(beta - 1, -x) - special.betaln(alpha, beta)
+                ),
+                lambda alpha, beta: stats.beta(alpha, beta),
+                "(p[0] - 1) * Math.log(x) + (p[1] - 1) * Math.log1p(-x)"
+                " + lgamma(p[0] + p[1]) - lgamma(p[0]) - lgamma(p[1])",
+                origin=lambda alpha, beta: alpha,
+            ),
+            Family(
+                "LKJ",
+                "LKJ",
+                (_positive("eta", "concentration", 2.0),),
+                lambda eta: (-1.0, 1.0),
+                lambda x, eta: (
+                    special.xlog1py(eta - 1, -x * x) - (2 * eta - 1) * np.log(2) - special.betaln(eta, eta)
+                ),
+                lambda eta: SymmetricBeta(eta),
+                "(p[0] - 1) * Math.log1p(-x * x) - (2 * p[0] - 1) * Math.LN2"
+                " + lgamma(2 * p[0]) - 2 * lgamma(p[0])",
+                origin=lambda eta: eta,
             ),
             Family(
                 "Flat",

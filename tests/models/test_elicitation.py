@@ -7,7 +7,9 @@ from hbm_core.models.elicitation import describe, elicit, interval_mass
 from hbm_core.models.families import FAMILIES, FoldedStudentT
 from hbm_core.models.prior import Prior
 
-PROPER = tuple(name for name, family in FAMILIES.items() if family.proper)
+#: Between fixed ends: intervals of their own below.
+BOUNDED = ("Beta", "LKJ")
+PROPER = tuple(name for name, family in FAMILIES.items() if family.proper and name not in BOUNDED)
 LINE = ("Normal", "StudentT", "Uniform")
 CASES = [(-10.0, 20.0, 0.9), (0.0, 10.0, 0.9), (1.0, 30.0, 0.8), (1e-4, 3e-3, 0.94), (900.0, 1100.0, 0.9)]
 #: Families with one number on the positive numbers: a low end above 0 may be out of their reach.
@@ -34,6 +36,20 @@ def test_the_interval_gets_its_mass(family, low, high, mass):
     else:
         expected = mass
     assert got == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("low", "high", "mass"), [(0.1, 0.3, 0.9), (0.0, 0.5, 0.95), (0.4, 1.0, 0.8)])
+def test_a_share_gets_its_mass_and_no_other_beta_is_vaguer(low, high, mass):
+    prior = elicit("Beta", low, high, mass)
+    assert interval_mass(prior, low, high) == pytest.approx(mass, abs=1e-3)
+    a, b = np.meshgrid(np.geomspace(0.3, 200, 400), np.geomspace(0.3, 200, 400))
+    law = stats.beta(a, b)
+    met = np.abs(law.cdf(high) - law.cdf(low) - mass) < 2e-3
+    assert prior.distribution.entropy() >= law.entropy()[met].max() - 0.02
+    with pytest.raises(InputError, match="ends at 1"):
+        elicit("Beta", 0.5, 3.0, 0.9)
+    with pytest.raises(InputError, match="its number"):
+        elicit("LKJ", -0.5, 0.5, 0.9)
 
 
 def test_a_uniform_prior_on_what_cannot_be_negative_starts_at_zero():

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
-
-from hbm_core.errors import InputError
+from hbm_core.models.grouped import GroupedUnits
 
 #: Geometries of the two levels; "noncentered_group" centers the units in groups that are not centered.
 THREE_LEVEL_PARAMETERIZATIONS = ("collapsed", "centered", "noncentered", "noncentered_group", "partial")
 
 
 @dataclass(frozen=True, eq=False)
-class ThreeLevelNormal:
+class ThreeLevelNormal(GroupedUnits):
     """Units with known standard errors around their group's mean, groups around a common mean.
 
     y_i ~ Normal(θ_i, s_i), θ_i ~ Normal(μ_{g(i)}, σ_unit), μ_g ~ Normal(μ, σ_group). The parameters carry
@@ -37,39 +33,6 @@ class ThreeLevelNormal:
     levels : tuple of str
         One unit and one group in a word each.
     """
-
-    effect: np.ndarray
-    se: np.ndarray
-    group: np.ndarray
-    units: Sequence[str]
-    groups: tuple[str, ...]
-    levels: tuple[str, str] = ("unit", "group")
-
-    def __post_init__(self) -> None:
-        # Copies: they are frozen below, and the caller's arrays are not ours to freeze.
-        effect, se = np.array(self.effect, dtype=float), np.array(self.se, dtype=float)
-        group = np.array(self.group, dtype=np.int32)
-        if effect.ndim != 1 or effect.size == 0 or se.shape != effect.shape or group.shape != effect.shape:
-            raise InputError(
-                "effects, standard errors and groups",
-                "three equally long columns",
-                (effect.shape, se.shape, group.shape),
-            )
-        if len(self.units) != effect.size:
-            raise InputError("unit labels", f"{effect.size}, one per effect", len(self.units))
-        if not (np.isfinite(effect).all() and np.isfinite(se).all() and (se > 0).all()):
-            raise InputError("effects and standard errors", "finite effects and positive finite se", "others")
-        known = group.min() >= 0 and group.max() < len(self.groups)
-        if not known or (np.bincount(group, minlength=len(self.groups)) == 0).any():
-            raise InputError("groups", "at least one unit in each of the groups", "others")
-        for name, value in (("effect", effect), ("se", se), ("group", group)):
-            value.setflags(write=False)
-            object.__setattr__(self, name, value)
-
-    @cached_property
-    def typical_se(self) -> float:
-        """Median standard error: where a typical unit has B = ½ at σ_unit = this."""
-        return float(np.median(self.se))
 
     @property
     def spread(self) -> str:
@@ -105,14 +68,6 @@ class ThreeLevelNormal:
         """Flat names of what a unit's effect is pulled to and of the spread around it."""
         label = self.groups[self.group[self.place(unit)]]
         return f"{self.group_mean}[{label}]", self.spread
-
-    def place(self, unit: str) -> int:
-        """Place of a unit by its label; ValueError for a label that no unit has."""
-        return self.units.index(unit)
-
-    def places(self, units: Iterable[str]) -> np.ndarray:
-        """Places of some units by their labels, ndarray (M,); ValueError as of `place`."""
-        return np.array([self.place(unit) for unit in units], dtype=int)
 
     @property
     def parameterizations(self) -> tuple[str, ...]:

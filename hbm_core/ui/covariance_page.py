@@ -95,8 +95,8 @@ class Page:
         """Draws for a picture: every divergent one, and at most 2,000 others."""
         if self.sampled:
             return tables.pairs_table(self.tree, names, _DRAWS)
-        assert self.live.posterior is not None
-        return joint.exact_draws_table(self.live.posterior, names, _DRAWS, seed=1)
+        assert self.live.exact is not None
+        return joint.exact_draws_table(self.live.exact, names, _DRAWS, seed=1)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -116,7 +116,7 @@ def open_page(study: Study) -> Page | None:
             tree = _tree(found.id, (job.finished or 0.0) if job else 0.0)
         except StoreError as error:
             problem = str(error)
-    if seen.posterior is None and tree is None:
+    if seen.exact is None and tree is None:
         _empty(study, seen, found)
         return None
     return Page(seen, unit, theme.mode(), tree, tree is not None, problem)
@@ -178,14 +178,14 @@ def _matrix(source: str, names: tuple[str, ...], _page: Page) -> tuple[object, p
     # the posterior is kept with its matrix, so that the address in `source` stays its name
     if _page.sampled:
         return _page.tree, tables.draws_correlation(_page.tree, list(names)), 0.0
-    posterior = _page.live.posterior
+    posterior = _page.live.exact
     assert posterior is not None
     return posterior, *joint.correlation(posterior, list(names))
 
 
 def matrix(page: Page, names: list[str]) -> tuple[pd.DataFrame, float]:
     """The correlation matrix of some parameters, with its Monte-Carlo error (0 where exact)."""
-    source = f"fit {id(page.tree)}" if page.sampled else f"exact {id(page.live.posterior)}"
+    source = f"fit {id(page.tree)}" if page.sampled else f"exact {id(page.live.exact)}"
     return _matrix(source, tuple(names), page)[1:]
 
 
@@ -229,7 +229,7 @@ def _keys(page: Page, *more: tuple[str, str] | tuple[str, str, str]) -> None:
 
 def _controls(page: Page) -> Page:
     """Choose the source of the draws and the selected unit; the page with its choice."""
-    if page.tree is not None and page.live.posterior is not None:
+    if page.tree is not None and page.live.exact is not None:
         source = st.segmented_control(
             "Draws", _SOURCES, default="Fit", key="covariance_source", width="stretch"
         )
@@ -296,7 +296,7 @@ def _pairs(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     with right:
         page = _controls(page)
         names = _parameters(page)
-    exact = page.live.posterior
+    exact = page.live.exact
     table = page.draws(names)
     ranges = {name: marginals.value_range(table, name, exact) for name in names}
     densities = [
@@ -391,7 +391,7 @@ def _funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     table = joint.funnel_of(page.draws([*names, page.own]), page.unit, names)
     words, called = page.words, escape(symbol(page.own))
     unit = f", {escape(words.unit)}" if words.unit else ""
-    grounds = _grounds(id(page.live.posterior), page.unit, page)[1]
+    grounds = _grounds(id(page.live.exact), page.unit, page)[1]
     axes = {"theta": f"{called}{unit}", "standardised": f"({called} − {centre})/{sign}"}
     with left:
         theme.title(f"The smaller {symbol(names[1])}, the less room for {symbol(page.own)}")
@@ -413,7 +413,7 @@ def _funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def funnel_words(page: Page) -> str:
     """How much narrower the funnel is in the neck than in the mouth."""
-    posterior = page.live.posterior
+    posterior = page.live.exact
     if posterior is None or "tau" not in posterior.names:
         return ""
     ends = posterior.quantiles((0.05, 0.95))[posterior.index("tau")]
@@ -435,7 +435,7 @@ def funnel_words(page: Page) -> str:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _grounds(key: int, unit: str, _page: Page) -> tuple[object, dict[str, Any]]:
-    exact = _page.live.posterior
+    exact = _page.live.exact
     if exact is None:
         return None, {}
     return exact, {
@@ -473,9 +473,9 @@ def _correlation(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> Non
             "with the other, orange where it falls, paper where they do not care. Those without a Greek "
             f"letter are {escape(many)}; values {how}.{some}"
         )
-        if page.sampled and page.live.posterior is not None:
+        if page.sampled and page.live.exact is not None:
             exact = matrix(
-                replace(page, sampled=False), [n for n in names if n in page.live.posterior.names]
+                replace(page, sampled=False), [n for n in names if n in page.live.exact.names]
             )[0]
             both = found.loc[exact.index, exact.columns].to_numpy(dtype=float) - exact.to_numpy(dtype=float)
             gap = number(float(np.nanmax(np.abs(both), initial=0.0)), 2)
@@ -488,7 +488,7 @@ def _correlation(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> Non
 
 def _given_tau(page: Page) -> None:
     """What τ does to the correlation, where it is closed."""
-    spec, posterior = page.live.spec, page.live.posterior
+    spec, posterior = page.live.spec, page.live.exact
     if not (page.pooled and linear(spec) and posterior is not None and len(spec.structure.units) > 1):
         return
     typical = spec.structure.typical_se
@@ -522,7 +522,7 @@ def _given_tau(page: Page) -> None:
 
 def tau_words(page: Page, curve: pd.DataFrame) -> str:
     """Why θ's correlate, with this posterior's figures."""
-    spec, posterior = page.live.spec, page.live.posterior
+    spec, posterior = page.live.spec, page.live.exact
     assert posterior is not None
     low, high = posterior.quantiles((0.1, 0.9))[posterior.index("tau")]
     few = joint.correlation_given_tau(spec, [float(low), float(high)])["mean"]

@@ -78,6 +78,10 @@ def view(study: Study) -> FitView:
     except (InputError, StoreError) as problem:
         return FitView("", Status("none"), "No fit", str(problem))
     own = True
+    if status.state == "none" and not study.declared.exact:
+        return FitView(
+            id, status, "No fit yet", "The model has no exact engine: its pictures come from a fit."
+        )
     try:
         own = _own(id, status)
         return replace(FitView(id, status, *_words(id, status, own)), own=own)

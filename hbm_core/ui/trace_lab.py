@@ -67,7 +67,7 @@ def _draw(study: Study, geometries: dict[str, Study], found: dict[str, fits.FitV
     read = {name: _finished(look) for name, look in found.items() if look.status.state == "done"}
     runs = [run for run in read.values() if isinstance(run, Run)]
     shown = live(study)
-    exact = shown.posterior.summary(hdi=False) if shown.posterior is not None else None
+    exact = shown.exact.summary(hdi=False) if shown.exact is not None else None
     table = lab_table(runs, exact)
     left, right = st.columns([2.75, 1], gap="large")
     with right:

@@ -122,7 +122,7 @@ def _read(id: str, finished: float, _live: Live) -> Read:
 
     tree = _trimmed(fits.engine().result(id))
     table = summary(tree)
-    exact = _live.posterior
+    exact = _live.exact
     evidence = Evidence(_live.spec, None, tree)
     rows = []
     for check in checks():
@@ -308,7 +308,7 @@ def picture(figure: go.Figure, key: str, alt: str) -> None:
 
 def frame_figure(page: Page, draws: pd.DataFrame | None = None) -> go.Figure:
     """Traces so far, empty before the first; the exact outlines stand from the beginning."""
-    exact = page.live.posterior
+    exact = page.live.exact
     names = [name for name in page.names if exact is None or name in exact.names]
     if draws is None or not len(draws):
         near = {name: [0.0, 1.0] for name in names}
@@ -347,7 +347,7 @@ def waiting(page: Page, found: fits.FitView) -> None:
         page = controls(page)
     with left:
         theme.title("The frame that draws will have to fill")
-        if page.live.posterior is None:
+        if page.live.exact is None:
             st.info(theme.plain(page.live.problem) or "There is no exact posterior to compare with.")
             return
         st.html(legend([("line", "exact posterior", colours(page.mode)["ink"])], page.mode))
@@ -373,7 +373,7 @@ def running(study: Study, page: Page) -> None:
             tree = fits.engine().partial(found.id) if found.status.partial else None
             draws = _draws(tree, now.names) if tree is not None else None
             chains = range(len(found.status.progress.chains) if found.status.progress else 0)
-            exact = [("line", "exact posterior", _ink(page))] if page.live.posterior is not None else []
+            exact = [("line", "exact posterior", _ink(page))] if page.live.exact is not None else []
             chains_legend(chains, page.mode, *exact, ("cross", "divergence"))
             picture(frame_figure(now, draws), "trace_frame", "Draws so far, by chain")
             theme.caption(
@@ -575,7 +575,7 @@ def _figure(
     from hbm_core.analysis import convergence, covariance
 
     assert _page.read is not None
-    tree, exact, titles = _page.read.tree, _page.live.posterior, _page.titles
+    tree, exact, titles = _page.read.tree, _page.live.exact, _page.titles
     listed = list(names)
     match section:
         case "Traces":
@@ -638,7 +638,7 @@ def _ink(page: Page) -> str:
 
 def _traces(page: Page) -> None:
     theme.title("What each chain drew, and how its draws pile up")
-    others: list[Any] = [("line", "exact posterior", _ink(page))] if page.live.posterior is not None else []
+    others: list[Any] = [("line", "exact posterior", _ink(page))] if page.live.exact is not None else []
     if divergence_words(page):
         others.append(("cross", "divergence"))
     chains_legend(_chains(page), page.mode, *others)
@@ -648,7 +648,7 @@ def _traces(page: Page) -> None:
         "Right, "
         "their density on the same axis: every colour should lie on the dark outline, which was computed, "
         "not sampled."
-        if page.live.posterior is not None
+        if page.live.exact is not None
         else "Left, the draws in order: chains that can be believed look like one another and wander "
         "nowhere. "
         "Right, their density on the same axis: the colours should lie on each other."
@@ -725,7 +725,7 @@ def _funnel(page: Page) -> None:
     sign = symbol(names[1])
     theme.title(f"The funnel: {sign} against the effect of {page.words.one} {symbol(page.unit)}")
     entries: list[Any] = [("point", "draws"), ("cross", "divergence")]
-    if page.live.posterior is not None:
+    if page.live.exact is not None:
         entries.append(("regions", "exact: 50, 80, 95 and 99 % of the posterior"))
     st.html(legend(entries, page.mode))
     _shown("Funnel", page, "Log of the spread against one effect, centered and standardised")
@@ -787,7 +787,7 @@ def parameter_table(page: Page) -> str:
     decimals = digits(page.live.spec.structure.effect, page.live.spec.structure.se).estimate
     head = ["", "Mean", "sd", "MCSE", "R-hat", "ESS bulk", "ESS tail"]
     head += ["Exact", "Draws − exact, MCSE"] if compared is not None else []
-    exact = page.live.posterior
+    exact = page.live.exact
     rows = []
     for name in names:
         row: dict[str, Any] = {key: float(table.at[name, key]) for key in _FIGURES}  # type: ignore[arg-type]

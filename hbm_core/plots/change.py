@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from hbm_core.models.dataset import Words
+from hbm_core.plots import vega
 from hbm_core.plots.theme import Digits, nice_domain, number, signed, themed
 from hbm_core.plots.tokens import MARKS, Mode, colours
 
@@ -22,9 +22,7 @@ def chosen_changes(table: pd.DataFrame, most: int = 8) -> pd.DataFrame:
     return pd.concat([table[touched], table[~touched]]).head(most).reset_index(drop=True)
 
 
-def change_figure(
-    rows: pd.DataFrame, words: Words, digits: Digits, mode: Mode
-) -> alt.LayerChart | alt.FacetChart:
+def change_figure(rows: pd.DataFrame, words: Words, digits: Digits, mode: Mode) -> vega.Figure:
     """Draw `chosen_changes`, units down.
 
     Parameters
@@ -52,17 +50,17 @@ def change_figure(
     )
     values = rows[["raw_before", "raw_after", "pooled_before", "pooled_after"]].to_numpy()
     left = float(min(_LONGEST_LABEL, 14 + 6.8 * rows["label"].str.len().max()))
-    ends: list[Any] = [left, alt.ExprRef(expr="width - 48")]
-    scale = alt.Scale(domain=list(nice_domain(values.ravel())), nice=False, zero=False, range=ends)
-    down = alt.Scale(domain=[len(rows) - 0.5, -0.5], nice=False, zero=False)
-    y = alt.Y("place:Q", scale=down, axis=None)
+    ends: list[Any] = [left, vega.expr("width - 48")]
+    scale = dict(domain=list(nice_domain(values.ravel())), nice=False, zero=False, range=ends)
+    down = dict(domain=[len(rows) - 0.5, -0.5], nice=False, zero=False)
+    y = vega.channel("place:Q", scale=down, axis=None)
 
-    def x(name: str) -> alt.X:
-        return alt.X(f"{name}:Q", scale=scale, axis=alt.Axis(title=words.axis, tickCount=5))
+    def x(name: str) -> vega.Options:
+        return vega.channel(f"{name}:Q", scale=scale, axis=dict(title=words.axis, tickCount=5))
 
-    base = alt.Chart(rows)
+    base = vega.Chart(rows)
     tips = [
-        alt.Tooltip(f"{name}:N", title=title)
+        vega.channel(f"{name}:N", title=title)
         for name, title in (
             ("label", words.one.capitalize()),
             ("was", "Pooled before"),
@@ -94,7 +92,7 @@ def change_figure(
         base.mark_text(align="right", x="width", color=c["accent"]).encode(y=y, text="by:N"),
         base.mark_rect(x=0, x2="width", height=_ROW, opacity=0).encode(y=y, tooltip=tips),
     ]
-    return themed(alt.layer(*layers).properties(height=_ROW * len(rows), width="container"), mode)
+    return themed(vega.layer(*layers).properties(height=_ROW * len(rows), width="container"), mode)
 
 
 def _short(text: str, longest: int) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from hbm_core.models.structure import TwoLevelNormal
 from hbm_core.models.three_level import ThreeLevelNormal
+from hbm_core.plots import vega
 from hbm_core.plots.theme import themed
 from hbm_core.plots.tokens import Mode, colours, group_colours
 
@@ -42,24 +42,22 @@ def funnel_table(structure: TwoLevelNormal | ThreeLevelNormal) -> tuple[pd.DataF
     return points, pd.DataFrame({"se": se, "low": mean - _Z95 * se, "mid": mean, "high": mean + _Z95 * se})
 
 
-def funnel(
-    points: pd.DataFrame, lines: pd.DataFrame, axis: str, mode: Mode
-) -> alt.LayerChart | alt.FacetChart:
+def funnel(points: pd.DataFrame, lines: pd.DataFrame, axis: str, mode: Mode) -> vega.Figure:
     """Draw `funnel_table`: the more precise a unit, the higher it stands."""
     c = colours(mode)
-    y = alt.Y(
-        "se:Q", title="Standard error (precise on top)", scale=alt.Scale(reverse=True, zero=True, nice=False)
+    y = vega.channel(
+        "se:Q", title="Standard error (precise on top)", scale=dict(reverse=True, zero=True, nice=False)
     )
-    base = alt.Chart(lines).encode(y=y)
+    base = vega.Chart(lines).encode(y=y)
     cone = base.mark_area(color=c["raw-line"], opacity=0.12, orient="horizontal", tooltip=None).encode(
-        x=alt.X("low:Q", title=axis), x2="high:Q"
+        x=vega.channel("low:Q", title=axis), x2="high:Q"
     )
     middle = base.mark_line(color=c["ink"], strokeDash=[4, 3], strokeWidth=1.25).encode(x="mid:Q")
     dense = len(points) > 100
     grouped = "group" in points and points["group"].nunique() <= 8
-    tips = [alt.Tooltip("unit:N"), *([alt.Tooltip("group:N")] if grouped else [])]
+    tips = [vega.channel("unit:N"), *([vega.channel("group:N")] if grouped else [])]
     marks = (
-        alt.Chart(points)
+        vega.Chart(points)
         .mark_point(
             color=c["raw"],
             filled=False,
@@ -68,25 +66,25 @@ def funnel(
             opacity=0.6 if dense else 1,
         )
         .encode(
-            x=alt.X("effect:Q", title=axis),
+            x=vega.channel("effect:Q", title=axis),
             y=y,
             tooltip=[
                 *tips,
-                alt.Tooltip("effect:Q"),
-                alt.Tooltip("se:Q", title="standard error"),
+                vega.channel("effect:Q"),
+                vega.channel("se:Q", title="standard error"),
             ],
         )
     )
     if grouped:
         names = sorted(points["group"].unique())
-        palette = alt.Scale(domain=names, range=group_colours(len(names), mode))
-        legend = alt.Legend(title=None, orient="top", symbolStrokeWidth=1.5)
-        marks = marks.encode(color=alt.Color("group:N", scale=palette, legend=legend))
+        palette = dict(domain=names, range=group_colours(len(names), mode))
+        legend = dict(title=None, orient="top", symbolStrokeWidth=1.5)
+        marks = marks.encode(color=vega.channel("group:N", scale=palette, legend=legend))
     layers = [cone, middle, marks]
     if len(points) <= 10:
         layers.append(
-            alt.Chart(points)
+            vega.Chart(points)
             .mark_text(dx=8, align="left", color=c["ink-2"], fontSize=11.5, limit=90)
             .encode(x="effect:Q", y=y, text="unit:N")
         )
-    return themed(alt.layer(*layers).properties(height=250), mode)
+    return themed(vega.layer(*layers).properties(height=250), mode)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from hbm_core.inference.exact.two_level import TwoLevelPosterior
 from hbm_core.models.dataset import Words
+from hbm_core.plots import vega
 from hbm_core.plots.theme import themed
 from hbm_core.plots.tokens import Mode, colours
 
@@ -36,28 +36,28 @@ def induced_table(posterior: TwoLevelPosterior, points: int = 400) -> pd.DataFra
     return pd.concat(parts, ignore_index=True)
 
 
-def induced(table: pd.DataFrame, words: Words, mode: Mode) -> alt.LayerChart | alt.FacetChart:
+def induced(table: pd.DataFrame, words: Words, mode: Mode) -> vega.Figure:
     """Draw `induced_table`: priors as outlines, the posterior filled."""
     c = colours(mode)
     unit = f", {words.unit}" if words.unit else ""
-    x = alt.X("x:Q", title=f"τ and τ*, spread of the true effects{unit}")
-    y = alt.Y("density:Q", title=None, axis=None)
+    x = vega.channel("x:Q", title=f"τ and τ*, spread of the true effects{unit}")
+    y = vega.channel("density:Q", title=None, axis=None)
     filled = (
-        alt.Chart(table[table["curve"] == _CURVES[2]])
+        vega.Chart(table[table["curve"] == _CURVES[2]])
         .mark_area(color=c["accent"], opacity=0.25, line={"color": c["accent"], "strokeWidth": 1.25})
         .encode(x=x, y=y)
     )
     outlines = (
-        alt.Chart(table[table["curve"] != _CURVES[2]])
+        vega.Chart(table[table["curve"] != _CURVES[2]])
         .mark_line(color=c["ink-2"], strokeWidth=1.25)
         .encode(
             x=x,
             y=y,
-            strokeDash=alt.StrokeDash(
+            strokeDash=vega.channel(
                 "curve:N",
-                scale=alt.Scale(domain=list(_CURVES[:2]), range=[[1, 0], [4, 3]]),
-                legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=1.5),
+                scale=dict(domain=list(_CURVES[:2]), range=[[1, 0], [4, 3]]),
+                legend=dict(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=1.5),
             ),
         )
     )
-    return themed(alt.layer(filled, outlines).properties(height=170), mode)
+    return themed(vega.layer(filled, outlines).properties(height=170), mode)

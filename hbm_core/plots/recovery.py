@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import altair as alt
 import pandas as pd
 
+from hbm_core.plots import vega
 from hbm_core.plots.coverage import Look, against_width
 from hbm_core.plots.theme import themed
 from hbm_core.plots.tokens import Mode, colours
@@ -40,9 +40,7 @@ def looks(names: Sequence[str], mode: Mode) -> dict[str, Look]:
     return {name: found[name] for name in names}
 
 
-def by_size(
-    table: pd.DataFrame, looked: Mapping[str, Look], unit: str, mode: Mode
-) -> alt.LayerChart | alt.FacetChart:
+def by_size(table: pd.DataFrame, looked: Mapping[str, Look], unit: str, mode: Mode) -> vega.Figure:
     """Root mean squared error per group of sizes, as bars with Monte-Carlo error bars.
 
     Parameters
@@ -65,15 +63,15 @@ def by_size(
     )[["bin", "label", "rmse", "low", "high"]]
     # Largest error first: the smallest units.
     order = rows.groupby("bin")["rmse"].max().sort_values(ascending=False).index.tolist()
-    scale = alt.Scale(domain=list(names.values()), range=[look.colour for look in looked.values()])
-    x = alt.X("bin:N", sort=order, title=None, axis=alt.Axis(labelAngle=0))
-    offset = alt.XOffset("label:N", sort=list(names.values()))
+    scale = dict(domain=list(names.values()), range=[look.colour for look in looked.values()])
+    x = vega.channel("bin:N", sort=order, title=None, axis=dict(labelAngle=0))
+    offset = vega.channel("label:N", sort=list(names.values()))
     axis = "Root mean squared error" + (f", {unit}" if unit else "")
-    base = alt.Chart(rows).encode(x=x, xOffset=offset)
+    base = vega.Chart(rows).encode(x=x, xOffset=offset)
     bars = base.mark_bar().encode(
-        y=alt.Y("rmse:Q", title=axis),
-        color=alt.Color("label:N", scale=scale, legend=None),
-        tooltip=[alt.Tooltip("label:N"), alt.Tooltip("bin:N"), alt.Tooltip("rmse:Q", format=".3f")],
+        y=vega.channel("rmse:Q", title=axis),
+        color=vega.channel("label:N", scale=scale, legend=None),
+        tooltip=[vega.channel("label:N"), vega.channel("bin:N"), vega.channel("rmse:Q", format=".3f")],
     )
     errors = base.mark_rule(color=c["ink-2"]).encode(y="low:Q", y2="high:Q")
-    return themed(alt.layer(bars, errors).properties(height=330), mode)
+    return themed(vega.layer(bars, errors).properties(height=330), mode)

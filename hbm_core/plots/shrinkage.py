@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from hbm_core.models.dataset import Words
+from hbm_core.plots import vega
 from hbm_core.plots.theme import Digits, nice_domain, number, signed, themed
 from hbm_core.plots.tokens import MARKS, MATH, Mode, colours, group_colours
 
 SELECTION = "unit"
-Figure = alt.LayerChart | alt.FacetChart
+Figure = vega.Figure
 Order = Literal["raw", "displacement", "se"]
 #: Plots narrower than this, in pixels, drop what they can do without.
 _NARROW = 520
@@ -125,22 +125,22 @@ class _Figures:
     maths: bool = False
 
 
-def _expr(text: str) -> alt.ExprRef:
-    return alt.ExprRef(expr=text)
+def _expr(text: str) -> vega.Options:
+    return vega.expr(text)
 
 
-def _wide(wide: float | str, narrow: float | str) -> alt.ExprRef:
+def _wide(wide: float | str, narrow: float | str) -> vega.Options:
     return _expr(f"width < {_NARROW} ? {narrow} : {wide}")
 
 
-def _down(count: int, head: float = 1.0) -> alt.Scale:
+def _down(count: int, head: float = 1.0) -> vega.Options:
     """Return the scale of rows that run down, `head` rows left for headings."""
-    return alt.Scale(domain=[count - 0.5, -0.5 - head], nice=False, zero=False)
+    return dict(domain=[count - 0.5, -0.5 - head], nice=False, zero=False)
 
 
-def _one(**values: Any) -> alt.Chart:
+def _one(**values: Any) -> vega.Chart:
     """Return a chart of one row: for marks that belong to the picture, not to a unit."""
-    return alt.Chart(alt.Data(values=[values]))
+    return vega.Chart([values])
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,9 @@ class _Rows:
         return _HEAD + _ROW * len(self.rows) + _AXIS
 
     @property
-    def x_scale(self) -> alt.Scale:
+    def x_scale(self) -> vega.Options:
         wide, narrow = len(self.figures), sum(figure.narrow for figure in self.figures)
-        return alt.Scale(
+        return dict(
             domain=list(self.domain),
             nice=False,
             zero=False,
@@ -182,27 +182,27 @@ class _Rows:
         )
 
     @property
-    def y(self) -> alt.Y:
-        return alt.Y("place:Q", scale=_down(len(self.rows)), axis=None)
+    def y(self) -> vega.Options:
+        return vega.channel("place:Q", scale=_down(len(self.rows)), axis=None)
 
-    def x(self, name: str) -> alt.X:
-        axis = alt.Axis(title=self.title, tickCount=_wide(7, 4), grid=True, labelFlush=False, **self.axis)
-        return alt.X(f"{name}:Q", scale=self.x_scale, axis=axis)
+    def x(self, name: str) -> vega.Options:
+        axis = dict(title=self.title, tickCount=_wide(7, 4), grid=True, labelFlush=False, **self.axis)
+        return vega.channel(f"{name}:Q", scale=self.x_scale, axis=axis)
 
     @property
-    def base(self) -> alt.Chart:
-        return alt.Chart()
+    def base(self) -> vega.Chart:
+        return vega.Chart()
 
-    def under(self) -> list[alt.Chart]:
+    def under(self) -> list[vega.Chart]:
         """Light in the chosen row; it lies under everything."""
         c = self.view.colours
         return [
             self.base.mark_rect(x=0, x2="width", color=c["wash"], height=_ROW, yOffset=0, cornerRadius=3)
-            .encode(y=self.y, opacity=alt.condition("datum.chosen", alt.value(1), alt.value(0)))
+            .encode(y=self.y, opacity=vega.condition("datum.chosen", 1, 0))
             .properties(name="lit")
         ]
 
-    def over(self, tooltip: Sequence[alt.Tooltip]) -> list[alt.Chart]:
+    def over(self, tooltip: Sequence[vega.Options]) -> list[vega.Chart]:
         """Labels, figures and the surface that is clicked."""
         c = self.view.colours
         bold = _expr("datum.chosen ? 700 : 400")
@@ -239,8 +239,8 @@ class _Rows:
         for text, where, style in heads:
             look: dict[str, Any] = {"fontSize": 11.5, **where, **style}
             layers.append(_one().mark_text(text=text, y=9, color=c["ink-3"], **look))
-        picked = alt.selection_point(
-            name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, empty=False, clear=False
+        picked = vega.selection_point(
+            name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, clear=False
         )
         surface = (
             self.base.mark_rect(x=0, x2="width", height=_ROW, opacity=0, cursor="pointer")
@@ -249,7 +249,7 @@ class _Rows:
         )
         return [*layers, surface]
 
-    def header_cover(self) -> alt.Chart:
+    def header_cover(self) -> vega.Chart:
         """Paper over the grid above the first row."""
         return _one().mark_rect(x=0, x2="width", y=0, y2=_HEAD - 4, color=self.view.colours["paper"])
 
@@ -301,7 +301,7 @@ def _texts(rows: pd.DataFrame, view: View) -> pd.DataFrame:
     )
 
 
-def _tips(view: View, *more: tuple[str, str]) -> list[alt.Tooltip]:
+def _tips(view: View, *more: tuple[str, str]) -> list[vega.Options]:
     fields = [
         ("unit", view.words.one.capitalize()),
         ("raw_text", "On its own"),
@@ -312,7 +312,7 @@ def _tips(view: View, *more: tuple[str, str]) -> list[alt.Tooltip]:
         ("se_text", "Standard error"),
         *more,
     ]
-    return [alt.Tooltip(f"{name}:N", title=title) for name, title in fields]
+    return [vega.channel(f"{name}:N", title=title) for name, title in fields]
 
 
 def forest(
@@ -353,7 +353,7 @@ def forest(
         rows["pooling_text"] = [number(v, 2) for v in rows["pooling"]]
         figures.insert(2, _Figures("pooling_text", "B", "ink-2", maths=True))
     kit = _Rows(rows, view, figures, domain, view.words.axis)
-    hue = alt.Color("colour:N", scale=None)
+    hue = vega.channel("colour:N", scale=None)
     base, y = kit.base, kit.y
     dx = "(scale('x', datum.pooled) - scale('x', datum.raw))"
     away = f"sqrt({dx} * {dx} + {4 * _OFF * _OFF})"
@@ -362,7 +362,7 @@ def forest(
         f"abs({dx}) < {MARKS['least-arrow']} || datum.raw < {domain[0]} || datum.raw > {domain[1]} ? 0 : 1"
     )
     ink = _expr(f"datum.chosen ? '{c['ink']}' : '{c['raw']}'")
-    layers: list[alt.Chart] = [*kit.under(), kit.header_cover()]
+    layers: list[vega.Chart] = [*kit.under(), kit.header_cover()]
     if domain[0] < 0 < domain[1]:
         layers.append(
             _one(zero=0)
@@ -410,7 +410,7 @@ def forest(
             yOffset=-_OFF,
         ).encode(x=kit.x("raw"), y=y),
         base.mark_circle(stroke=c["paper"], strokeWidth=1.5, opacity=1, yOffset=_OFF).encode(
-            x=kit.x("pooled"), y=y, color=hue, size=alt.Size("area:Q", scale=None)
+            x=kit.x("pooled"), y=y, color=hue, size=vega.channel("area:Q", scale=None)
         ),
     ]
     tips = _tips(view)
@@ -419,13 +419,13 @@ def forest(
             _diamonds(base.transform_filter("isValid(datum.truth)"), view).encode(x=kit.x("truth"), y=y)
         )
         rows["truth_text"] = [number(v, view.digits.estimate) for v in rows["truth"]]
-        tips.append(alt.Tooltip("truth_text:N", title="Truth"))
+        tips.append(vega.channel("truth_text:N", title="Truth"))
     layers += kit.over(tips)
-    chart = alt.layer(*layers, data=rows, height=kit.height, width="container")
+    chart = vega.layer(*layers, data=rows, height=kit.height, width="container")
     return themed(chart, view.mode)
 
 
-def _diamonds(base: alt.Chart, view: View, size: float = 62) -> alt.Chart:
+def _diamonds(base: vega.Chart, view: View, size: float = 62) -> vega.Chart:
     return base.mark_point(
         shape="diamond",
         filled=True,
@@ -437,7 +437,7 @@ def _diamonds(base: alt.Chart, view: View, size: float = 62) -> alt.Chart:
     )
 
 
-def _mean(kit: _Rows, rows: pd.DataFrame, view: View) -> list[alt.Chart]:
+def _mean(kit: _Rows, rows: pd.DataFrame, view: View) -> list[vega.Chart]:
     """Where the units are pulled to: one dashed line, or a dashed piece in every row that has its own."""
     c = view.colours
     toward = rows["toward"].to_numpy()
@@ -485,31 +485,31 @@ def scatter(rows: pd.DataFrame, view: View, group: str | None = None, labelled: 
     small = 0.3 if crowd else 1.0
     x_ends = nice_domain(rows["raw"].to_numpy())
     y_ends = nice_domain([*rows["raw"], *rows["pooled"]])
-    x = alt.X(
+    x = vega.channel(
         "raw:Q",
-        scale=alt.Scale(domain=list(x_ends), nice=False, zero=False, padding=12),
+        scale=dict(domain=list(x_ends), nice=False, zero=False, padding=12),
         title=f"On its own: {view.words.axis[0].lower()}{view.words.axis[1:]}",
-        axis=alt.Axis(grid=False, tickCount=_wide(8, 4)),
+        axis=dict(grid=False, tickCount=_wide(8, 4)),
     )
-    y_scale = alt.Scale(domain=list(y_ends), nice=False, zero=False)
-    y = alt.Y(
+    y_scale = dict(domain=list(y_ends), nice=False, zero=False)
+    y = vega.channel(
         "pooled:Q",
         scale=y_scale,
         title=f"Partially pooled{', ' + view.words.unit if view.words.unit else ''}",
-        axis=alt.Axis(grid=True, tickCount=6, domain=False, ticks=False),
+        axis=dict(grid=True, tickCount=6, domain=False, ticks=False),
     )
-    hue = alt.Color("colour:N", scale=None)
-    base = alt.Chart()
+    hue = vega.channel("colour:N", scale=None)
+    base = vega.Chart()
     dy = "(scale('y', datum.pooled) - scale('y', datum.raw))"
     side = f"({dy} > 0 ? 1 : -1)"
     seen = _expr(f"abs({dy}) < {MARKS['least-arrow']} ? 0 : datum.chosen ? 1 : {0.35 if crowd else 1}")
     ink = _expr(f"datum.chosen ? '{c['ink']}' : '{c['raw-line']}'")
     start, end = MARKS["raw-radius"] + 1, MARKS["pooled-radius"] + 1.5
     low, high = max(x_ends[0], y_ends[0]), min(x_ends[1], y_ends[1])
-    diagonal = alt.Chart(alt.Data(values=[{"a": low, "b": high}]))
-    layers: list[alt.Chart] = [
+    diagonal = vega.Chart([{"a": low, "b": high}])
+    layers: list[vega.Chart] = [
         diagonal.mark_rule(color=c["raw-line"], strokeWidth=1.25).encode(
-            x=alt.X("a:Q"), x2="b:Q", y=alt.Y("a:Q", scale=y_scale), y2="b:Q"
+            x=vega.channel("a:Q"), x2="b:Q", y=vega.channel("a:Q", scale=y_scale), y2="b:Q"
         ),
     ]
     toward = rows["toward"].to_numpy()
@@ -529,7 +529,7 @@ def scatter(rows: pd.DataFrame, view: View, group: str | None = None, labelled: 
             strokeWidth=_expr("datum.chosen ? 1.75 : 1"),
             yOffset=_expr(f"{start} * {side}"),
             y2Offset=_expr(f"-{end + 4} * {side}"),
-        ).encode(x=x, y=alt.Y("raw:Q", scale=y_scale), y2="pooled:Q"),
+        ).encode(x=x, y=vega.channel("raw:Q", scale=y_scale), y2="pooled:Q"),
         base.mark_point(
             shape="M0,0L-2.2,-1L-2.2,1Z",
             size=40,
@@ -547,7 +547,7 @@ def scatter(rows: pd.DataFrame, view: View, group: str | None = None, labelled: 
             strokeWidth=MARKS["raw-stroke"],
             size=_expr(f"datum.chosen ? {_RAW_AREA} : {small * _RAW_AREA}"),
             opacity=1,
-        ).encode(x=x, y=alt.Y("raw:Q", scale=y_scale)),
+        ).encode(x=x, y=vega.channel("raw:Q", scale=y_scale)),
         *_truths(x, y_scale, rows, view, 18 if crowd else 62),
         base.mark_circle(
             stroke=_expr(f"datum.chosen ? '{c['ink']}' : '{c['paper']}'"),
@@ -567,25 +567,27 @@ def scatter(rows: pd.DataFrame, view: View, group: str | None = None, labelled: 
             color=c["ink"],
             fontWeight=_expr("datum.chosen ? 700 : 400"),
         )
-        .encode(x=x, y=alt.Y("raw:Q", scale=y_scale), text="label:N")
+        .encode(x=x, y=vega.channel("raw:Q", scale=y_scale), text="label:N")
         for up in (True, False)
     ]
-    picked = alt.selection_point(
-        name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, empty=False, clear=False
+    picked = vega.selection_point(
+        name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, clear=False
     )
     surface = (
         base.mark_circle(opacity=0, size=500, cursor="pointer")
         .encode(x=x, y=y, tooltip=_tips(view))
         .add_params(picked)
     )
-    return themed(alt.layer(*layers, surface, data=rows, height=440, width="container"), view.mode)
+    return themed(vega.layer(*layers, surface, data=rows, height=440, width="container"), view.mode)
 
 
-def _truths(x: alt.X, y_scale: alt.Scale, rows: pd.DataFrame, view: View, size: float) -> list[alt.Chart]:
+def _truths(
+    x: vega.Options, y_scale: vega.Options, rows: pd.DataFrame, view: View, size: float
+) -> list[vega.Chart]:
     if "truth" not in rows:
         return []
-    known = alt.Chart().transform_filter("isValid(datum.truth)")
-    return [_diamonds(known, view, size).encode(x=x, y=alt.Y("truth:Q", scale=y_scale))]
+    known = vega.Chart().transform_filter("isValid(datum.truth)")
+    return [_diamonds(known, view, size).encode(x=x, y=vega.channel("truth:Q", scale=y_scale))]
 
 
 # -------------------------------------------------------------------------------------------- ranks
@@ -623,32 +625,32 @@ def ranks(rows: pd.DataFrame, crossings: pd.DataFrame, view: View) -> Figure:
     value = 24.0 + 6.8 * max(len(text) for text in (*rows["raw_text"], *rows["pooled_text"]))
     side = value + float(min(_LONGEST_LABEL, max(40.0, 6.8 * rows["unit"].str.len().max())))
     narrow = min(side, value + 62)
-    x_scale = alt.Scale(
+    x_scale = dict(
         domain=[0, 1],
         nice=False,
         range=[_wide(side, narrow), _wide(f"width - {side}", f"width - {narrow}")],
     )
     y_scale = _down(len(rows))
 
-    def x(name: str) -> alt.X:
-        return alt.X(f"{name}:Q", scale=x_scale, axis=None)
+    def x(name: str) -> vega.Options:
+        return vega.channel(f"{name}:Q", scale=x_scale, axis=None)
 
-    def y(name: str) -> alt.Y:
-        return alt.Y(f"{name}:Q", scale=y_scale, axis=None)
+    def y(name: str) -> vega.Options:
+        return vega.channel(f"{name}:Q", scale=y_scale, axis=None)
 
     rows["zero"], rows["one"] = 0, 1
-    base = alt.Chart()
+    base = vega.Chart()
     bold = _expr("datum.chosen ? 700 : 400")
     limit = _wide(side - value - 2, narrow - value - 2)
     line = base.mark_rule(
         color=_expr(f"datum.crosses ? '{c['accent']}' : datum.chosen ? '{c['ink']}' : '{c['raw-line']}'"),
         strokeWidth=_expr("datum.chosen ? 3.5 : datum.crosses ? 1.75 : 1"),
     ).encode(x=x("zero"), x2="one:Q", y=y("place"), y2="after:Q")
-    layers: list[alt.Chart] = [
+    layers: list[vega.Chart] = [
         line,
-        alt.Chart(alt.Data(values=meetings))
+        vega.Chart(meetings)
         .mark_circle(color=c["ink"], size=34, opacity=1, stroke=c["paper"], strokeWidth=1)
-        .encode(x=x("t"), y=y("at"), tooltip=[alt.Tooltip("pair:N", title="Crossing")]),
+        .encode(x=x("t"), y=y("at"), tooltip=[vega.channel("pair:N", title="Crossing")]),
         base.mark_point(
             shape="circle",
             filled=True,
@@ -680,8 +682,8 @@ def ranks(rows: pd.DataFrame, crossings: pd.DataFrame, view: View) -> Figure:
         .mark_text(text="partially pooled", align="left", dx=12, y=9, color=c["ink-3"], fontSize=11.5)
         .encode(x=x("one")),
     ]
-    picked = alt.selection_point(
-        name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, empty=False, clear=False
+    picked = vega.selection_point(
+        name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, clear=False
     )
     tips = _tips(view, ("rank_raw", "Rank on its own"), ("rank_pooled", "Rank pooled"))
     touch = base.mark_rule(opacity=0, strokeWidth=14, cursor="pointer").encode(
@@ -695,7 +697,7 @@ def ranks(rows: pd.DataFrame, crossings: pd.DataFrame, view: View) -> Figure:
     ).encode(y=y("after"), tooltip=tips)
     height = _HEAD + _ROW * len(rows)
     surfaces = (touch, left, right.add_params(picked))
-    chart = alt.layer(*layers, *surfaces, data=rows, height=height, width="container")
+    chart = vega.layer(*layers, *surfaces, data=rows, height=height, width="container")
     return themed(chart, view.mode)
 
 
@@ -739,7 +741,7 @@ def weights(rows: pd.DataFrame, view: View) -> Figure:
         "others": {"color": c["ink"]},
         "prior": {"fill": c["paper"], "stroke": c["ink"], "strokeWidth": 1},
     }
-    layers: list[alt.Chart] = [*kit.under(), kit.header_cover()]
+    layers: list[vega.Chart] = [*kit.under(), kit.header_cover()]
     for _, short in _SHARES:
         layers.append(
             base.mark_rect(yOffset=-half, y2Offset=half, xOffset=0.5, x2Offset=-0.5, **look[short]).encode(
@@ -750,7 +752,7 @@ def weights(rows: pd.DataFrame, view: View) -> Figure:
             )
         )
     tips = [
-        alt.Tooltip(f"{name}:N", title=title)
+        vega.channel(f"{name}:N", title=title)
         for name, title in (
             ("unit", view.words.one.capitalize()),
             ("own_text", "Own data"),
@@ -759,7 +761,7 @@ def weights(rows: pd.DataFrame, view: View) -> Figure:
         )
     ]
     return themed(
-        alt.layer(*layers, *kit.over(tips), data=rows, height=kit.height, width="container"), view.mode
+        vega.layer(*layers, *kit.over(tips), data=rows, height=kit.height, width="container"), view.mode
     )
 
 
@@ -785,28 +787,26 @@ def against_se(rows: pd.DataFrame, view: View, name: Literal["pooling", "distanc
     unit = f", {view.words.unit}" if view.words.unit else ""
     title = "Pooling factor E[B]" if name == "pooling" else f"Distance moved{unit}"
     ends = (0.0, 1.0) if name == "pooling" else (0.0, nice_domain([0, rows["distance"].max()], 4)[1])
-    x = alt.X(
+    x = vega.channel(
         "se:Q",
         title=f"Standard error{unit}",
-        scale=alt.Scale(
-            domain=list(nice_domain(rows["se"].to_numpy(), 4)), nice=False, zero=False, padding=8
-        ),
-        axis=alt.Axis(grid=False, tickCount=5),
+        scale=dict(domain=list(nice_domain(rows["se"].to_numpy(), 4)), nice=False, zero=False, padding=8),
+        axis=dict(grid=False, tickCount=5),
     )
-    y = alt.Y(
+    y = vega.channel(
         f"{name}:Q",
         title=title,
-        scale=alt.Scale(domain=list(ends), nice=False),
-        axis=alt.Axis(grid=True, tickCount=5, domain=False, ticks=False),
+        scale=dict(domain=list(ends), nice=False),
+        axis=dict(grid=True, tickCount=5, domain=False, ticks=False),
     )
-    base = alt.Chart()
-    layers: list[alt.Chart] = []
+    base = vega.Chart()
+    layers: list[vega.Chart] = []
     if name == "pooling":
         layers.append(base.mark_line(color=c["raw-line"], strokeWidth=1.25).encode(x=x, y=y, order="se:Q"))
         if rows["pooling_low95"].notna().all():
             layers.append(
                 base.mark_rule(color=c["accent"], strokeWidth=MARKS["interval-95"], opacity=0.75).encode(
-                    x=x, y=alt.Y("pooling_low95:Q"), y2="pooling_high95:Q"
+                    x=x, y=vega.channel("pooling_low95:Q"), y2="pooling_high95:Q"
                 )
             )
     layers.append(
@@ -828,27 +828,27 @@ def against_se(rows: pd.DataFrame, view: View, name: Literal["pooling", "distanc
         "align": _expr(f"datum.se > {right} ? 'right' : 'left'"),
     }
     layers.append(
-        alt.Chart(names)
+        vega.Chart(names)
         .mark_text(color=c["ink"], fontWeight=_expr("datum.chosen ? 700 : 400"), **place)
-        .encode(x=x, y=alt.Y("pooling_low95:Q") if below else y, text="label:N")
+        .encode(x=x, y=vega.channel("pooling_low95:Q") if below else y, text="label:N")
     )
-    picked = alt.selection_point(
-        name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, empty=False, clear=False
+    picked = vega.selection_point(
+        name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, clear=False
     )
     rows["se_text"] = [number(v, view.digits.raw) for v in rows["se"]]
     decimals = 2 if name == "pooling" else view.digits.estimate
     rows["value_text"] = [number(v, decimals) for v in rows[name]]
     tips = [
-        alt.Tooltip("unit:N", title=view.words.one.capitalize()),
-        alt.Tooltip("se_text:N", title="Standard error"),
-        alt.Tooltip("value_text:N", title=title),
+        vega.channel("unit:N", title=view.words.one.capitalize()),
+        vega.channel("se_text:N", title="Standard error"),
+        vega.channel("value_text:N", title=title),
     ]
     layers.append(
         base.mark_circle(opacity=0, size=420, cursor="pointer")
         .encode(x=x, y=y, tooltip=tips)
         .add_params(picked)
     )
-    return themed(alt.layer(*layers, data=rows, height=230, width="container"), view.mode)
+    return themed(vega.layer(*layers, data=rows, height=230, width="container"), view.mode)
 
 
 def _named(rows: pd.DataFrame, name: str, ends: tuple[float, float]) -> pd.DataFrame:
@@ -932,25 +932,23 @@ def borrowing(cells: pd.DataFrame, view: View) -> Figure:
     last = max(cells["column"]) + 0.5
     left = float(min(_LONGEST_LABEL, 20 + 6.8 * max(map(len, units))))
     narrow = min(left, 66.0)
-    x_scale = alt.Scale(
+    x_scale = dict(
         domain=[-0.5, last], nice=False, zero=False, range=[_wide(left, narrow), _expr("width - 2")]
     )
     deep = 30 if len(units) <= 16 else 22
     head = 30 if len(units) <= 12 and max(map(len, units)) <= 6 else 92
-    y_scale = alt.Scale(
-        domain=[-0.5, len(units) - 0.5], range=[head, _expr("height")], nice=False, zero=False
-    )
-    x = alt.X("column:Q", scale=x_scale, axis=None)
-    y = alt.Y("row:Q", scale=y_scale, axis=None)
+    y_scale = dict(domain=[-0.5, len(units) - 0.5], range=[head, _expr("height")], nice=False, zero=False)
+    x = vega.channel("column:Q", scale=x_scale, axis=None)
+    y = vega.channel("row:Q", scale=y_scale, axis=None)
     cell = "((scale('x', 1) - scale('x', 0)) / 2 - 1)"
-    base = alt.Chart()
+    base = vega.Chart()
     box: dict[str, Any] = {
         "xOffset": _expr(f"-{cell}"),
         "x2Offset": _expr(cell),
         "yOffset": -(deep / 2 - 1.5),
         "y2Offset": deep / 2 - 1.5,
     }
-    frame = alt.Chart(
+    frame = vega.Chart(
         pd.DataFrame(
             {
                 "unit": units,
@@ -971,17 +969,17 @@ def borrowing(cells: pd.DataFrame, view: View) -> Figure:
         if head == 30
         else {"angle": 270, "align": "left", "limit": 80}
     )
-    layers: list[alt.Chart] = [
+    layers: list[vega.Chart] = [
         frame.mark_rect(
             x=0, x2=_wide(left - 6, narrow - 4), height=deep - 2, color=c["wash"], cornerRadius=3
-        ).encode(y=y, opacity=alt.condition("datum.chosen", alt.value(1), alt.value(0))),
+        ).encode(y=y, opacity=vega.condition("datum.chosen", 1, 0)),
         base.mark_rect(
             fill=_expr("datum.fill"),
             stroke=_expr(f"datum.boxed ? '{c['ink-3']}' : null"),
             strokeWidth=1,
             **box,
         ).encode(x=x, x2="column:Q", y=y, y2="row:Q"),
-        alt.Chart(heads)
+        vega.Chart(heads)
         .mark_text(y=head - 8, color=c["ink-2"], fontSize=11.5, **tilt)
         .encode(x=x, text="lender:N"),
         frame.mark_text(
@@ -1000,13 +998,13 @@ def borrowing(cells: pd.DataFrame, view: View) -> Figure:
                 opacity=_expr(f"{cell} * 2 < {17 + 6 * decimals} ? 0 : 1"),
             ).encode(x=x, y=y, text="text:N")
         )
-    picked = alt.selection_point(
-        name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, empty=False, clear=False
+    picked = vega.selection_point(
+        name=SELECTION, fields=["unit", "turn"], on="click", toggle=False, clear=False
     )
     tips = [
-        alt.Tooltip("unit:N", title="Estimate of"),
-        alt.Tooltip("lender:N", title="takes from"),
-        alt.Tooltip("exact:N", title="weight"),
+        vega.channel("unit:N", title="Estimate of"),
+        vega.channel("lender:N", title="takes from"),
+        vega.channel("exact:N", title="weight"),
     ]
     layers += [
         frame.mark_rect(x=0, x2=_wide(left, narrow), height=deep, opacity=0, cursor="pointer").encode(y=y),
@@ -1015,7 +1013,7 @@ def borrowing(cells: pd.DataFrame, view: View) -> Figure:
         .add_params(picked),
     ]
     return themed(
-        alt.layer(*layers, data=cells, height=head + deep * len(units), width="container"), view.mode
+        vega.layer(*layers, data=cells, height=head + deep * len(units), width="container"), view.mode
     )
 
 
@@ -1069,19 +1067,21 @@ def closeup(rows: pd.DataFrame, view: View, domain: tuple[float, float], mean: f
         ],
         value=[number(v, view.digits.estimate) for v in rows["estimate"]],
     )
-    scale = alt.Scale(domain=list(domain), nice=False, zero=False)
-    y = alt.Y("place:Q", scale=alt.Scale(domain=[-0.6, 2.6], reverse=True, nice=False, zero=False), axis=None)
-    axis = alt.Axis(title=None, tickCount=3, grid=True)
+    scale = dict(domain=list(domain), nice=False, zero=False)
+    y = vega.channel(
+        "place:Q", scale=dict(domain=[-0.6, 2.6], reverse=True, nice=False, zero=False), axis=None
+    )
+    axis = dict(title=None, tickCount=3, grid=True)
 
-    def x(name: str) -> alt.X:
-        return alt.X(f"{name}:Q", scale=scale, axis=axis, title=None)
+    def x(name: str) -> vega.Options:
+        return vega.channel(f"{name}:Q", scale=scale, axis=axis, title=None)
 
-    base = alt.Chart()
+    base = vega.Chart()
     hue = _expr(
         f"datum.pooling == 'none' ? '{c['raw-line']}' : "
         f"datum.pooling == 'partial' ? '{c['accent']}' : '{c['ink']}'"
     )
-    layers: list[alt.Chart] = []
+    layers: list[vega.Chart] = []
     if mean is not None and np.isfinite(mean):
         layers.append(
             _one(mean=mean).mark_rule(color=c["ink"], strokeWidth=1.5, strokeDash=[4, 3]).encode(x=x("mean"))
@@ -1115,8 +1115,8 @@ def closeup(rows: pd.DataFrame, view: View, domain: tuple[float, float], mean: f
     if unit in view.truth:
         layers.append(_diamonds(_one(truth=view.truth[unit], place=0.5), view).encode(x=x("truth"), y=y))
     tips = [
-        alt.Tooltip(f"{name}:N", title=title)
+        vega.channel(f"{name}:N", title=title)
         for name, title in (("pooling", "Pooling"), ("value", "Estimate"), ("text", "95 % interval"))
     ]
     layers.append(base.mark_rect(x=0, x2="width", height=22, opacity=0).encode(y=y, tooltip=tips))
-    return themed(alt.layer(*layers, data=rows, height=92, width="container"), view.mode)
+    return themed(vega.layer(*layers, data=rows, height=92, width="container"), view.mode)

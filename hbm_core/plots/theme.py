@@ -8,9 +8,9 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-import altair as alt
 import numpy as np
 
+from hbm_core.plots import vega
 from hbm_core.plots.tokens import MARKS, MATH, SANS, TYPE, Mode, colours
 
 MINUS = "\u2212"
@@ -63,7 +63,7 @@ def config(mode: Mode) -> dict[str, Any]:
     }
 
 
-def themed[Chart: alt.TopLevelMixin](chart: Chart, mode: Mode) -> Chart:
+def themed(chart: vega.Figure, mode: Mode) -> vega.Figure:
     """`chart` in the design tokens of `mode`, padding for a container included."""
     return chart.configure(**config(mode)).properties(padding={"left": 1, "right": 1, "top": 2, "bottom": 4})
 

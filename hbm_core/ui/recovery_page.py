@@ -6,13 +6,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from hbm_core.errors import InputError
 from hbm_core.plots import recovery as plots
+from hbm_core.plots import vega
 from hbm_core.plots.coverage import percent, with_error
 from hbm_core.plots.diagnostics import CONFIG
 from hbm_core.plots.theme import legend
@@ -145,7 +145,7 @@ def _tables(table: pd.DataFrame, words: Any, mode: Mode, question: Question) -> 
     )
 
 
-def _bars(rows: pd.DataFrame, looked: dict[str, Any], words: Any, mode: Mode) -> alt.TopLevelMixin:
+def _bars(rows: pd.DataFrame, looked: dict[str, Any], words: Any, mode: Mode) -> vega.Figure:
     return plots.by_size(rows[rows["estimator"].isin(looked)], looked, words.unit, mode)
 
 

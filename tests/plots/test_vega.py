@@ -37,7 +37,7 @@ def named(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_figure_is_what_altair_writes():
-    theirs = alt.Chart(ROWS)
+    theirs = alt.Chart()
     scale, at = alt.Scale(domain=[0, 5], nice=False), alt.ExprRef(expr="width - 2")
     with alt.theme.enable("none"):
         wanted = alt.layer(
@@ -57,7 +57,7 @@ def test_a_figure_is_what_altair_writes():
             data=ROWS,
             height=40,
         ).to_dict()
-    ours = vega.Chart(ROWS)
+    ours = vega.Chart()
     scale_, at_ = dict(domain=np.array([0, 5]), nice=False), vega.expr("width - 2")
     found = vega.layer(
         ours.mark_rule(color="#123456", x2Offset=at_).encode(

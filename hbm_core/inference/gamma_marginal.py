@@ -243,6 +243,22 @@ class Integrand:
             left = left * shrink
 
 
+def spaced(
+    start: np.ndarray, left: np.ndarray, right: np.ndarray, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (x, weight) of `count` nodes from `start` − `left` to `start` + `right`, arrays of any shape.
+
+    The same stretch as an `Integrand`'s own, for integrands that are only bounded by two of them.
+    """
+    step = 2 * _REACH / (count - 1)
+    scale = np.minimum(left, right) / _REACH
+    k, p = _stretch(right / (scale * _REACH))
+    m, q = _stretch(left / (scale * _REACH))
+    for origin in -_REACH + step * np.arange(count):
+        up, down = p * np.exp(k * origin), q * np.exp(-m * origin)
+        yield start + scale * (origin + up - down), scale * (1 + k * up + m * down) * step
+
+
 def pairs(population: Population, counts: Counts) -> tuple[Population, Counts]:
     """All P · C pairs, states first."""
     states, size = population.shape.size, counts.size

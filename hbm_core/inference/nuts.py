@@ -154,6 +154,8 @@ def sample(
     _refuse_useless(draws, spec, stopped)
     statistics = {name: draws[name] for name in _STATISTICS.values() if name in draws}
     tree = result_tree(spec, recipe(spec).complete(spec, draws, sampler.seed), statistics)
+    for name, group in recipe(spec).groups(spec, draws).items():
+        tree[name] = xr.DataTree(group)
     tree.attrs.update(
         partial=int(bool(stopped)),
         stopped=stopped,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hbm_core.errors import InputError
+from hbm_core.models.raw_rates import RawTrials
 
 
 @dataclass(frozen=True, eq=False)
-class BetaBinomial:
+class BetaBinomial(RawTrials):
     """Successes of trials, with rates from a beta population.
 
     y_i ~ Binomial(n_i, θ_i); θ_i ~ Beta(μκ, (1 − μ)κ), so that E[θ] = μ and κ counts as trials of the
@@ -69,6 +70,11 @@ class BetaBinomial:
         return frozenset(self.parameters)
 
     @property
+    def bounds(self) -> Mapping[str, tuple[float, float]]:
+        """Ends of the parameters that have two."""
+        return {"mu": (0.0, 1.0)}
+
+    @property
     def hyperparameters(self) -> tuple[str, ...]:
         """Flat names of all that is not an entity's rate, in order."""
         return self.parameters
@@ -80,4 +86,4 @@ class BetaBinomial:
     @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
-        return ("collapsed", "centered")
+        return ("collapsed", "centered", "scaled")

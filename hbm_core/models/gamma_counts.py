@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from hbm_core.errors import InputError
+from hbm_core.models.count_windows import CountWindows, Totals
+
+__all__ = ["CountWindows", "GammaCounts", "Totals", "moment_start"]
 
 #: Geometries. Poisson rates can be integrated out in closed form.
 NEGATIVE_BINOMIAL_PARAMETERIZATIONS = ("scaled", "centered")
@@ -17,27 +17,7 @@ POISSON_PARAMETERIZATIONS = ("collapsed", "scaled", "centered")
 
 
 @dataclass(frozen=True, eq=False)
-class Totals:
-    """Windows with the same entity and the same exposure, added up.
-
-    Attributes
-    ----------
-    entity : ndarray (G,) of int
-        Whose windows; ascending.
-    exposure : ndarray (G,)
-        Of each of the windows.
-    windows, total : ndarray (G,)
-        How many, and the sum of their counts.
-    """
-
-    entity: np.ndarray
-    exposure: np.ndarray
-    windows: np.ndarray
-    total: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class GammaCounts:
+class GammaCounts(CountWindows):
     """Counts of entities in windows, with rates from a gamma population.
 
     y_ij ~ NegBinomial(mean θ_i e_ij, dispersion φ) with Var(y) = θe + (θe)²/φ, or Poisson(θ_i e_ij);
@@ -59,81 +39,8 @@ class GammaCounts:
         "mean_scaled" is another prior: z_i ~ Gamma(α, α), θ_i = μ z_i, so that Var(θ) = μ²/α.
     """
 
-    count: np.ndarray
-    entity: np.ndarray
-    units: Sequence[str]
-    exposure: np.ndarray = field(default_factory=lambda: np.empty(0))
     likelihood: Literal["negative_binomial", "poisson"] = "negative_binomial"
     effects: Literal["rate", "mean_scaled"] = "rate"
-
-    def __post_init__(self) -> None:
-        # Copies: they are frozen below, and the caller's arrays are not ours to freeze.
-        count = np.array(self.count, dtype=float)
-        entity = np.array(self.entity, dtype=np.int32)
-        exposure = np.array(self.exposure, dtype=float)
-        if exposure.size == 0:
-            exposure = np.ones(count.shape)
-        if count.ndim != 1 or count.size == 0 or entity.shape != count.shape or exposure.shape != count.shape:
-            raise InputError(
-                "counts, entities and exposures",
-                "three equally long columns",
-                (count.shape, entity.shape, exposure.shape),
-            )
-        bad = ~(np.isfinite(count) & (count >= 0) & (count == np.floor(count)))
-        if bad.any():
-            raise InputError("counts", "whole numbers from 0", count[bad][0])
-        bad = ~(np.isfinite(exposure) & (exposure > 0))
-        if bad.any():
-            raise InputError("exposures", "positive finite numbers", exposure[bad][0])
-        known = entity.min() >= 0 and entity.max() < len(self.units)
-        if not known or (np.bincount(entity, minlength=len(self.units)) == 0).any():
-            raise InputError("entities", "at least one window for each of the entities", "others")
-        for name, value in (("count", count), ("entity", entity), ("exposure", exposure)):
-            value.setflags(write=False)
-            object.__setattr__(self, name, value)
-
-    @property
-    def windows(self) -> np.ndarray:
-        """Windows of each entity, ndarray (J,)."""
-        return np.bincount(self.entity, minlength=len(self.units)).astype(float)
-
-    @property
-    def total(self) -> np.ndarray:
-        """Σ y of each entity, ndarray (J,)."""
-        return np.bincount(self.entity, self.count, len(self.units))
-
-    @property
-    def total_exposure(self) -> np.ndarray:
-        """Σ e of each entity, ndarray (J,)."""
-        return np.bincount(self.entity, self.exposure, len(self.units))
-
-    @property
-    def raw_rate(self) -> np.ndarray:
-        """Σ y / Σ e of each entity, ndarray (J,): the estimate without pooling."""
-        return self.total / self.total_exposure
-
-    @cached_property
-    def latest(self) -> np.ndarray:
-        """Place of each entity's latest window, ndarray (J,) of int."""
-        place = np.empty(len(self.units), dtype=np.intp)
-        place[self.entity] = np.arange(self.count.size)
-        return place
-
-    @cached_property
-    def totals(self) -> Totals:
-        """Sufficient statistics of the rates given φ: windows of equal exposure of one entity added up."""
-        order = np.lexsort((self.exposure, self.entity))
-        entity, exposure = self.entity[order], self.exposure[order]
-        new = np.r_[True, (np.diff(entity) != 0) | (np.diff(exposure) != 0)]
-        first = np.flatnonzero(new)
-        windows = np.diff(np.r_[first, order.size]).astype(float)
-        return Totals(entity[first], exposure[first], windows, np.add.reduceat(self.count[order], first))
-
-    @cached_property
-    def histogram(self) -> tuple[np.ndarray, np.ndarray]:
-        """Distinct counts and how often each occurs: all that the normalising terms need."""
-        values, times = np.unique(self.count, return_counts=True)
-        return values, times.astype(float)
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -111,16 +111,16 @@ def build(spec: Spec, by_window: bool = False) -> pm.Model:
         if structure.likelihood == "poisson":
             log_likelihood -= pt.sum(data["exposure"] * theta)
         else:
-            log_likelihood += _dispersed(data, theta, drawn["phi"])
+            mean = theta[data["group_of"]] * data["group_exposure"]
+            log_likelihood += dispersed(data, mean, drawn["phi"])
         pm.Potential("likelihood", log_likelihood)
     return model
 
 
-def _dispersed(data: dict[str, Any], theta: Any, phi: Any) -> Any:
-    """Terms of negative binomial counts beside θ^Σy: Γ(y + φ)/(Γ(φ) φ^y) and (1 + θe/φ)^−(y + φ)."""
+def dispersed(data: dict[str, Any], mean: Any, phi: Any) -> Any:
+    """Terms of negative binomial counts beside mean^Σy: Γ(y + φ)/(Γ(φ) φ^y) and (1 + mean/φ)^−(y + φ)."""
     import pytensor.tensor as pt
 
-    mean = theta[data["group_of"]] * data["group_exposure"]
     value, times = data["value"], data["times"]
     rising = pt.gammaln(value + phi) - pt.gammaln(phi) - value * pt.log(phi)
     falling = (data["group_total"] + data["group_windows"] * phi) * pt.log1p(mean / phi)

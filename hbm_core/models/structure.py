@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 
 from hbm_core.errors import InputError
 from hbm_core.models.beta_binomial import BetaBinomial
-from hbm_core.models.gamma_counts import GammaCounts
+from hbm_core.models.count_windows import CountWindows
 from hbm_core.models.prior import Prior
 from hbm_core.models.three_level import ThreeLevelNormal
 
@@ -131,7 +131,9 @@ class TwoLevelNormal:
 
 #: What a model can be made of; a plain `ModelSpec` is one of two levels.
 Structure = TypeVar(
-    "Structure", bound=TwoLevelNormal | ThreeLevelNormal | GammaCounts | BetaBinomial, default=TwoLevelNormal
+    "Structure",
+    bound=TwoLevelNormal | ThreeLevelNormal | CountWindows | BetaBinomial,
+    default=TwoLevelNormal,
 )
 
 
@@ -171,6 +173,7 @@ class ModelSpec(Generic[Structure]):
             if name not in self.priors:
                 raise InputError(f"prior on {name}", "one prior", "none")
             check_role(name, self.priors[name], name in self.structure.positive)
+            check_bounds(name, self.priors[name], getattr(self.structure, "bounds", {}).get(name))
         if self.parameterization not in self.structure.parameterizations:
             raise InputError(
                 "parameterization",
@@ -192,4 +195,16 @@ def check_role(name: str, prior: Prior, positive: bool) -> None:
             f"a family on the positive numbers, because {name} cannot be negative",
             prior.text,
             "Use for instance HalfNormal, HalfCauchy or Exponential.",
+        )
+
+
+def check_bounds(name: str, prior: Prior, bounds: tuple[float, float] | None) -> None:
+    """Refuse a prior that reaches beyond where the parameter ends, such as a share beyond 1."""
+    if bounds and not (prior.proper and bounds[0] <= prior.support[0] and prior.support[1] <= bounds[1]):
+        low, high = bounds
+        raise InputError(
+            f"prior on {name}",
+            f"a family on ({low:g}, {high:g}), because {name} is a {'share' if low == 0 else 'correlation'}",
+            prior.text,
+            f"Use Uniform({low:g}, {high:g})." if name != "corr" else "Use LKJ(2).",
         )

@@ -78,6 +78,10 @@ class Recipe(ABC):
     def observed(self, spec: Any) -> tuple[xr.Dataset, xr.Dataset]:
         """Groups ``observed_data`` and ``constant_data`` of a result."""
 
+    def groups(self, spec: Any, draws: Mapping[str, np.ndarray]) -> Mapping[str, xr.Dataset]:
+        """More groups of a result, from what the sampler moved; none unless a structure has some."""
+        return {}
+
     def start(self, spec: Any, compiled: Any) -> Start:
         """A function from a seed to a start, from these data and priors alone.
 
@@ -103,7 +107,9 @@ class Recipe(ABC):
             parts: list[Any] = []
             for name, shape in zip(names, shapes, strict=True):
                 jitter = rng.uniform(-1, 1, size=tuple(int(length) for length in shape))
-                parameter = name.removesuffix("_log__").removesuffix("_interval__")
+                parameter = name
+                for transform in ("_log__", "_interval__", "_logodds__"):
+                    parameter = parameter.removesuffix(transform)
                 if parameter in spec.priors and name != parameter:
                     parts.append(_unconstrained(name, spec.priors[parameter], plain[parameter]) + jitter)
                 elif parameter in spec.priors:
@@ -126,8 +132,8 @@ class Recipe(ABC):
 
 
 def _unconstrained(name: str, prior: Prior, value: np.ndarray) -> np.ndarray:
-    """PyMC's log or interval transform of a parameter's value."""
-    if name.endswith("_interval__"):
+    """PyMC's log, log odds or interval transform of a parameter's value."""
+    if not name.endswith("_log__"):
         lower, upper = prior.support
         return np.log(value - lower) - np.log(upper - value)
     return np.log(value)

@@ -1,0 +1,89 @@
+"""Sampling counts whose rates drift."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from hbm_core.inference.exact.base import PROBABILITIES
+from hbm_core.inference.recipes.base import Arrays
+from hbm_core.inference.recipes.count_windows import CountWindowsRecipe
+from hbm_core.models.pymc_drifting_counts import Spec, build, data_values, structure_key
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+
+class DriftingCountsRecipe(CountWindowsRecipe):
+    """``mu``, ``alpha``, ``rho``, ``sigma_drift``, ``sigma_innovation``, ``phi``, ``latest``, ``theta``.
+
+    ``latest`` (unit) is the rate of an entity's latest window, θ exp(d). Of the rates of all windows a result
+    keeps mean, sd and quantiles, in the group ``trajectory``: their draws would be many times the rest.
+    """
+
+    def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
+        """Dimensions of the rates."""
+        return {"latest": ("unit",), "theta": ("unit",)}
+
+    def key(self, spec: Spec) -> Hashable:
+        """What decides the compiled code."""
+        return structure_key(spec)
+
+    def data(self, spec: Spec) -> Arrays:
+        """Every ``pm.Data`` of the model with its value."""
+        return data_values(spec)
+
+    def build(self, spec: Spec) -> pm.Model:
+        """The model in PyMC."""
+        return build(spec)
+
+    def centres(self, spec: Spec) -> tuple[Arrays, Arrays]:
+        """As of all counts, with a middling drift."""
+        centre, width = super().centres(spec)
+        return {**centre, "rho": np.asarray(0.4), "sigma_drift": np.asarray(0.4)}, width
+
+    def inner_start(self, spec: Spec, name: str, plain: Arrays, jitter: np.ndarray) -> np.ndarray | None:
+        """Log rates of windows start between their entity's and their own."""
+        if name != "level":
+            return super().inner_start(spec, name, plain, jitter)
+        structure = spec.structure
+        order = structure.order
+        mu = float(plain["mu"])
+        alike = (mu + structure.total) / (1 + structure.total_exposure)
+        own = (alike[structure.entity] + structure.count) / (1 + structure.exposure)
+        return np.log(own[order]) + 0.3 * jitter
+
+    def complete(self, spec: Spec, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:
+        """Parameters, the sd that one window adds, rates of the latest windows, θ."""
+        structure = spec.structure
+        found: Arrays = {name: draws[name] for name in structure.parameters}
+        found["sigma_innovation"] = found["sigma_drift"] * np.sqrt(1 - found["rho"] ** 2)
+        last = np.cumsum(structure.windows.astype(int)) - 1
+        found["latest"] = draws["theta"] * np.exp(draws["drift"][..., last])
+        found["theta"] = draws["theta"]
+        return found
+
+    def groups(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> Mapping[str, xr.Dataset]:
+        """Group ``trajectory``: mean, sd and quantiles of the rate of each window, in the data's order."""
+        structure = spec.structure
+        windows = structure.count.size
+        mean, sd, quantiles = np.empty(windows), np.empty(windows), np.empty((len(PROBABILITIES), windows))
+        for sorted_at, place in enumerate(structure.order):
+            theta = draws["theta"][..., structure.entity[place]]
+            rate = (theta * np.exp(draws["drift"][..., sorted_at])).ravel()
+            mean[place], sd[place] = rate.mean(), rate.std()
+            quantiles[:, place] = np.quantile(rate, PROBABILITIES)
+        coords = {"window": np.arange(windows), "probability": list(PROBABILITIES)}
+        variables = {
+            "mean": ("window", mean),
+            "sd": ("window", sd),
+            "quantile": (("probability", "window"), quantiles),
+        }
+        return {"trajectory": xr.Dataset(variables, coords)}
+
+    def log_likelihood(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """None: an entity's path has as many dimensions as windows, and no closed integral."""
+        return None

@@ -1,0 +1,74 @@
+"""PyMC models of successes of trials in every geometry, with all numbers as data."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import gammaln
+
+from hbm_core.models.beta_binomial import BetaBinomial
+from hbm_core.models.pymc_counts import declared, prior_values
+from hbm_core.models.structure import ModelSpec
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+Spec = ModelSpec[BetaBinomial]
+
+
+def structure_key(spec: Spec) -> Hashable:
+    """What decides the compiled code; the count of entities only where the sampler moves their rates."""
+    families = tuple((name, prior.family) for name, prior in spec.priors.items())
+    size = None if spec.parameterization == "collapsed" else len(spec.structure.units)
+    return (type(spec.structure).__name__, spec.parameterization, families, size)
+
+
+def data_values(spec: Spec) -> dict[str, np.ndarray]:
+    """Every ``pm.Data`` of the model with its value, by name; equal entities are counted when collapsed."""
+    structure = spec.structure
+    successes, failures = structure.successes, structure.trials - structure.successes
+    choose = gammaln(structure.trials + 1) - gammaln(successes + 1) - gammaln(failures + 1)
+    values = prior_values(spec) | {"constant": np.array(choose.sum())}
+    if spec.parameterization == "collapsed":
+        rows = np.stack([successes, failures], axis=1)
+        distinct, times = np.unique(rows, axis=0, return_counts=True)
+        successes, failures = distinct.T
+        values["times"] = times.astype(float)
+    return values | {"successes": successes, "failures": failures}
+
+
+def build(spec: Spec) -> pm.Model:
+    """The model in PyMC.
+
+    Variables: ``mu``, ``kappa``; ``theta`` (unit) unless it is integrated out; and, scaled, the gammas
+    ``wins`` and ``losses`` (unit) whose share it is.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    def log_beta(a: Any, b: Any) -> Any:
+        return pt.gammaln(a) + pt.gammaln(b) - pt.gammaln(a + b)
+
+    collapsed = spec.parameterization == "collapsed"
+    with pm.Model(coords={} if collapsed else {"unit": list(spec.structure.units)}) as model:
+        data, drawn = declared(spec, data_values(spec))
+        a, b = drawn["mu"] * drawn["kappa"], (1 - drawn["mu"]) * drawn["kappa"]
+        successes, failures = data["successes"], data["failures"]
+        if collapsed:
+            each = log_beta(a + successes, b + failures) - log_beta(a, b)
+            pm.Potential("marginal", data["constant"] + pt.sum(data["times"] * each))
+            return model
+        if spec.parameterization == "scaled":
+            wins = pm.Gamma("wins", a, 1.0, dims="unit")
+            losses = pm.Gamma("losses", b, 1.0, dims="unit")
+            pm.Deterministic("theta", wins / (wins + losses), dims="unit")
+            both = pt.log(wins + losses)
+            log_p, log_q = pt.log(wins) - both, pt.log(losses) - both
+        else:
+            theta = pm.Beta("theta", a, b, dims="unit")
+            log_p, log_q = pt.log(theta), pt.log1p(-theta)
+        log_likelihood = pt.sum(successes * log_p + failures * log_q)
+        pm.Potential("likelihood", data["constant"] + log_likelihood)
+    return model

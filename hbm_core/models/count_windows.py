@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -78,6 +79,30 @@ class CountWindows(RawCounts):
         for name, value in (("count", count), ("entity", entity), ("exposure", exposure)):
             value.setflags(write=False)
             object.__setattr__(self, name, value)
+
+    @property
+    @abstractmethod
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that take a prior, in order."""
+
+    @property
+    @abstractmethod
+    def positive(self) -> frozenset[str]:
+        """Parameters that must be positive."""
+
+    @property
+    @abstractmethod
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Flat names of all that is not an entity's, in order."""
+
+    @abstractmethod
+    def funnel(self, unit: str) -> tuple[str, str] | None:
+        """Flat names of what an entity's rate is pulled to and of what rules the spread around it."""
+
+    @property
+    @abstractmethod
+    def parameterizations(self) -> tuple[str, ...]:
+        """Geometries that apply; the first is the default."""
 
     @property
     def windows(self) -> np.ndarray:

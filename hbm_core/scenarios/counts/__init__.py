@@ -19,8 +19,32 @@ from hbm_core.scenarios.counts import data, estimators, look, simulator
 from hbm_core.scenarios.counts.declaration import prior_scale
 from hbm_core.scenarios.counts.models import MODELS, PRESETS
 
-#: Built-in simulated data: label; the knobs are the defaults and the seed is 1.
-_HOSTS = ("hosts", "60 hosts, 1 to 40 windows each (simulated)")
+#: Built-in simulated data: label and knobs other than the defaults; the seed is 1.
+_SIMULATED: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "hosts": ("60 hosts, 1 to 40 windows each (simulated)", {}),
+        "shut_hosts": (
+            "60 hosts, three windows in ten shut (simulated)",
+            {"zero_inflation": 0.3, "phi": 4, "windows_low": 3},
+        ),
+        "load": ("40 hosts whose rates follow the load (simulated)", {"entities": 40, "beta": 0.5}),
+        "drifting": (
+            "20 hosts whose rates drift, 30 to 50 windows each (simulated)",
+            {
+                "entities": 20,
+                "windows_low": 30,
+                "windows_high": 50,
+                "phi": 1000,
+                "drift_sd": 0.6,
+                "drift_rho": 0.85,
+            },
+        ),
+        "traffic": (
+            "50 hosts, events and bytes (simulated)",
+            {"entities": 50, "bytes_sd": 0.8, "windows_high": 25},
+        ),
+    }
+)
 #: Above this many entities the table of estimators leaves out partial pooling's quantiles.
 MOST_POOLED = 20_000
 
@@ -29,8 +53,9 @@ MOST_POOLED = 20_000
 def _built_in(name: str) -> Dataset:
     if name in data.BUILT_IN:
         return data.BUILT_IN[name]()
-    found = simulator.simulate(1, COUNTS.checked_knobs({}))
-    return replace(found, name=name, label=_HOSTS[1], reference="Simulated with seed 1; the truth is known")
+    label, knobs = _SIMULATED[name]
+    found = simulator.simulate(1, COUNTS.checked_knobs(knobs))
+    return replace(found, name=name, label=label, reference="Simulated with seed 1; the truth is known")
 
 
 class Counts(Scenario):
@@ -69,6 +94,16 @@ class Counts(Scenario):
             "alpha": (r"\alpha", "how alike the rates are: their variance is μ/α"),
             "phi": (r"\varphi", "dispersion of the windows: large means Poisson"),
             "kappa": (r"\kappa", "how alike the rates are: trials that the population counts as"),
+            "psi": (r"\psi", "share of the windows that are shut"),
+            "beta": (r"\beta", "effect of a covariate on the log rate, per sd"),
+            "rho": (r"\rho", "correlation of the drift from one window to the next"),
+            "sigma_drift": (r"\sigma_{\mathrm{drift}}", "sd of the log rate around its entity's level"),
+            "mu_count": (r"\mu_a", "mean log rate of the population"),
+            "mu_bytes": (r"\mu_c", "mean log bytes of the population"),
+            "sigma_count": (r"\sigma_a", "spread of the entities' log rates"),
+            "sigma_bytes": (r"\sigma_c", "spread of the entities' log bytes"),
+            "corr": (r"\rho_{ac}", "correlation of log rate and log bytes between entities"),
+            "sigma_window": (r"\sigma", "sd of the log bytes of an entity's windows"),
             "theta": (r"\theta_i", "true rate of an entity"),
         }
     )
@@ -76,7 +111,8 @@ class Counts(Scenario):
     @property
     def datasets(self) -> Mapping[str, str]:
         """Built-in data sets: name to label."""
-        return {_HOSTS[0]: _HOSTS[1]} | {name: build().label for name, build in data.BUILT_IN.items()}
+        simulated = {name: label for name, (label, _) in _SIMULATED.items()}
+        return simulated | {name: build().label for name, build in data.BUILT_IN.items()}
 
     def dataset(self, name: str) -> Dataset:
         """One built-in data set; InputError for an unknown name."""

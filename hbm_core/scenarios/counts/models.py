@@ -74,7 +74,7 @@ _POISSON = Declaration(
 _BINOMIAL = Declaration(
     _trials,
     read_priors(mu="Uniform(0, 1)", kappa="LogNormal(4, 1.5)"),
-    families={"mu": ("Uniform",)},
+    families={"mu": ("Uniform", "Beta")},
 )
 
 BASE = _model(
@@ -120,7 +120,7 @@ BINOMIAL = _model(
         r"\theta_i \sim \mathrm{Beta}(\mu\kappa,\ (1 - \mu)\kappa)",
     ),
     _BINOMIAL,
-    ("collapsed", "centered"),
+    ("collapsed", "centered", "scaled"),
 )
 
 MODELS: Mapping[str, Model] = MappingProxyType(

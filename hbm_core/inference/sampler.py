@@ -12,9 +12,12 @@ LIMITS: dict[str, tuple[float, float]] = {
     "draws": (10, 200_000),
     "tune": (10, 100_000),
     "chains": (1, 32),
-    "target_accept": (0.5, 0.999),
+    "target_accept": (0.1, 0.999),
     "seed": (0, 2**32 - 1),
+    "temperatures": (2, 64),
 }
+#: Settings that engines other than those of tempering know nothing of: left out where they are the default.
+_OWN = {"temperatures": 12}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Sampler:
         Mean acceptance that step-size adaptation aims for.
     seed : int
         The one recorded seed; chains derive theirs from it.
+    temperatures : int
+        Of tempering: from the prior to the posterior, both among them.
     """
 
     draws: int = 1000
@@ -38,6 +43,7 @@ class Sampler:
     chains: int = 4
     target_accept: float = 0.95
     seed: int = 42
+    temperatures: int = _OWN["temperatures"]
 
     def __post_init__(self) -> None:
         for name, (lower, upper) in LIMITS.items():
@@ -53,8 +59,8 @@ class Sampler:
             object.__setattr__(self, name, int(number) if whole else number)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain mapping, in order."""
-        return asdict(self)
+        """Plain mapping, in order; settings of one engine alone only where they are not the default."""
+        return {name: value for name, value in asdict(self).items() if _OWN.get(name) != value}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from hbm_core.plots.panels import Panels
 from hbm_core.plots.theme import number, plotly_template
 from hbm_core.plots.tokens import TYPE, Mode, colours, group_colours
 
@@ -45,19 +46,13 @@ def _panels(
     columns: int = 1,
     widths: Sequence[float] | None = None,
     row: int = _ROW,
-) -> go.Figure:
+) -> Panels:
     """Stacked rows of panels, each row with its title on the left above it."""
     count = len(titles)
     top = _TOP if titles[0] else 6
     height = count * row + (count - 1) * _TOP + top + _BOTTOM
-    figure = make_subplots(
-        rows=count,
-        cols=columns,
-        column_widths=list(widths) if widths else None,
-        shared_yaxes=columns > 1,
-        vertical_spacing=_TOP / (height - top - _BOTTOM) if count > 1 else 0,
-        horizontal_spacing=0.02,
-    )
+    gap = _TOP / (height - top - _BOTTOM) if count > 1 else 0.0
+    figure = Panels(count, columns, widths, gap)
     figure.update_layout(
         template=plotly_template(mode),
         height=height,
@@ -71,11 +66,10 @@ def _panels(
     for place in range(1, count):
         figure.update_xaxes(showticklabels=False, row=place)
     for place, text in enumerate(titles, start=1):
-        top = figure.get_subplot(place, 1).yaxis.domain[1]
         figure.add_annotation(
             text=text,
             x=0,
-            y=top,
+            y=figure.top(place),
             xref="paper",
             yref="paper",
             xanchor="left",
@@ -102,7 +96,7 @@ def traces(
     titles: Mapping[str, str],
     mode: Mode,
     total: int | None = None,
-) -> go.Figure:
+) -> Panels:
     """Draws in order beside their marginal densities, one row per parameter, one value axis for both.
 
     Parameters
@@ -183,13 +177,13 @@ def traces(
 
 
 def _crosses(
-    figure: go.Figure,
+    figure: Panels,
     rows: pd.DataFrame,
     x: str,
     y: str,
     mode: Mode,
-    row: int | None = None,
-    col: int | None = None,
+    row: int,
+    col: int,
 ) -> None:
     """Divergent draws: crosses in the warning colour."""
     if not len(rows):
@@ -209,7 +203,7 @@ def _crosses(
 # ------------------------------------------------------------------------------ ranks, sizes, memory
 
 
-def ranks(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> go.Figure:
+def ranks(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> Panels:
     """Rank histograms: one step line per chain over the band of independent draws.
 
     Parameters
@@ -256,7 +250,7 @@ def ranks(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> go.Figu
     return figure
 
 
-def _band(figure: go.Figure, x: Any, low: Any, high: Any, mode: Mode, row: int) -> None:
+def _band(figure: Panels, x: Any, low: Any, high: Any, mode: Mode, row: int) -> None:
     grey = faded(colours(mode)["raw"], 0.18)
     figure.add_scatter(
         x=[*x, *list(x)[::-1]], y=[*high, *list(low)[::-1]], mode="lines", line={"width": 0},
@@ -264,7 +258,7 @@ def _band(figure: go.Figure, x: Any, low: Any, high: Any, mode: Mode, row: int) 
     )  # fmt: skip
 
 
-def ess(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> go.Figure:
+def ess(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> Panels:
     """Effective draws as draws accumulate, bulk and tail, with the goal.
 
     Parameters
@@ -303,7 +297,7 @@ def ess(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> go.Figure
     return figure
 
 
-def autocorrelations(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> go.Figure:
+def autocorrelations(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode) -> Panels:
     """Autocorrelation per chain with the range of independent draws.
 
     Parameters
@@ -344,7 +338,7 @@ def autocorrelations(table: pd.DataFrame, titles: Mapping[str, str], mode: Mode)
     return figure
 
 
-def energy(table: pd.DataFrame, mode: Mode) -> go.Figure:
+def energy(table: pd.DataFrame, mode: Mode) -> Panels:
     """Density of the energy, filled, and of its steps, outlined.
 
     Parameters
@@ -392,7 +386,7 @@ def funnel(
     axes: Mapping[str, str],
     tau_axis: str,
     mode: Mode,
-) -> go.Figure:
+) -> Panels:
     """Log τ against one unit's effect, and against what the non-centered sampler sees, side by side.
 
     Parameters
@@ -475,7 +469,7 @@ def _region(outside: np.ndarray) -> np.ndarray:
     return np.interp(outside, bounds, heights)
 
 
-def parallel(table: pd.DataFrame, names: Sequence[str], labels: Mapping[str, str], mode: Mode) -> go.Figure:
+def parallel(table: pd.DataFrame, names: Sequence[str], labels: Mapping[str, str], mode: Mode) -> Panels:
     """Parallel coordinates of draws in posterior sds; every divergent draw marked.
 
     Parameters

@@ -16,6 +16,7 @@ from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import THREE_LEVEL_PARAMETERIZATIONS, ThreeLevelNormal
 from hbm_core.scenarios.base import Model, Preset
 from hbm_core.scenarios.creators.data import structure
+from hbm_core.scenarios.creators.hurdle import HURDLE, HURDLE_GAMMA
 
 LINE = ("Normal", "StudentT", "Uniform", "Flat")
 POSITIVE = (
@@ -142,7 +143,9 @@ LEARNED = Model(
     families=FAMILIES_OFFERED,
 )
 
-MODELS: Mapping[str, Model] = MappingProxyType({model.id: model for model in (BASE, LEARNED)})
+MODELS: Mapping[str, Model] = MappingProxyType(
+    {model.id: model for model in (BASE, LEARNED, HURDLE, HURDLE_GAMMA)}
+)
 
 
 def _preset(priors: Mapping[str, Prior], dataset: Dataset) -> dict[str, Prior]:

@@ -270,10 +270,13 @@ class ReweightedPosterior(ExactPosterior):
         p = checked_probabilities(probabilities)
         key = p.tobytes()
         if key not in self._quantiles:
-            self._quantiles[key] = np.array([self._at(row, p) for row in range(len(self.names))]).reshape(
-                len(self.names), p.size
-            )
+            self._quantiles[key] = self.some_quantiles(p, np.arange(len(self.names)))
         return self._quantiles[key]
+
+    def some_quantiles(self, probabilities: Sequence[float], rows: np.ndarray) -> np.ndarray:
+        """Quantiles of the parameters at some places of `names`, ndarray (len(rows), len(probabilities))."""
+        p = checked_probabilities(probabilities)
+        return np.array([self._at(int(row), p) for row in rows]).reshape(len(rows), p.size)
 
     @cached_property
     def _quantiles(self) -> dict[bytes, np.ndarray]:

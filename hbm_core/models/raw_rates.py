@@ -80,6 +80,11 @@ class RawRates(ABC):
         noise = self._noise(moments)
         return np.asarray(noise / (noise + moments.between))
 
+    @property
+    @abstractmethod
+    def typical_spread(self) -> float:
+        """Spread of the population, relative, at which a typical entity has B = ½."""
+
     @abstractmethod
     def _noise(self, moments: RateMoments) -> np.ndarray:
         """Variance of each r_i around its true rate, at the mean rate, ndarray (J,)."""
@@ -167,6 +172,13 @@ class RawCounts(RawRates):
                 ends.append(np.maximum(stats.gamma.ppf(p, effective + 1) * unit, self.effect))
         return np.stack(ends, axis=1)
 
+    @property
+    def typical_spread(self) -> float:
+        """Median noise of the raw rates in shares of the mean rate."""
+        mean = max(self.rate_moments.mean, 0.5 / float(self.exposure.sum()))
+        inflation = self.inflation(mean, self.rate_moments.dispersion)
+        return float(np.median(np.sqrt(inflation / (mean * self._sums[1]))))
+
     def _noise(self, moments: RateMoments) -> np.ndarray:
         exposure = self._sums[1]
         return self.inflation(moments.mean, moments.dispersion) * max(moments.mean, 1e-300) / exposure
@@ -233,6 +245,11 @@ class RawTrials(RawRates):
                 end = np.where(failures > 0, stats.beta.ppf(p, y + 1, np.maximum(failures, 0.5)), 1.0)
                 ends.append(np.maximum(end, self.effect))
         return np.stack(ends, axis=1)
+
+    @property
+    def typical_spread(self) -> float:
+        """1/√n at the median n: B = κ/(κ + n) is then ½ at a spread of 1/√κ."""
+        return float(np.median(self.trials)) ** -0.5
 
     def _noise(self, moments: RateMoments) -> np.ndarray:
         return np.asarray(max(moments.mean * (1 - moments.mean), 1e-300) / self.trials)

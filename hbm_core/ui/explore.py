@@ -11,10 +11,8 @@ import numpy as np
 from hbm_core.models.elicitation import elicit, interval_mass
 from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
-from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
-from hbm_core.ui import explorer_three_level as three_level
 from hbm_core.ui import fits, session
 from hbm_core.ui.explorer_component import (
     Actions,
@@ -23,11 +21,11 @@ from hbm_core.ui.explorer_component import (
     FitEntry,
     PresetEntry,
     Segment,
-    Spread,
     explorer,
     prior_entries,
 )
 from hbm_core.ui.explorer_component import Live as LiveNumber
+from hbm_core.ui.explorer_shapes import shape_of
 from hbm_core.ui.live import Live, live
 
 #: A mass this far from the one asked for is told.
@@ -70,10 +68,8 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
     )
     focus = focus_of(seen)
     structure: Any = spec.structure
-    listed, labels = None, structure.units
-    if isinstance(structure, ThreeLevelNormal):
-        listed = three_level.listed(structure, structure.place(focus))
-        labels = [structure.units[place] for place in listed]
+    listed = shape_of(structure).listed(structure, _place(structure, focus))
+    labels = structure.units if listed is None else [structure.units[int(place)] for place in listed]
     truth = None
     if dataset.truth is not None:
         truth = np.array([dataset.truth[f"theta[{label}]"] for label in labels])
@@ -89,7 +85,6 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         fit=_fit_entry(found),
         listed=listed,
         truth=truth,
-        spread=_spread(seen),
         message=message,
         note=scenario.scale_note(dataset),
         serial=session.resets(),
@@ -102,30 +97,17 @@ def focus_of(seen: Live) -> str:
     units = structure.units
     if seen.study.unit is not None and seen.study.unit in units:
         return str(seen.study.unit)
-    if isinstance(structure, ThreeLevelNormal):
-        return str(units[int(three_level.listed(structure)[0])])
+    if (listed := shape_of(structure).listed(structure)) is not None:
+        return str(units[int(listed[0])])
     if seen.posterior is None:
         return units[0]
     moved = np.abs(seen.posterior.mean[seen.posterior.theta] - seen.spec.structure.effect)
     return units[int(np.argmax(moved))]
 
 
-def _spread(seen: Live) -> Spread | None:
-    """Words of the spread that the panel moves; None where it is τ."""
-    structure: Any = seen.spec.structure
-    if not isinstance(structure, ThreeLevelNormal):
-        return None
-    group, words = structure.levels[1], seen.dataset.words
-    return Spread(
-        param=structure.spread,
-        symbol="σ",
-        spoken="sigma",
-        meaning=f"spread of the true effects of the {words.many} of one {group} (standard deviation)",
-        words=f"spread within a {group}",
-        center=f"mean of its {group}",
-        together=f"one value for all of a {group}",
-        groups=f"{group}s",
-    )
+def _place(structure: Any, unit: str) -> int:
+    """Place of a unit; labels of millions have a lookup of their own."""
+    return structure.place(unit) if hasattr(structure, "place") else list(structure.units).index(unit)
 
 
 def story(seen: Live, focus: str) -> tuple[Segment, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import streamlit as st
@@ -22,19 +22,10 @@ from hbm_core.models.dataset import Words
 from hbm_core.models.families import FAMILIES, Family, Number
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
-from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots.theme import digits
 from hbm_core.plots.tokens import css_variables
-from hbm_core.ui import explorer_three_level as three_level
-from hbm_core.ui.explorer_value import (
-    complete_value,
-    engine_of,
-    finite_list,
-    posterior_value,
-    prior_value,
-    why_no_pooling,
-    why_no_tau,
-)
+from hbm_core.ui.explorer_shapes import Spread, shape_of
+from hbm_core.ui.explorer_value import prior_value
 
 ASSETS = Path(__file__).parents[2] / "assets" / "components" / "explorer"
 #: In the order in which they are joined into one ES module; ``families.js`` is generated.
@@ -254,32 +245,6 @@ class Live:
     after: str = ""
 
 
-@dataclass(frozen=True)
-class Spread:
-    """The standard deviation that the panel under the forest moves.
-
-    Parameters
-    ----------
-    param, symbol, spoken : str
-        Name of the parameter, its sign, and the sign as it is spoken.
-    meaning, words : str
-        What it is, and its axis title without unit.
-    center, together : str
-        What units are pulled to, and where they all are when it is zero.
-    groups : str
-        Several groups in a word.
-    """
-
-    param: str = "tau"
-    symbol: str = "τ"
-    spoken: str = "tau"
-    meaning: str = "spread of the true effects (standard deviation)"
-    words: str = "spread of the true effects"
-    center: str = "pooled mean"
-    together: str = "one value for all"
-    groups: str = "groups"
-
-
 #: Words of the story: plain text, (text, style), or a live number.
 Segment = str | tuple[str, str] | Live
 
@@ -319,7 +284,7 @@ class ExplorerData:
     answer : Answer or None
         To the last range that was asked for; `explorer` keeps it.
     spread : Spread or None
-        Words of the spread that the panel moves; None: τ.
+        Words of the spread that the panel moves; None: those of the structure.
     """
 
     spec: ModelSpec[Any]
@@ -372,35 +337,12 @@ class ExplorerData:
     def _shown(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None, str]:
         """Units, what is said of the model, the posterior, and the first unit's label."""
         structure: Any = self.spec.structure
+        shape = shape_of(structure)
         said = digits(structure.effect, structure.se)
-        spread = asdict(self.spread or Spread(words=f"spread between {self.words.many}"))
-        if isinstance(structure, ThreeLevelNormal):
-            places = np.arange(len(structure.units)) if self.listed is None else self.listed
-            units = three_level.units_value(structure, places, self.truth, said.raw, said.estimate)
-            words = {"engine": "server", "why_no_tau": "", "why_no_pooling": "", "complete": None}
-            found = None
-            if self.posterior is not None:
-                found = three_level.posterior_value(cast(Any, self.posterior), places)
-            return units, {**words, "spread": spread}, found, str(structure.units[int(places[0])])
-        found = None if self.posterior is None else posterior_value(self.posterior)
-        units = {
-            "label": list(structure.units),
-            "effect": structure.effect.tolist(),
-            "se": structure.se.tolist(),
-            "group": None,
-            "groups": [],
-            "truth": None if self.truth is None else finite_list(self.truth),
-            "digits": said.raw,
-            "estimateDigits": said.estimate,
-        }
-        model = {
-            "engine": engine_of(self.spec),
-            "why_no_tau": why_no_tau(self.spec, found and found["curves"]),
-            "why_no_pooling": why_no_pooling(self.spec),
-            "complete": complete_value(self.spec),
-            "spread": spread,
-        }
-        return units, model, found, str(structure.units[0])
+        units = shape.units(structure, self.listed, self.truth, said)
+        found = None if self.posterior is None else shape.posterior(self.posterior, self.listed)
+        spread = asdict(self.spread or shape.spread(structure, self.words))
+        return units, {**shape.model(self.spec, found), "spread": spread}, found, units["label"][0]
 
 
 # ---- the prior panel ----
@@ -411,7 +353,7 @@ def prior_entries(
     families: Mapping[str, Sequence[str]],
     words: Mapping[str, tuple[str, str]],
     *,
-    unitless: Sequence[str] = ("nu",),
+    unitless: Sequence[str] = ("nu", "alpha", "phi", "kappa"),
 ) -> tuple[PriorEntry, ...]:
     """The panel for a model: one entry per prior, with ranges that follow the spread of the data.
 
@@ -503,6 +445,8 @@ _SYMBOLS = {
     "sigma": "σ",
     "alpha": "α",
     "phi": "φ",
+    "varphi": "φ",
+    "kappa": "κ",
 }
 
 

@@ -180,11 +180,11 @@ class Explorer {
   }
 
   holdCurves(tau, out) {
-    const { theta_mean: mean, theta_sd: sd, mu_mean: mu } = this.curves, { k, share } = this.place(tau), s2 = this.units.s2;
+    const { theta_mean: mean, theta_sd: sd, mu_mean: mu, pooling } = this.curves, { k, share } = this.place(tau), s2 = this.units.s2;
     const mix = (a, b) => a + share * (b - a);
     out.m = mu ? mix(mu[k], mu[k + 1]) : NaN;
     for (let i = 0; i < this.J; i++) {
-      const B = this.posterior.hasPooling ? s2[i] / (s2[i] + tau * tau) : NaN;
+      const B = !this.posterior.hasPooling ? NaN : pooling ? mix(pooling[k][i], pooling[k + 1][i]) : s2[i] / (s2[i] + tau * tau);
       setRow(out, i, tau === Infinity && this.posterior.hasPooling ? 0 : B, mix(mean[k][i], mean[k + 1][i]), mix(sd[k][i], sd[k + 1][i]));
     }
     return out;

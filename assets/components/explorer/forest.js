@@ -64,7 +64,10 @@ export class ForestPart {
     this.y1 = TOP + J * this.pitch + 4;
     this.height = this.y1 + 38;
     let lo = Infinity, hi = -Infinity;
-    for (let i = 0; i < J; i++) { lo = Math.min(lo, units.y[i] - Z95 * units.s[i]); hi = Math.max(hi, units.y[i] + Z95 * units.s[i]); }
+    // Intervals of their own where Python gives them, otherwise ± 1.96 standard errors.
+    const { low, high } = data.units;
+    this.own = low ? i => [low[i], high[i]] : i => [units.y[i] - Z95 * units.s[i], units.y[i] + Z95 * units.s[i]];
+    for (let i = 0; i < J; i++) { const [a, b] = this.own(i); lo = Math.min(lo, a); hi = Math.max(hi, b); }
     const step = niceStep((hi - lo) / (narrow ? 4 : 6));
     app.effectAxis = this.axis = { lo: Math.floor(lo / step) * step, hi: Math.ceil(hi / step) * step, step };
     app.plot = { x0: this.x0, x1: this.x1 };
@@ -94,15 +97,15 @@ export class ForestPart {
     if (dense) {
       let lines = "", marks = "";
       for (let i = 0; i < J; i++) {
-        const y = this.rowY(i).toFixed(2), x = this.X(units.y[i]);
-        lines += `M${this.X(units.y[i] - Z95 * units.s[i]).toFixed(1)} ${y}H${this.X(units.y[i] + Z95 * units.s[i]).toFixed(1)}`;
+        const y = this.rowY(i).toFixed(2), x = this.X(units.y[i]), [a, b] = this.own(i);
+        lines += `M${this.X(a).toFixed(1)} ${y}H${this.X(b).toFixed(1)}`;
         marks += `M${(x - 1.1).toFixed(1)} ${y}h2.2`;
       }
       this.raws.append(svg("path", { d: lines, class: "raw-line", "stroke-width": 0.5, opacity: 0.35 }), svg("path", { d: marks, class: "raw-stroke", "stroke-width": 2 }));
     } else {
       for (let i = 0; i < J; i++) {
-        const y = this.rowY(i) - this.offset;
-        this.raws.append(svg("path", { d: `M${this.X(units.y[i] - Z95 * units.s[i])} ${y}H${this.X(units.y[i] + Z95 * units.s[i])}`, class: "raw-line" }));
+        const y = this.rowY(i) - this.offset, [a, b] = this.own(i);
+        this.raws.append(svg("path", { d: `M${this.X(a)} ${y}H${this.X(b)}`, class: "raw-line" }));
       }
     }
     parts.push(this.raws);

@@ -76,7 +76,7 @@ export class TauPart {
       parts.push(svg("path", { d: `M${x} ${y0}V${y1}M${x} ${d0}V${d1}`, class: end ? "zero" : "grid" }), svg("path", { d: `M${x} ${d1}v${end ? 6 : 5}`, class: "axis-line" }),
         svg("text", { class: t === Infinity ? "tick infinity" : "tick", x, y: d1 + 19, "text-anchor": "middle" }, t === Infinity ? "∞" : short(t)));
     }
-    const ends = d1 + 36, inset = narrow ? 4 : 0, unit = data.words.unit ? `, ${data.words.unit}` : "";
+    const ends = d1 + 36, inset = narrow ? 4 : 0, unit = data.words.unit && !data.model.spread.unitless ? `, ${data.words.unit}` : "";
     parts.push(
       svg("text", { class: "axis", x: x0 - inset, y: ends }, "complete pooling"), svg("text", { class: "axis", x: x1 + inset, y: ends, "text-anchor": "end" }, "no pooling"),
       svg("text", { class: "axis", x: (x0 + x1) / 2, y: narrow ? ends + 17 : ends, "text-anchor": "middle" }, svg("tspan", { class: "maths" }, app.symbol), `, ${data.model.spread.words}${unit}`),

@@ -205,6 +205,45 @@ class BetaBinomialPosterior(ExactPosterior):
         """E[κ/(κ + n)], ndarray (J,)."""
         return 1 - self.own_weight
 
+    hyper_names = ("mu", "kappa")
+
+    @property
+    def lattice(self) -> Lattice:
+        """Nodes over the parameters."""
+        return self._weighted.lattice
+
+    @property
+    def lattice_weights(self) -> np.ndarray:
+        """Probabilities of the nodes, ndarray (P,)."""
+        return self._weighted.weights
+
+    def rates_at(self, x: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """E[θ], E[θ²] and the population's weight of some entities at parameters (P, 2), each (P, M)."""
+        (a, b), structure = _shapes(x), self.structure
+        successes, trials = structure.successes[places], structure.trials[places]
+        above, total = a[:, None] + successes, (a + b)[:, None] + trials
+        kappa = x[:, 1:]
+        return above / total, above * (above + 1) / (total * (total + 1)), kappa / (kappa + trials)
+
+    def unit_moments(self, places: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Means and sds of all rates, each ndarray (J,), or of the entities at some places."""
+        mean, sd = self.mean[self.theta], self.sd[self.theta]
+        return (mean, sd) if places is None else (mean[places], sd[places])
+
+    def unit_pooling(self, places: np.ndarray) -> np.ndarray:
+        """E[κ/(κ + n)] of some entities, ndarray (M,)."""
+        return self.pooling[places]
+
+    def unit_quantiles(self, probabilities: Sequence[float], places: np.ndarray | None = None) -> np.ndarray:
+        """Quantiles of all rates, or of the entities at some places, ndarray (M, len(probabilities))."""
+        rows = self.table.of_entity if places is None else self.table.of_entity[places]
+        return self._rates.quantiles(checked_probabilities(probabilities))[rows]
+
+    def hyper_quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
+        """Quantiles of μ and κ alone, ndarray (2, len(probabilities))."""
+        p = checked_probabilities(probabilities)
+        return np.concatenate([one.quantiles(p) for one in self._hyper])
+
     @cached_property
     def _dense(self) -> Dense:
         return Dense(self._weighted)
@@ -246,9 +285,7 @@ class BetaBinomialPosterior(ExactPosterior):
 
     def quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
         """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
-        p = checked_probabilities(probabilities)
-        hyper = [one.quantiles(p) for one in self._hyper]
-        return np.concatenate([*hyper, self._rates.quantiles(p)[self.table.of_entity]])
+        return np.concatenate([self.hyper_quantiles(probabilities), self.unit_quantiles(probabilities)])
 
     def hdi(self, level: float = 0.95) -> np.ndarray:
         """Shortest interval of every parameter, ndarray (len(names), 2)."""

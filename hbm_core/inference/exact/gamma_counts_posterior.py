@@ -20,7 +20,7 @@ from hbm_core.inference.exact.base import (
 from hbm_core.inference.exact.gamma_counts_table import CountsTable, Quality, population
 from hbm_core.inference.exact.grid import GridMarginals
 from hbm_core.inference.exact.posterior import put_infinite
-from hbm_core.inference.exact.whitened import Dense, Scale, Weighted
+from hbm_core.inference.exact.whitened import Dense, Lattice, Scale, Weighted
 from hbm_core.inference.gamma_marginal import BLOCK, Counts, Integrand, draw_rates, log_rising, pairs
 from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.models.structure import ModelSpec
@@ -194,6 +194,23 @@ class GammaCountsPosterior(ExactPosterior):
 
     # Nodes.
 
+    @property
+    def lattice(self) -> Lattice:
+        """Nodes over the parameters."""
+        return self._weighted.lattice
+
+    @property
+    def lattice_weights(self) -> np.ndarray:
+        """Probabilities of the nodes, ndarray (P,)."""
+        return self._weighted.weights
+
+    def rates_at(self, x: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """E[θ], E[θ²] and the population's weight of some entities at parameters (P, D), each (P, M)."""
+        only, of_place = self._classes(places)
+        first, second = self.table.rates(x, self._quality.nodes, only)
+        pooled = 1 - np.concatenate([part for _, part in self._worth(x, only)], axis=1)
+        return first[:, of_place], second[:, of_place], pooled[:, of_place]
+
     def _nodes(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Parameters and probabilities of nodes: all, every second or every fourth, as pairs allow."""
         lattice, weights = self._weighted.lattice, self._weighted.weights
@@ -217,44 +234,55 @@ class GammaCountsPosterior(ExactPosterior):
         return lattice.x[chosen], weights[chosen] / weights[chosen].sum()
 
     def _blocks(
-        self, x: np.ndarray, only: int | None = None
+        self, x: np.ndarray, only: np.ndarray | None = None
     ) -> Iterator[tuple[np.ndarray, Integrand, Counts]]:
         """Classes, the integrands of their pairs with all nodes, states first, and their counts, in blocks.
 
-        `only` one class, if given.
+        `only` some classes, ascending, if given.
         """
         states = population(self.structure, x)
-        for batch in self.table.batches:
-            start, stop = 0, batch.counts.size
-            if only is not None:
-                start = only - batch.place.start
-                stop = start + 1
-                if not 0 <= start < batch.counts.size:
-                    continue
-            wide = max(1, 4 * BLOCK // len(x))
-            for first in range(start, stop, wide):
-                part = batch.counts[first : min(first + wide, stop)]
-                classes = np.arange(part.size) + batch.place.start + first
-                both, counts = pairs(states, part)
-                yield classes, Integrand.of(both, counts), counts
+        wide = max(1, 4 * BLOCK // len(x))
+        for classes, known in self.table.parts(only):
+            for first in range(0, classes.size, wide):
+                part = slice(first, first + wide)
+                both, counts = pairs(states, known[part])
+                yield classes[part], Integrand.of(both, counts), counts
 
     # Entities.
 
-    def unit_moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Means and sds of all rates, each ndarray (J,)."""
-        return self._units
+    def settle(self) -> None:
+        """Nothing: what a picture shows of the rates is computed when it shows them."""
+
+    def unit_moments(self, places: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Means and sds of all rates, each ndarray (J,), or of the entities at some places."""
+        if places is None:
+            return self._units
+        if "_units" in self.__dict__:
+            return self._units[0][places], self._units[1][places]
+        only, of_place = self._classes(places)
+        mean, sd = self._moments(only)
+        return mean[of_place], sd[of_place]
+
+    def _classes(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distinct classes of some entities, ascending, and which of these each entity has."""
+        return np.unique(self.table.of_entity[places], return_inverse=True)
 
     @cached_property
     def _units(self) -> tuple[np.ndarray, np.ndarray]:
+        mean, sd = self._moments(None)
+        return mean[self.table.of_entity], sd[self.table.of_entity]
+
+    def _moments(self, only: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Means and sds of the classes' rates."""
         x, weights = self._nodes(_MOMENTS)
-        first, second = np.zeros((2, self.table.size))
-        rows = max(1, _BLOCK // self.table.size)
+        size = self.table.size if only is None else only.size
+        first, second = np.zeros((2, size))
+        rows = max(1, _BLOCK // size)
         for start in range(0, len(x), rows):
-            mean, square = self.table.rates(x[start : start + rows], self._quality.nodes)
+            mean, square = self.table.rates(x[start : start + rows], self._quality.nodes, only)
             first += weights[start : start + rows] @ mean
             second += weights[start : start + rows] @ square
-        sd = np.sqrt(np.maximum(second - first * first, 0))
-        mean, sd = first[self.table.of_entity], sd[self.table.of_entity]
+        mean, sd = first, np.sqrt(np.maximum(second - first * first, 0))
         if self._tails[-1] <= 2:
             sd = np.full_like(sd, np.inf)
         if self._tails[-1] <= 1:
@@ -269,10 +297,23 @@ class GammaCountsPosterior(ExactPosterior):
         are worth after over-dispersion. E[θ] = (a + κ ȳ)/(b + κ) up to a covariance of κ and θ; exactly for
         Poisson counts, where κ = Σ e.
         """
+        return self._own_weight(None)[self.table.of_entity]
+
+    def unit_pooling(self, places: np.ndarray) -> np.ndarray:
+        """Weight of the population in the rates of some entities, ndarray (M,)."""
+        if "own_weight" in self.__dict__:
+            return 1 - self.own_weight[places]
+        only, of_place = self._classes(places)
+        return 1 - self._own_weight(only)[of_place]
+
+    def _own_weight(self, only: np.ndarray | None) -> np.ndarray:
         x, weights = self._nodes(_PREDICTIONS)
+        return np.concatenate([weights @ part for _, part in self._worth(x, only)])
+
+    def _worth(self, x: np.ndarray, only: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Classes, and κ/(b + κ) of theirs at parameters (P, D), in blocks."""
         rate = population(self.structure, x).rate[:, None]
-        out = np.zeros(self.table.size)
-        for classes, integrand, counts in self._blocks(x):
+        for classes, integrand, counts in self._blocks(x, only):
             if integrand.scales:
                 mass, worth = np.zeros((2, integrand.power.size))
                 for _, theta, weight in integrand.nodes(self._quality.nodes):
@@ -282,8 +323,7 @@ class GammaCountsPosterior(ExactPosterior):
                 worth = (worth / mass).reshape(len(x), -1)
             else:
                 worth = counts.exposure[0].reshape(len(x), -1)
-            out[classes] = weights @ (worth / (rate + worth))
-        return out[self.table.of_entity]
+            yield classes, worth / (rate + worth)
 
     @property
     def pooling(self) -> np.ndarray:  # type: ignore[override]
@@ -319,14 +359,15 @@ class GammaCountsPosterior(ExactPosterior):
         """Densities of the rates of all classes, mixtures over the nodes."""
         return self._rates_of(None)
 
-    def _rates_of(self, only: int | None) -> GridMarginals:
+    def _rates_of(self, only: np.ndarray | None) -> GridMarginals:
+        """Densities of the rates of all classes, or of some, ascending."""
         x, weights = self._nodes(_DENSITIES)
         if self.table.size <= _TIED and len(self._weighted.weights) * self.table.size <= 4 * _DENSITIES:
             # Few entities' rates are tied to μ so closely that the steps of the lattice would be seen.
             x, weights = self._weighted.finer()
             kept = np.abs(weights) > 1e-8 * weights.max()
             x, weights = x[kept], weights[kept] / weights[kept].sum()
-        size = self.table.size if only is None else 1
+        size, done = self.table.size if only is None else only.size, 0
         axes = RateAxes(np.empty(size), np.empty(size), np.empty(size))
         values = np.empty((size, _GRID))
         ends = np.empty((2, size))
@@ -347,7 +388,8 @@ class GammaCountsPosterior(ExactPosterior):
             start = -np.maximum(np.log(np.maximum(left, 1)) + 1.0, np.minimum(left, 5.0))
             reach = np.maximum(left + start, 0) * np.exp(start)
             stop = (high - middle) / scale
-            rows = slice(classes[0], classes[-1] + 1) if only is None else slice(0, 1)
+            rows = slice(done, done + classes.size)
+            done = rows.stop
             axes.centre[rows], axes.scale[rows], axes.reach[rows] = middle, scale, reach
             ends[:, rows] = start, stop
             grid = start[:, None] + (stop - start)[:, None] * np.linspace(0, 1, _GRID)
@@ -365,6 +407,16 @@ class GammaCountsPosterior(ExactPosterior):
         """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
         p = checked_probabilities(probabilities)
         return np.concatenate([self.hyper_quantiles(p), self._rates.quantiles(p)[self.table.of_entity]])
+
+    def unit_quantiles(self, probabilities: Sequence[float], places: np.ndarray | None = None) -> np.ndarray:
+        """Quantiles of all rates, or of the entities at some places, ndarray (M, len(probabilities))."""
+        p = checked_probabilities(probabilities)
+        if places is None:
+            return self._rates.quantiles(p)[self.table.of_entity]
+        if "_rates" in self.__dict__:
+            return self._rates.quantiles(p)[self.table.of_entity[places]]
+        only, of_place = self._classes(places)
+        return self._rates_of(only).quantiles(p)[of_place]
 
     def hyper_quantiles(self, probabilities: Sequence[float] | np.ndarray = PROBABILITIES) -> np.ndarray:
         """Quantiles of the hyperparameters alone, ndarray (D, len(probabilities))."""
@@ -396,7 +448,7 @@ class GammaCountsPosterior(ExactPosterior):
         row = int(self.table.of_entity[place])
         if "_rates" in self.__dict__:
             return self._rates, row
-        return self._rates_of(row), 0
+        return self._rates_of(np.array([row])), 0
 
     @cached_property
     def _places(self) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -207,19 +207,31 @@ class CountsTable:
         """Shape and rate of θ given Poisson counts, ndarray (P, C)."""
         return state.shape[:, None] + counts.total[0], state.rate[:, None] + counts.exposure[0]
 
-    def rates(self, x: np.ndarray, nodes: int = 21) -> tuple[np.ndarray, np.ndarray]:
-        """E[θ] and E[θ²] of each class given the parameters, ndarrays (P, C)."""
-        state = population(self.structure, x)
-        first, second = np.empty((2, len(x), self.size))
+    def parts(self, only: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, Counts]]:
+        """Classes and their counts, batch by batch, in order; `only` some classes, ascending, if given."""
         for batch in self.batches:
+            place = batch.place
+            if only is None:
+                yield np.arange(place.start, place.stop), batch.counts
+            elif (some := only[(only >= place.start) & (only < place.stop)]).size:
+                yield some, batch.counts[some - place.start]
+
+    def rates(
+        self, x: np.ndarray, nodes: int = 21, only: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """E[θ] and E[θ²] given the parameters of each class, or of `only` some, ndarrays (P, C)."""
+        state = population(self.structure, x)
+        first, second = [], []
+        for _, counts in self.parts(only):
             if self.poisson:
-                shape, rate = self._gamma(state, batch.counts)
-                first[:, batch.place] = shape / rate
-                second[:, batch.place] = shape * (shape + 1) / rate**2
+                shape, rate = self._gamma(state, counts)
+                first.append(shape / rate)
+                second.append(shape * (shape + 1) / rate**2)
             else:
-                found = moments(state, batch.counts, nodes, 2)
-                first[:, batch.place], second[:, batch.place] = found.mean, found.square
-        return first, second
+                found = moments(state, counts, nodes, 2)
+                first.append(found.mean)
+                second.append(found.square)
+        return np.hstack(first), np.hstack(second)
 
 
 def _compress(exposure: np.ndarray, windows: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ import pandas as pd
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.scenarios.counts.data import count_structure, has_trials, trials_structure
-from hbm_core.scenarios.counts.estimators import count_moments, trial_moments
 
 Row = tuple[str, str, float, str]
 
@@ -34,7 +33,7 @@ def _counts(dataset: Dataset) -> list[Row]:
     structure = count_structure(dataset)
     words = dataset.words
     windows, rate = structure.windows, structure.raw_rate
-    moments = count_moments(structure)
+    moments = structure.rate_moments
     zeros = float((structure.count == 0).mean())
     poisson = float(np.exp(-rate[structure.entity] * structure.exposure).mean())
     rows: list[Row] = [
@@ -119,7 +118,7 @@ def _ratio(above: float, below: float) -> float:
 def _trials(dataset: Dataset) -> list[Row]:
     structure = trials_structure(dataset)
     words, rate, trials = dataset.words, structure.raw_rate, structure.trials
-    moments = trial_moments(structure)
+    moments = structure.rate_moments
     note = f"from {trials.min():,.0f} to {trials.max():,.0f} per {words.one}"
     chance = moments.mean * (1 - moments.mean) * float(np.mean(1 / trials))
     return [

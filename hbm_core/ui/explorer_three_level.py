@@ -122,7 +122,8 @@ def _posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[
         "tau_density": {
             "u": u.tolist(),
             "prior": finite_list(np.exp(prior.log_density(values)) * slope) if prior.proper else None,
-            "post": finite_list(GRID * mass),
+            # Quadrature may leave a cell without mass a rounding below 0.
+            "post": finite_list(GRID * np.maximum(mass, 0.0)),
         },
         "curves": _curves(posterior, shown),
         "densities": densities,

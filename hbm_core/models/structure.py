@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 from hbm_core.errors import InputError
 from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.count_windows import CountWindows
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.prior import Prior
 from hbm_core.models.three_level import ThreeLevelNormal
@@ -133,7 +134,7 @@ class TwoLevelNormal:
 #: What a model can be made of; a plain `ModelSpec` is one of two levels.
 Structure = TypeVar(
     "Structure",
-    bound=TwoLevelNormal | ThreeLevelNormal | CountWindows | BetaBinomial | HurdleRevenue,
+    bound=TwoLevelNormal | ThreeLevelNormal | GaussianMixed | CountWindows | BetaBinomial | HurdleRevenue,
     default=TwoLevelNormal,
 )
 

@@ -8,6 +8,7 @@ from hbm_core.errors import NotExactError
 from hbm_core.inference.exact.base import PROBABILITIES, Conditional, ExactPosterior, Weights
 from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.gamma_counts import GammaCounts
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 from hbm_core.models.three_level import ThreeLevelNormal
 
@@ -29,6 +30,10 @@ def solve(spec: ModelSpec[Any]) -> ExactPosterior:
         from hbm_core.inference.exact.three_level import solve_three_level
 
         return solve_three_level(spec)
+    if isinstance(structure, GaussianMixed):
+        from hbm_core.inference.exact.gaussian_mixed import solve_gaussian_mixed
+
+        return solve_gaussian_mixed(spec)
     if isinstance(structure, GammaCounts):
         from hbm_core.inference.exact.gamma_counts import solve_gamma_counts
 

@@ -334,7 +334,9 @@ def peak(problem: Problem, steps: int = 40) -> tuple[np.ndarray, np.ndarray]:
     return v, np.linalg.cholesky((vectors / values) @ vectors.T)
 
 
-def fill(problem: Problem, centre: np.ndarray, shape: np.ndarray, steps: np.ndarray) -> Lattice:
+def fill(
+    problem: Problem, centre: np.ndarray, shape: np.ndarray, steps: np.ndarray, most: int = _MOST
+) -> Lattice:
     """All nodes less than `drop` nats below the peak, and those beside them that are close to it.
 
     Parameters
@@ -347,6 +349,8 @@ def fill(problem: Problem, centre: np.ndarray, shape: np.ndarray, steps: np.ndar
         Root of a covariance of the coordinates, a lower triangle.
     steps : ndarray (D,)
         Along the columns of `shape`.
+    most : int
+        Nodes beyond which the lattice is left incomplete.
     """
     root = shape * steps
     size = len(centre)
@@ -354,7 +358,6 @@ def fill(problem: Problem, centre: np.ndarray, shape: np.ndarray, steps: np.ndar
     code = base ** np.arange(size, dtype=np.int64)
     arms = np.concatenate([np.eye(size, dtype=np.int64), -np.eye(size, dtype=np.int64)])
     front = np.zeros((1, size), dtype=np.int64)
-    known = (front + offset) @ code
     parts: list[tuple[np.ndarray, ...]] = []
     top, at, complete = -np.inf, np.ones(size), True
     scores: dict[int, float] = {}
@@ -368,7 +371,7 @@ def fill(problem: Problem, centre: np.ndarray, shape: np.ndarray, steps: np.ndar
         score = density + problem.growth(x, at)
         parts.append((front, v, x, log_likelihood))
         scores.update(zip(((front + offset) @ code).tolist(), score.tolist(), strict=True))
-        if len(scores) > _MOST:
+        if len(scores) > most:
             complete = False
             break
         inner = front[score > top - problem.drop]
@@ -385,12 +388,11 @@ def fill(problem: Problem, centre: np.ndarray, shape: np.ndarray, steps: np.ndar
         codes = (candidates + offset) @ code
         wanted = expected > top - problem.drop - 2
         codes, first = np.unique(codes[wanted], return_index=True)
-        new = ~np.isin(codes, known)
+        new = np.array([key not in scores for key in codes.tolist()], dtype=bool)
         front = candidates[wanted][first][new]
-        known = np.concatenate([known, codes[new]])
     index, v, x, log_likelihood = (np.concatenate(column) for column in zip(*parts, strict=True))
     beside = ((index[:, None] + arms).reshape(-1, size) + offset) @ code
-    edge = ~np.isin(beside, known).reshape(len(index), -1).all(axis=1)
+    edge = ~np.isin(beside, (index + offset) @ code).reshape(len(index), -1).all(axis=1)
     return Lattice(problem.scales, centre, root, index, v, x, log_likelihood, edge, complete)
 
 

@@ -9,6 +9,7 @@ from hbm_core.inference.recipes.beta_binomial import BetaBinomialRecipe
 from hbm_core.inference.recipes.covariate_counts import CovariateCountsRecipe
 from hbm_core.inference.recipes.drifting_counts import DriftingCountsRecipe
 from hbm_core.inference.recipes.gamma_counts import GammaCountsRecipe
+from hbm_core.inference.recipes.gaussian_mixed import GaussianMixedRecipe
 from hbm_core.inference.recipes.hurdle import HurdleRecipe
 from hbm_core.inference.recipes.joint_counts import JointCountsRecipe
 from hbm_core.inference.recipes.three_level import ThreeLevelRecipe
@@ -18,6 +19,7 @@ from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.covariate_counts import CovariateCounts
 from hbm_core.models.drifting_counts import DriftingCounts
 from hbm_core.models.gamma_counts import GammaCounts
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.joint_counts import JointCounts
 from hbm_core.models.structure import TwoLevelNormal
@@ -29,6 +31,7 @@ __all__ = ["Recipe", "recipe"]
 _RECIPES: dict[type, Recipe] = {
     TwoLevelNormal: TwoLevelRecipe(),
     ThreeLevelNormal: ThreeLevelRecipe(),
+    GaussianMixed: GaussianMixedRecipe(),
     GammaCounts: GammaCountsRecipe(),
     ZeroInflatedCounts: ZeroInflatedRecipe(),
     CovariateCounts: CovariateCountsRecipe(),

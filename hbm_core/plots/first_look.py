@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from hbm_core.models.grouped import GroupedUnits
 from hbm_core.models.structure import TwoLevelNormal
-from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots import vega
 from hbm_core.plots.theme import themed
 from hbm_core.plots.tokens import Mode, colours, group_colours
@@ -18,7 +18,7 @@ _Z95 = 1.959963984540054
 MOST_POINTS = 1500
 
 
-def funnel_table(structure: TwoLevelNormal | ThreeLevelNormal) -> tuple[pd.DataFrame, pd.DataFrame]:
+def funnel_table(structure: TwoLevelNormal | GroupedUnits) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Effect against standard error, and where 95 % of effects would lie if all shared one mean.
 
     Returns
@@ -37,7 +37,7 @@ def funnel_table(structure: TwoLevelNormal | ThreeLevelNormal) -> tuple[pd.DataF
         at = np.argsort(structure.se, kind="stable")[np.linspace(0, at.size - 1, MOST_POINTS).astype(int)]
     labels = [str(structure.units[int(place)]) for place in at]
     points = pd.DataFrame({"unit": labels, "effect": structure.effect[at], "se": structure.se[at]})
-    if isinstance(structure, ThreeLevelNormal):
+    if isinstance(structure, GroupedUnits):
         points["group"] = np.asarray(structure.groups, dtype=object)[structure.group[at]]
     return points, pd.DataFrame({"se": se, "low": mean - _Z95 * se, "mid": mean, "high": mean + _Z95 * se})
 

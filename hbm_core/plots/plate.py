@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
+from hbm_core.models.hurdle import HurdleRevenue
+from hbm_core.models.raw_rates import RawRates, RawTrials
 from hbm_core.models.structure import TwoLevelNormal
 from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots.tokens import MATH, SANS, Mode, colours
@@ -29,8 +32,12 @@ class Plate:
     repeats: str
 
 
-def plate_table(structure: TwoLevelNormal | ThreeLevelNormal, one: str = "unit") -> Plate:
+def plate_table(structure: TwoLevelNormal | ThreeLevelNormal | HurdleRevenue, one: str = "unit") -> Plate:
     """Return the graph of a model: its quantities, and which depends on which."""
+    if isinstance(structure, HurdleRevenue):
+        return _hurdle(structure, one)
+    if isinstance(structure, RawRates):
+        return _rates(structure, one)
     if isinstance(structure, ThreeLevelNormal):
         return _three_level(structure, one)
     theta, effect = Node("theta", "θᵢ", "unknown", True), Node("y", "yᵢ", "data", True)
@@ -81,6 +88,54 @@ def _three_level(structure: ThreeLevelNormal, one: str) -> Plate:
     )
     repeats = f"{structure.effect.size:,} {one}s in {len(structure.groups):,} {level}s"
     return Plate(rows, edges, repeats)
+
+
+#: Parameters of rates that act on the counts rather than on the rates, by sign.
+_SIGNS = {"mu": "μ", "alpha": "α", "phi": "φ", "kappa": "κ", "psi": "ψ", "beta": "β", "rho": "ρ"}
+_ON_COUNTS = frozenset({"phi", "psi"})
+
+
+def _rates(structure: Any, one: str) -> Plate:
+    """Entities' rates and their counts; parameters beside what they act on."""
+    trials = isinstance(structure, RawTrials)
+
+    def node(name: str) -> Node:
+        return Node(name, _SIGNS.get(name, name.replace("sigma", "σ").replace("_", "")[:4]), "unknown", False)
+
+    top = [node(name) for name in structure.parameters if name not in _ON_COUNTS]
+    beside = [node(name) for name in structure.parameters if name in _ON_COUNTS]
+    given = Node("size", "nᵢ" if trials else "eᵢⱼ", "given", True)
+    data = Node("y", "yᵢ" if trials else "yᵢⱼ", "data", True)
+    rows = (tuple(top), (Node("theta", "θᵢ", "unknown", True),), (*beside, data, given))
+    edges = [(one_.name, "theta") for one_ in top] + [(one_.name, "y") for one_ in beside]
+    return Plate(rows, (*edges, ("theta", "y"), ("size", "y")), f"{one} i = 1 … {len(structure.units):,}")
+
+
+def _hurdle(structure: HurdleRevenue, one: str) -> Plate:
+    unit, level = structure.levels
+    residual = "σlog" if structure.amounts == "lognormal" else "k"
+    rows = (
+        (Node("mu", "μ", "unknown", False), Node("among", f"σ{level[0]}", "unknown", False)),
+        (Node("mean", "xg", "unknown", False), Node("within", f"σ{unit[0]}", "unknown", False)),
+        (
+            Node("pay", "κδ", "unknown", True),
+            Node("amount", "ηγ", "unknown", True),
+            Node("residual", residual, "unknown", False),
+        ),
+        (Node("payers", "n₊", "data", True), Node("paid", "y₊", "data", True)),
+    )
+    edges = (
+        ("mu", "mean"),
+        ("among", "mean"),
+        ("mean", "pay"),
+        ("within", "pay"),
+        ("mean", "amount"),
+        ("within", "amount"),
+        ("pay", "payers"),
+        ("amount", "paid"),
+        ("residual", "paid"),
+    )
+    return Plate(rows, edges, f"{structure.effect.size:,} {one}s in {len(structure.groups):,} {level}s")
 
 
 def plate_svg(plate: Plate, mode: Mode) -> str:

@@ -111,6 +111,14 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """A model that data ask for: its id, and why, in a sentence or two."""
+
+    model: str
+    text: str
+
+
+@dataclass(frozen=True)
 class SamplerDefaults:
     """The scenario's sampler settings, before anyone touches them."""
 
@@ -205,6 +213,10 @@ class Scenario(ABC):
     @abstractmethod
     def scale_note(self, dataset: Dataset) -> str:
         """Where the default priors' numbers come from; empty where they are as the models declare them."""
+
+    def offer(self, dataset: Dataset, model: str) -> Offer | None:
+        """Another model that the data ask for, where `model` is wrong for them."""
+        return None
 
     def checked_knobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Defaults overlaid with `given`, each checked."""

@@ -101,6 +101,7 @@ def _finite(value: float) -> float | None:
     return None if abs(value) == float("inf") else value
 
 
+@cache
 def joined(modules: tuple[str, ...] = MODULES) -> str:
     """The sources as one ES module: links between them dropped, the default export kept."""
     parts = []
@@ -277,6 +278,8 @@ class ExplorerData:
         True effects of the listed units, of simulated data.
     message : str
         Why the priors were refused, shown in the prior panel.
+    stale : bool
+        Whether `posterior` is of other priors, and so to be greyed.
     note : str
         Where the default priors' numbers come from, shown at its end.
     serial : int
@@ -300,6 +303,7 @@ class ExplorerData:
     listed: np.ndarray | None = None
     truth: np.ndarray | None = None
     message: str = ""
+    stale: bool = False
     note: str = ""
     serial: int = 0
     answer: Answer | None = None
@@ -329,6 +333,7 @@ class ExplorerData:
             "posterior": posterior,
             "fit": asdict(self.fit),
             "message": self.message,
+            "stale": self.stale,
             "note": self.note,
             "serial": self.serial,
             "answer": None if self.answer is None else asdict(self.answer),
@@ -586,4 +591,6 @@ def read_priors(value: Any) -> dict[str, Prior]:
 
 @cache
 def _component() -> Any:
-    return st.components.v2.component("explorer", html='<div class="ppx"></div>', css=css(), js=joined())
+    from hbm_core.ui.explorer_script import loader
+
+    return st.components.v2.component("explorer", html='<div class="ppx"></div>', css=css(), js=loader())

@@ -11,9 +11,11 @@ import numpy as np
 from hbm_core.inference.exact import ExactPosterior
 from hbm_core.models.dataset import Words
 from hbm_core.models.grouped import GroupedUnits
+from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.structure import ModelSpec
 from hbm_core.plots.theme import Digits
+from hbm_core.ui import explorer_draws as draws
 from hbm_core.ui import explorer_rates as rates
 from hbm_core.ui import explorer_three_level as three_level
 from hbm_core.ui.explorer_value import (
@@ -186,7 +188,30 @@ class Rates(Shape):
         return {**super().model(spec, found), "why_no_tau": why}
 
 
+class Drawn(ThreeLevel):
+    """Units in groups whose posterior comes from a fit: there is no spread to drag."""
+
+    def spread(self, structure: Any, words: Words) -> Spread:
+        """No single spread."""
+        group = structure.levels[1]
+        return Spread(param="", words=f"spread within a {group}", groups=f"{group}s")
+
+    def posterior(self, posterior: Any, places: np.ndarray | None) -> dict[str, Any]:
+        """Weighted draws of the listed units."""
+        shown = np.arange(len(posterior.spec.structure.units)) if places is None else places
+        return draws.posterior_value(posterior, shown)
+
+    def model(self, spec: ModelSpec[Any], found: dict[str, Any] | None) -> dict[str, Any]:
+        """Why nothing can be dragged, and why a unit has no pooling factor."""
+        return {
+            **super().model(spec, found),
+            "why_no_tau": draws.NO_DIAL,
+            "why_no_pooling": "no single B",
+        }
+
+
 _SHAPES: tuple[tuple[type, Shape], ...] = (
+    (HurdleRevenue, Drawn()),
     (GroupedUnits, ThreeLevel()),
     (RawRates, Rates()),
     (object, TwoLevel()),

@@ -144,7 +144,8 @@ class Explorer {
         if (result && !result.improper && result.view.mean.every(Number.isFinite)) found = this.solved = { ...result, key, units: this.units, hasPooling: true, source: "browser" };
       }
     }
-    this.updating = !found && !this.data.message;
+    // A picture of other priors that stays is greyed; one that was refused for good is told in words alone.
+    this.updating = !found && (Boolean(this.data.stale) || !this.data.message);
     if (found) this.posterior = found;
     else if (!this.posterior) this.posterior = this.server;
     if (!found) return;

@@ -15,7 +15,7 @@ from hbm_core.errors import InputError, NotExactError
 from hbm_core.inference.exact import solve
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.prior import Prior
-from hbm_core.scenarios.base import SamplerDefaults, Scenario
+from hbm_core.scenarios.base import Offer, SamplerDefaults, Scenario
 from hbm_core.scenarios.creators import data, estimators, hurdle, look, simulator
 from hbm_core.scenarios.creators.models import MODELS, PRESETS, prior_scale
 
@@ -188,6 +188,13 @@ class Creators(Scenario):
             "data, relative to theirs (from the median distance of the effects and the median standard "
             "error), because it is more than three times larger or smaller."
         )
+
+    def offer(self, dataset: Dataset, model: str) -> Offer | None:
+        """The model `hurdle`, where a normal one is wrong for these users' revenue and it can be had."""
+        seen = look.normality(dataset.table)
+        if seen is None or not seen.wrong or model.startswith("hurdle") or not hurdle.fits(dataset):
+            return None
+        return Offer("hurdle", seen.sentence)
 
     def plausible(self, dataset: Dataset) -> tuple[float, float]:
         """Range that nobody would be surprised to see an effect in: ±5, the baseline revenue, scaled."""

@@ -25,12 +25,12 @@ _NEEDED = ("n", "mean", "positive", "zeros", "log_sum", "log_squares")
 _HINT = "Upload one row per user, or summaries with the statistics of each arm."
 _STRUCTURES: WeakKeyDictionary[Dataset, dict[Amounts, HurdleRevenue]] = WeakKeyDictionary()
 
-#: Part → its symbol in LaTeX and what it is.
+#: Part → its symbol in LaTeX, a word for it, and what it is.
 WORDS = {
-    "pay": (r"\kappa", "log odds that a user pays, without treatment"),
-    "pay_effect": (r"\delta", "what the treatment adds to the log odds of paying"),
-    "amount": (r"\eta", "log amount of a payer, without treatment"),
-    "amount_effect": (r"\gamma", "what the treatment adds to the log amount"),
+    "pay": (r"\kappa", "pay", "log odds that a user pays, untreated"),
+    "pay_effect": (r"\delta", "pay effect", "effect on the log odds of paying"),
+    "amount": (r"\eta", "amount", "log amount of a payer, untreated"),
+    "amount_effect": (r"\gamma", "amount effect", "effect on the log amount"),
 }
 
 
@@ -201,16 +201,16 @@ def parameter_words() -> dict[str, tuple[str, str]]:
     unit, group = LEVELS
     found = {}
     for part in PARTS:
-        symbol, words = WORDS[part]
-        found[f"mu_{part}"] = (rf"\mu_{{{symbol}}}", f"mean over all {group}s: {words}")
+        symbol, short, words = WORDS[part]
+        found[f"mu_{part}"] = (rf"\mu_{{\mathrm{{{short}}}}}", f"mean of all {group}s, {words}")
         found[f"sigma_{group}_{part}"] = (
-            rf"\sigma_{{\mathrm{{{group}}},{symbol}}}", f"spread of the {group}s: {words}"
+            rf"\sigma_{{\mathrm{{{group}, {short}}}}}", f"spread of the {group}s, {words}"
         )  # fmt: skip
         found[f"sigma_{unit}_{part}"] = (
-            rf"\sigma_{{\mathrm{{{unit}}},{symbol}}}", f"spread of the {unit}s in a {group}: {words}"
+            rf"\sigma_{{\mathrm{{{unit}, {short}}}}}", f"spread of the {unit}s, {words}"
         )  # fmt: skip
-        found[f"{group}_{part}"] = (rf"{symbol}_g", f"{words}: mean of a {group}")
-    found["sigma_log"] = (r"\sigma_{\log}", "spread of the log amounts of one arm's payers")
-    found["shape"] = ("k", "shape of the Gamma: 1/√k is the coefficient of variation of amounts")
+        found[f"{group}_{part}"] = (rf"{symbol}_g", f"mean of a {group}, {words}")
+    found["sigma_log"] = (r"\sigma_{\mathrm{log}}", "spread of the log amounts of one arm's payers")
+    found["shape"] = ("k", "shape of the Gamma: amounts vary by 1/√k of their mean")
     found[f"mean_{group}"] = (r"\bar\theta_g", f"mean effect of a {group}'s {unit}s")
     return found

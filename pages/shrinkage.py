@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import streamlit as st
 
-from hbm_core.ui import session
+from hbm_core.inference.reweighted import ReweightedPosterior
+from hbm_core.ui import reweighted, session
 from hbm_core.ui.live import live
-from hbm_core.ui.shrinkage_page import SECTIONS, open_page, section, story
+from hbm_core.ui.shrinkage_page import open_page, section, sections, story
 
-page = open_page(live(session.study()))
+seen = live(session.study())
+page = open_page(seen)
 if page is not None:
+    if seen.stale:
+        reweighted.ask(seen.study, seen.problem, "shrinkage")
     story(page)
     chosen = st.segmented_control(
-        "View", list(SECTIONS), default="Arrows", key="shrinkage_section", label_visibility="collapsed"
+        "View", list(sections(page)), default="Arrows", key="shrinkage_section", label_visibility="collapsed"
     )
-    section(page, chosen or "Arrows")
+    with reweighted.greyed(seen.stale, "shrinkage"):
+        section(page, chosen if chosen in sections(page) else "Arrows")
+    if isinstance(seen.posterior, ReweightedPosterior) and not seen.stale:
+        reweighted.say(seen.posterior)

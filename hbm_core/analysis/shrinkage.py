@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from hbm_core.analysis import shrinkage_three_level
+from hbm_core.analysis import rates, shrinkage_three_level
 from hbm_core.analysis.batched import at_tau, effect_scale, fine_tau, linear, tau_mixture
 from hbm_core.inference.exact.base import ExactPosterior
+from hbm_core.models.grouped import GroupedUnits
+from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.structure import ModelSpec
-from hbm_core.models.three_level import ThreeLevelNormal
 
 _HALF, _WIDE = float(ndtri(0.75)), float(ndtri(0.975))
 #: Posterior quantiles that tables need, in order.
@@ -47,8 +48,10 @@ def shrinkage_table(
         largest, ties share their mean rank), rank_change (positive = moved up).
     """
     structure: Any = spec.structure
-    if isinstance(structure, ThreeLevelNormal):
+    if isinstance(structure, GroupedUnits):
         return shrinkage_three_level.shrinkage_table(cast(Any, spec), cast(Any, posterior))
+    if isinstance(structure, RawRates):
+        return rates.shrinkage_table(spec, posterior)
     summary = posterior.summary(hdi=False) if isinstance(posterior, ExactPosterior) else posterior
     rows = summary.loc[[f"theta[{label}]" for label in structure.units]]
     table = pd.DataFrame({"unit": list(structure.units)})

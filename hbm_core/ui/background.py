@@ -12,11 +12,12 @@ import streamlit as st
 from scipy.special import ndtri
 
 from hbm_core.inference.exact import ExactPosterior
-from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.inference.exact.two_level import TwoLevelPosterior
+from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots.first_look import funnel, funnel_table
 from hbm_core.plots.induced import induced, induced_table
 from hbm_core.plots.plate import plate_svg, plate_table
+from hbm_core.plots.rates import chance, chance_table
 from hbm_core.plots.tokens import Mode
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
@@ -71,11 +72,17 @@ def _before(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
     structure, dataset = _seen.spec.structure, _seen.dataset
     words = dataset.words
     theme.title("The data before any model")
-    points, lines = funnel_table(structure)
-    theme.chart(funnel(points, lines, words.axis, mode), key="first_look_funnel")
+    if isinstance(structure, RawRates):
+        rates, bounds, word = chance_table(structure)
+        theme.chart(chance(rates, bounds, word, words, mode), key="first_look_funnel")
+        said = "one true rate"
+    else:
+        points, lines = funnel_table(structure)
+        theme.chart(funnel(points, lines, words.axis, mode), key="first_look_funnel")
+        said = "one true effect"
     theme.caption(
-        f"Each circle is a {words.one}. If all shared one true effect (dashed), 95 % of them would lie "
-        "in the grey cone: units far outside it speak for real differences."
+        f"Each circle is a {words.one}. If all shared {said} (dashed), 95 % of them would lie "
+        f"in the grey cone: {words.many} far outside it speak for real differences."
     )
     look = find_scenario(_seen.study.scenario).first_look(dataset)
     st.table(first_look_rows(look), border="horizontal", hide_index=True)
@@ -95,7 +102,7 @@ def truth_sentence(seen: Live) -> str:
 def _counted(seen: Live, posterior: ExactPosterior, known: Mapping[str, float]) -> str:
     structure: Any = seen.spec.structure
     at, some = np.arange(structure.effect.size), ""
-    if isinstance(posterior, ThreeLevelPosterior):
+    if hasattr(posterior, "unit_quantiles"):
         if at.size > _MOST_COUNTED:
             at = np.linspace(0, at.size - 1, _MOST_COUNTED).astype(int)
             some = f", counted on {at.size:,} of {structure.effect.size:,} {seen.dataset.words.many}"
@@ -104,7 +111,11 @@ def _counted(seen: Live, posterior: ExactPosterior, known: Mapping[str, float]) 
         low, high = posterior.quantiles((0.025, 0.975))[posterior.theta].T
     truth = np.array([known[f"theta[{structure.units[int(place)]}]"] for place in at])
     pooled = int(((low <= truth) & (truth <= high)).sum())
-    raw = int((np.abs(structure.effect[at] - truth) <= ndtri(0.975) * structure.se[at]).sum())
+    if isinstance(structure, RawRates):
+        own_low, own_high = structure.raw_ends((0.025, 0.975))[at].T
+        raw = int(((own_low <= truth) & (truth <= own_high)).sum())
+    else:
+        raw = int((np.abs(structure.effect[at] - truth) <= ndtri(0.975) * structure.se[at]).sum())
     return (
         f"**Against the simulated truth:** {pooled:,} of {truth.size:,} pooled 95 % intervals hold it, "
         f"and {raw:,} of the {seen.dataset.words.many}' own{some}. "

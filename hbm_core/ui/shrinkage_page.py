@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from html import escape
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -15,16 +14,18 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from hbm_core.analysis import rates
 from hbm_core.analysis import shrinkage as tables
 from hbm_core.analysis import shrinkage_three_level as three_level
 from hbm_core.inference.exact import ExactPosterior
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
-from hbm_core.models.three_level import ThreeLevelNormal
+from hbm_core.models.grouped import GroupedUnits
+from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots import shrinkage as plots
 from hbm_core.plots.shrinkage import SELECTION, View
 from hbm_core.plots.theme import MINUS, digits, legend, number, whole_percents
 from hbm_core.scenarios.tables import csv_text
-from hbm_core.ui import session, theme
+from hbm_core.ui import reweighted, session, theme
 from hbm_core.ui.live import Live
 
 _TURN = "shrinkage_turn"
@@ -101,8 +102,11 @@ def _made(posterior: ExactPosterior) -> tuple[pd.DataFrame, pd.DataFrame]:
     if isinstance(posterior, ThreeLevelPosterior):
         return _three_level_tables(posterior)
     spec = posterior.spec
+    structure: Any = spec.structure
     table = tables.shrinkage_table(spec, posterior)
-    if len(table) <= _MOST_WEIGHTS:
+    if isinstance(structure, RawRates):
+        ledger = rates.pooling_ledger(spec, posterior, table)
+    elif len(table) <= _MOST_WEIGHTS and not isinstance(structure, GroupedUnits):
         ledger = tables.pooling_ledger(spec, posterior)
     else:
         ledger = _long_ledger(table, posterior)
@@ -144,6 +148,9 @@ def _long_ledger(table: pd.DataFrame, posterior: ExactPosterior) -> pd.DataFrame
 
 def open_page(live: Live) -> Page | None:
     """Tables and view of the study; None, with what to do next on screen, where there is no posterior."""
+    if live.posterior is None and live.sampled:
+        reweighted.ask(live.study, live.problem, "shrinkage")
+        return None
     if live.posterior is None:
         st.info(
             f"There is nothing to draw for this model yet. {theme.plain(live.problem)}\n\n"
@@ -152,15 +159,18 @@ def open_page(live: Live) -> Page | None:
         return None
     table, ledger = _tables(live.posterior)
     data = live.dataset.table
-    if isinstance(live.posterior, ThreeLevelPosterior):
-        table = table.rename(columns={"group": live.posterior.structure.levels[1]})
-        if "n" in data:
-            table["n"] = data["n"].to_numpy()[live.posterior.structure.places(table["unit"])]
-        return Page(live, table, ledger, _view(live, table), (live.posterior.structure.levels[1],))
+    structure: Any = live.spec.structure
+    if isinstance(structure, GroupedUnits):
+        table = table.rename(columns={"group": structure.levels[1]})
+        if "n" in data and len(data) == len(structure.units):
+            table["n"] = data["n"].to_numpy()[structure.places(table["unit"])]
+        return Page(live, table, ledger, _view(live, table), (structure.levels[1],))
     groups = tuple(
         str(name)
         for name in data.columns.difference(["unit", "effect", "se"])
-        if not pd.api.types.is_float_dtype(data[name]) and 2 <= data[name].nunique() <= 8
+        if len(data) == len(table)
+        and not pd.api.types.is_float_dtype(data[name])
+        and 2 <= data[name].nunique() <= 8
     )
     table = table.assign(**{name: data[name].to_numpy() for name in groups})
     return Page(live, table, ledger, _view(live, table), groups)
@@ -203,8 +213,7 @@ def picture(figure: plots.Figure, key: str) -> None:
 
 def kind_of(page: Page) -> str:
     """What the model does with the units: "partial", "complete" or "none"."""
-    structure: Any = page.live.spec.structure
-    return "partial" if isinstance(structure, ThreeLevelNormal) else structure.pooling
+    return getattr(page.live.spec.structure, "pooling", "partial")
 
 
 def _words(page: Page) -> tuple[str, str]:
@@ -609,17 +618,17 @@ def _lenders(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     if isinstance(page.posterior, ThreeLevelPosterior):
         _group_lenders(page, left, right)
         return
-    if len(page.table) > _MOST_WEIGHTS:
-        left.info(
-            f"Who lends to whom is a table of {len(page.table):,} × {len(page.table):,}. "
-            f"Choose a data set of at most {_MOST_WEIGHTS:,} {many} to see it."
-        )
-        return
     if page.ledger["weight_own"].isna().all():
         left.info(
             "This model's estimates are not weighted sums of the data, so nobody lends a fixed share to "
             "anybody. "
             "Choose a model with normal effects and a normal likelihood to see who lends to whom."
+        )
+        return
+    if len(page.table) > _MOST_WEIGHTS:
+        left.info(
+            f"Who lends to whom is a table of {len(page.table):,} × {len(page.table):,}. "
+            f"Choose a data set of at most {_MOST_WEIGHTS:,} {many} to see it."
         )
         return
     with right:
@@ -660,8 +669,10 @@ def _closeups(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             chosen = start
         unit_words(page)
     chosen = list(dict.fromkeys([page.view.selected, *chosen]))
-    if isinstance(page.posterior, ThreeLevelPosterior):
+    if isinstance(page.live.spec.structure, GroupedUnits):
         long = three_level.three_poolings(cast(Any, page.live.spec), page.posterior, chosen)
+    elif hasattr(page.posterior, "rates_at"):
+        long = rates.three_poolings(page.live.spec, cast(Any, page.posterior), chosen)
     else:
         long = tables.three_poolings(page.live.spec, page.posterior)
     toward = page.table.set_index("unit")["toward"]
@@ -704,8 +715,20 @@ SECTIONS: dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]] = {
 }
 
 
-#: Draws one section of a page by its name.
-section = partial(theme.section, SECTIONS)
+def sections(page: Page) -> dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]]:
+    """Sections that make sense for the page's model, by name."""
+    if not isinstance(page.live.spec.structure, RawRates):
+        return SECTIONS
+    from hbm_core.ui import rates_sections
+
+    # Rates are no weighted sums of the counts: nobody lends a fixed share to anybody.
+    kept = {name: draw for name, draw in SECTIONS.items() if name != "Lenders"}
+    return kept | rates_sections.SECTIONS
+
+
+def section(page: Page, name: str) -> None:
+    """Draw one section of the page by its name."""
+    theme.section(sections(page), page, name)
 
 
 # ------------------------------------------------------------------------------------------- download

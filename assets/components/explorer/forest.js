@@ -68,7 +68,13 @@ export class ForestPart {
     const { low, high } = data.units;
     this.own = low ? i => [low[i], high[i]] : i => [units.y[i] - Z95 * units.s[i], units.y[i] + Z95 * units.s[i]];
     for (let i = 0; i < J; i++) { const [a, b] = this.own(i); lo = Math.min(lo, a); hi = Math.max(hi, b); }
+    if (low) {
+      // A few hardly known units must not flatten the rest: the axis ends four typical errors beyond the estimates.
+      const reach = 4 * [...units.s].sort((a, b) => a - b)[J >> 1];
+      lo = Math.max(lo, Math.min(...units.y) - reach); hi = Math.min(hi, Math.max(...units.y) + reach);
+    }
     const step = niceStep((hi - lo) / (narrow ? 4 : 6));
+    if (low) this.own = i => [Math.max(low[i], this.axis.lo), Math.min(high[i], this.axis.hi)];
     app.effectAxis = this.axis = { lo: Math.floor(lo / step) * step, hi: Math.ceil(hi / step) * step, step };
     app.plot = { x0: this.x0, x1: this.x1 };
     this.rank = new Int32Array(J);

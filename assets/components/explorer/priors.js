@@ -182,7 +182,7 @@ class PriorBlock {
     const prior = FAMILIES[family].proper ? x => (x < lower || x > upper ? 0 : Math.exp(log(x, numbers))) : () => 0.12 * top;
     drawSketch(this.sketch, this.width, [axis.lo, axis.hi], sparse(multiples(axis.lo, axis.hi, axis.step)), prior, post);
     if (!FAMILIES[family].proper) return setText(this.words, "Every value is as likely as any other.");
-    const [a, b] = lineQuantiles(family, numbers, [0.05, 0.95]);
+    const known = lower >= 0 && upper === Infinity ? positive(this.prior, app.units.c) : null, [a, b] = known ? [known.quantile(0.05), known.quantile(0.95)] : lineQuantiles(family, numbers, [0.05, 0.95]);
     setText(this.words, `90${NBSP}% between ${roughRange(a, b)}${this.unit()}.`);
   }
 

@@ -87,7 +87,7 @@ def _counts(seed: int, knobs: Mapping[str, Any], streams: list[np.random.Generat
         theta, level, truth = _with_bytes(volumes, knobs)
     entity = np.repeat(np.arange(size), windows)
     window = np.arange(entity.size) - np.repeat(np.cumsum(windows) - windows, windows) + 1
-    units = _names("host", size)
+    units = _names("h", size)
     columns: dict[str, np.ndarray] = {"entity": np.array(units, dtype=object)[entity], "window": window}
     mean = theta[entity]
     if knobs["exposure_sd"]:
@@ -159,7 +159,7 @@ def _successes(seed: int, knobs: Mapping[str, Any], streams: list[np.random.Gene
     log_low, log_high = np.log(knobs["trials_low"]), np.log(knobs["trials_high"] + 1)
     trials = np.floor(np.exp(sizes.uniform(log_low, log_high, size))).astype(np.int64)
     theta = rates.beta(mu * kappa, (1 - mu) * kappa, size)
-    units = _names("shop", size)
+    units = _names("s", size)
     table = pd.DataFrame({"entity": units, "successes": observed.binomial(trials, theta), "trials": trials})
     truth = {"mu": float(mu), "kappa": float(kappa)}
     truth |= {f"theta[{unit}]": float(value) for unit, value in zip(units, theta, strict=True)}

@@ -302,12 +302,17 @@ def fit(
     covariate: Covariates = None,
     prior_from: PriorFrom = None,
     parameterization: Annotated[str | None, typer.Option("--parameterization")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="nuts, variational or exact.")] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="nuts, tempering, variational or exact.")
+    ] = None,
     draws: Annotated[str | None, typer.Option("--draws", help="Kept draws per chain.")] = None,
     tune: Annotated[str | None, typer.Option("--tune", help="Warm-up draws per chain.")] = None,
     chains: Annotated[str | None, typer.Option("--chains")] = None,
     target_accept: Annotated[str | None, typer.Option("--target-accept")] = None,
     seed: Annotated[str | None, typer.Option("--seed")] = None,
+    temperatures: Annotated[
+        str | None, typer.Option("--temperatures", help="Of tempering, prior and posterior among them.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the result goes as netCDF.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Fit anew.")] = False,
     units: Units = "auto",
@@ -317,7 +322,7 @@ def fit(
     study = _study(
         scenario, dataset, model, prior, constant, covariate, prior_from,
         parameterization=parameterization, engine=engine, draws=draws, tune=tune, chains=chains,
-        target_accept=target_accept, seed=seed,
+        target_accept=target_accept, seed=seed, temperatures=temperatures,
     )  # fmt: skip
     _writable("--out", out)
     chosen = _data(study, data, dataset)
@@ -350,6 +355,10 @@ def fit(
     said = exact["sentence"] if exact else "There is no exact answer to compare with."
     if request.engine == "variational":
         said += f" Pareto's k is {tree.attrs['k_hat']:.2f} (0.7 is the limit), ELBO {tree.attrs['elbo']:.2f}."
+    if request.engine == "tempering":
+        from hbm_core.analysis.tempering import sentence
+
+        said += f" {sentence(tree)}"
     text = f"\n{said}\nFit {request.digest[:12]}"
     _answer(json, value, lambda: _summary_text(summary, units) + text)
 
@@ -637,21 +646,26 @@ def sbc(
     constant: Constants = None,
     covariate: Covariates = None,
     replications: Annotated[int, typer.Option("--replications", help="Simulated data sets.")] = 200,
-    engine: Annotated[str, typer.Option("--engine", help="exact.")] = "exact",
+    engine: Annotated[str, typer.Option("--engine", help="exact or tempering.")] = "exact",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 42,
     json: JsonFlag = False,
 ) -> None:
     """Simulation-based calibration: whether posteriors rank the truth evenly."""
     from hbm_core.analysis.coverage import sbc_pit, uniformity
 
-    if engine != "exact":
-        raise InputError("--engine", "exact", repr(engine))
+    if engine not in ("exact", "tempering"):
+        raise InputError("--engine", "exact or tempering", repr(engine))
     _check_replications(replications, 10)
     study = _study(scenario, dataset, model, prior, constant, covariate, engine="exact")
     spec = study.spec(_data(study, data, dataset))
     begun = time.perf_counter()
+    options: dict[str, Any] = {}
+    if engine == "tempering":
+        from hbm_core.analysis.tempering import drawn
+
+        options["solver"] = drawn
     with _spread() as spread:
-        verdict = uniformity(sbc_pit(spec, replications, seed, spread=spread))
+        verdict = uniformity(sbc_pit(spec, replications, seed, spread=spread, **options))
     seconds = time.perf_counter() - begun
     found = {
         "scenario": scenario,
@@ -679,6 +693,7 @@ def code(fit: FitId, json: JsonFlag = False) -> None:
         found.request.spec(found.dataset),
         found.request.sampler,
         f"{found.dataset.label}, {found.request.model}",
+        found.request.engine,
     )
     _answer(json, {"fit": found.request.digest, "code": text}, lambda: text)
 

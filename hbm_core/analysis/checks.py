@@ -75,6 +75,11 @@ class Evidence:
         """Whether the draws are those of a variational approximation."""
         return self.tree is not None and self.tree.attrs.get("engine") == "variational"
 
+    @property
+    def tempered(self) -> bool:
+        """Whether the draws are those of parallel tempering."""
+        return self.tree is not None and self.tree.attrs.get("engine") == "tempering"
+
     @cached_property
     def diagnostics(self) -> pd.DataFrame | None:
         """R-hat and effective sample sizes, by parameter; None without draws."""
@@ -314,6 +319,8 @@ def divergences(evidence: Evidence) -> Finding:
         return _absent("needs draws")
     if evidence.approximate:
         return _absent("an approximation follows no path")
+    if evidence.tempered:
+        return _absent("tempering refuses trajectories that lose their way, and keeps no draw of them")
     flags = divergent(evidence.tree)
     count, share = int(flags.sum()), float(flags.mean())
     used, offered = evidence.spec.parameterization, evidence.spec.structure.parameterizations
@@ -322,6 +329,22 @@ def divergences(evidence: Evidence) -> Finding:
     advice += " target_accept."
     measured = f"{count:,} of {flags.size:,} ({share:.2%})"
     return _ruled("divergences", count, measured, advice, flags.size)
+
+
+@check(
+    "Round trips of every replica",
+    "computation",
+    "warn",
+    f"≥ {LIMITS['round_trips']:g}, from the prior to the posterior and back",
+)
+def round_trips(evidence: Evidence) -> Finding:
+    """Fewest round trips of a replica of parallel tempering: each brings a point that began anew."""
+    if not evidence.tempered or "tempering" not in evidence.tree.children:
+        return _absent("needs draws of parallel tempering")
+    trips = evidence.tree["tempering"]["round_trips"].to_numpy()
+    barrier = float(evidence.tree.attrs["barrier"])
+    advice = "Modes may have the wrong weights: take more draws, or more temperatures."
+    return _ruled("round_trips", float(trips.min()), f"{trips.min():,} (barrier {barrier:.1f})", advice)
 
 
 @check(

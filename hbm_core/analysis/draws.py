@@ -12,8 +12,8 @@ import xarray as xr
 
 from hbm_core.inference.exact.base import PROBABILITIES
 
-#: Where doubt begins: largest R-hat, least effective sample size, least E-BFMI.
-LIMITS = {"r_hat": 1.01, "ess": 400.0, "e_bfmi": 0.3, "pareto_k": 0.7, "bias": 0.1}
+#: Where doubt begins: largest R-hat, least effective sample size, least E-BFMI, fewest round trips.
+LIMITS = {"r_hat": 1.01, "ess": 400.0, "e_bfmi": 0.3, "pareto_k": 0.7, "bias": 0.1, "round_trips": 5.0}
 #: Where doubt becomes failure: beyond these. Few divergences are a warning, as a share and as a count.
 FAILURES = {"r_hat": 1.05, "ess": 100.0, "pareto_k": 1.0, "divergences": 10.0, "divergent_share": 0.01}
 Grade = Literal["pass", "warn", "fail"]
@@ -99,7 +99,8 @@ def diagnostics(tree: xr.DataTree, table: pd.DataFrame | None = None) -> dict[st
         chains, draws (per chain), partial, r_hat_max, ess_bulk_min, ess_tail_min; divergences,
         e_bfmi (one per chain), tree_depth_max, reached_max_treedepth (count). Of a variational fit engine,
         method, k_hat (Pareto's k of its importance ratios), elbo and elbo_se (nats) instead; its draws are
-        independent, so that R-hat and effective sizes say nothing about it.
+        independent, so that R-hat and effective sizes say nothing about it. Of tempering engine,
+        temperatures, round_trips_min, swap_acceptance_min, barrier, log_evidence, log_evidence_se (nats).
     """
     from arviz_stats.base import array_stats
 
@@ -116,6 +117,15 @@ def diagnostics(tree: xr.DataTree, table: pd.DataFrame | None = None) -> dict[st
     if tree.attrs.get("engine") == "variational":
         found |= {name: str(tree.attrs[name]) for name in ("engine", "method")}
         found |= {name: float(tree.attrs[name]) for name in ("k_hat", "elbo", "elbo_se")}
+    if tree.attrs.get("engine") == "tempering" and "tempering" in tree.children:
+        ladder = tree["tempering"]
+        found |= {
+            "engine": "tempering",
+            "temperatures": int(ladder.sizes["temperature"]),
+            "round_trips_min": int(ladder["round_trips"].min()),
+            "swap_acceptance_min": float(ladder["swap_acceptance"].mean("chain").min()),
+        }
+        found |= {name: float(tree.attrs[name]) for name in ("barrier", "log_evidence", "log_evidence_se")}
     if "sample_stats" in tree.children:
         stats = tree["sample_stats"]
         if "diverging" in stats:
@@ -150,7 +160,7 @@ def graded(name: str, value: float, total: int = 0) -> Grade:
 
     Parameters
     ----------
-    name : {"r_hat", "ess", "divergences", "e_bfmi", "pareto_k"}
+    name : {"r_hat", "ess", "divergences", "e_bfmi", "pareto_k", "round_trips"}
         Which.
     value : float
         Its worst value; of divergences the count.
@@ -168,8 +178,8 @@ def graded(name: str, value: float, total: int = 0) -> Grade:
                 not total or value <= FAILURES["divergent_share"] * total
             )
             return "pass" if not value else "warn" if few else "fail"
-        case "e_bfmi":
-            return "pass" if value >= LIMITS["e_bfmi"] else "warn"
+        case "e_bfmi" | "round_trips":
+            return "pass" if value >= LIMITS[name] else "warn"
         case "ess":
             return "pass" if value >= LIMITS["ess"] else "fail" if value < FAILURES["ess"] else "warn"
         case _:
@@ -211,6 +221,12 @@ def doubts(diagnostics: Mapping[str, Any], exact: Mapping[str, Any] | None = Non
         if (size := diagnostics.get(f"ess_{kind}_min")) is not None:
             text = f"the {kind} effective size is {size:,.0f}, below {LIMITS['ess']:g}"
             add(graded("ess", size), text)
+    if (trips := diagnostics.get("round_trips_min")) is not None:
+        add(
+            graded("round_trips", trips),
+            f"a replica made {trips:,} round trips between prior and posterior, fewer than "
+            f"{LIMITS['round_trips']:g}",
+        )
     count = diagnostics.get("divergences") or 0
     total = (diagnostics.get("draws") or 0) * (diagnostics.get("chains") or 0)
     of = f" of {total:,}" if total else ""

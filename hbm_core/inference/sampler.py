@@ -63,6 +63,33 @@ class Sampler:
         return {name: value for name, value in asdict(self).items() if _OWN.get(name) != value}
 
 
+#: What tempering does unless told otherwise: five replicas are its chains.
+TEMPERING = Sampler(draws=2000, tune=500, chains=5, target_accept=0.3)
+#: Least target acceptance of NUTS, whose trajectories are not a random walk's steps.
+LEAST_TARGET = 0.5
+
+
+def usual_settings(engine: str, usual: Sampler) -> Sampler:
+    """Settings of an engine unless told otherwise, from a scenario's own."""
+    return TEMPERING if engine == "tempering" else usual
+
+
+def check_settings(engine: str, sampler: Sampler) -> None:
+    """Raise InputError where settings make no sense for an engine.
+
+    Examples
+    --------
+    >>> check_settings("tempering", TEMPERING)
+    >>> check_settings("nuts", TEMPERING)
+    Traceback (most recent call last):
+    hbm_core.errors.InputError: sampler setting target_accept: expected a number from 0.5 to 0.999, got 0.3.
+    """
+    if engine != "tempering" and sampler.target_accept < LEAST_TARGET:
+        high = LIMITS["target_accept"][1]
+        expected = f"a number from {LEAST_TARGET} to {high}"
+        raise InputError("sampler setting target_accept", expected, sampler.target_accept)
+
+
 @dataclass(frozen=True)
 class ChainProgress:
     """Where one chain stands: draws include warm-up."""

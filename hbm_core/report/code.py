@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from hbm_core.inference.nuts import CORES
 from hbm_core.inference.sampler import Sampler
+from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
-from hbm_core.report import code_three_level, code_two_level
+from hbm_core.report import code_hurdle, code_three_level, code_two_level
+
+#: Target acceptance of a script that stands in for another engine.
+_NUTS_TARGET = 0.95
+#: What a script cannot reproduce, by engine.
+_NOTES = {
+    "tempering": (
+        "The fit was made by parallel tempering, which PyMC lacks: NUTS samples the same posterior here.\n"
+        "Not reproduced: the draws themselves, the temperatures, the log evidence; and where the posterior\n"
+        "has several modes, NUTS may stay in one."
+    ),
+}
 
 
-def script(spec: ModelSpec[Any], sampler: Sampler, title: str) -> str:
+def script(spec: ModelSpec[Any], sampler: Sampler, title: str, engine: str = "nuts") -> str:
     """Write a Python script that fits `spec` with PyMC and nutpie and prints ArviZ's summary.
 
     Parameters
@@ -25,6 +38,9 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str) -> str:
         The same settings and seed.
     title : str
         First line of the script's docstring; any text.
+    engine : str
+        That made the fit. PyMC has no replica exchange: of a fit by tempering the script samples the same
+        posterior with NUTS, and says what that does not reproduce.
 
     Returns
     -------
@@ -32,11 +48,14 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str) -> str:
         Source that runs with plain ``python`` where pymc, nutpie and arviz are installed.
     """
     collapsed = spec.parameterization == "collapsed"
-    parts_of: Any = code_three_level if isinstance(spec.structure, ThreeLevelNormal) else code_two_level
+    parts_of = _parts(spec)
     body = textwrap.indent("\n".join(parts_of.body(spec)), "    ")
     coords = parts_of.coords(spec)
     model = f"with pm.Model({f'coords={coords}' if coords else ''}) as model:\n{body}"
-    head = _head(title, {"xr": collapsed, "pt": "pt." in body})
+    head = _head(title, {"xr": collapsed, "pt": "pt." in body}, _NOTES.get(engine, ""))
+    if engine == "tempering":
+        # The target of its random walk means nothing to NUTS.
+        sampler = replace(sampler, target_accept=_NUTS_TARGET)
     parts = [head, parts_of.data(spec), model, _sampling(sampler)]
     if collapsed:
         parts.append(parts_of.conditional(spec, sampler))
@@ -46,7 +65,13 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _head(title: str, needs: Mapping[str, bool]) -> str:
+def _parts(spec: ModelSpec[Any]) -> Any:
+    if isinstance(spec.structure, HurdleRevenue):
+        return code_hurdle
+    return code_three_level if isinstance(spec.structure, ThreeLevelNormal) else code_two_level
+
+
+def _head(title: str, needs: Mapping[str, bool], note: str = "") -> str:
     # The title is anyone's text: nothing in it may end the docstring or the line.
     line = "".join(letter for letter in " ".join(title.split()) if letter.isprintable())
     line = line.replace("\\", "\\\\").replace('"', "'")
@@ -54,7 +79,8 @@ def _head(title: str, needs: Mapping[str, bool]) -> str:
     imports = "import arviz as az\nimport numpy as np\nimport nutpie\nimport pymc as pm"
     imports += "\nimport pytensor.tensor as pt" if needs["pt"] else ""
     imports += "\nimport xarray as xr" if needs["xr"] else ""
-    return f'"""{line or "A hierarchical model"}.\n\nWritten for {made}.\n"""\n\n{imports}'
+    about = f"Written for {made}.\n" + (f"\n{note}\n" if note else "")
+    return f'"""{line or "A hierarchical model"}.\n\n{about}"""\n\n{imports}'
 
 
 def _sampling(sampler: Sampler) -> str:

@@ -13,14 +13,14 @@ from types import MappingProxyType
 from typing import Any
 
 from hbm_core.errors import InputError
-from hbm_core.inference.sampler import Sampler
+from hbm_core.inference.sampler import Sampler, check_settings
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
 from hbm_core.scenarios import scenario
 
 SCHEMA_VERSION = 1
-ENGINES = ("nuts", "exact", "variational")
+ENGINES = ("nuts", "exact", "variational", "tempering")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 #: Characters of a text and entries of a mapping or list in a request: far above what any model has.
 _LONGEST, _MOST = 400, 1000
@@ -93,6 +93,7 @@ class FitRequest:
             raise InputError("data digest", "64 hexadecimal digits", self.data)
         if self.engine not in ENGINES:
             raise InputError("engine", "one of " + ", ".join(ENGINES), repr(self.engine))
+        check_settings(self.engine, self.sampler)
         for name in ("scenario", "model", "parameterization"):
             _text(name, getattr(self, name))
         for name in ("model_version", "schema"):

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hbm_core.errors import InputError
-from hbm_core.inference.sampler import Sampler
+from hbm_core.inference.sampler import Sampler, check_settings, usual_settings
 from hbm_core.models.dataset import Dataset, table_from_arrow
 from hbm_core.models.prior import Prior, read_number
 from hbm_core.models.structure import ModelSpec
@@ -22,7 +22,7 @@ from hbm_core.store.request import ENGINES, FitRequest
 
 SIMULATED = "simulated"
 _UPLOAD = re.compile(r"[0-9a-f]{64}")
-_SAMPLER_KEYS = ("draws", "tune", "chains", "target_accept", "seed")
+_SAMPLER_KEYS = ("draws", "tune", "chains", "target_accept", "seed", "temperatures")
 #: What a link may say. ``key`` opens data that are not everybody's; who reads the link deals with it.
 PARAMETERS = (
     "scenario", "dataset", "data_seed", "model", "covariates", "parameterization", "engine",
@@ -89,6 +89,7 @@ class Study:
             )
         if self.engine not in ENGINES:
             raise InputError("engine", "one of " + ", ".join(ENGINES), repr(self.engine))
+        check_settings(self.engine, self.sampler)
         if self.dataset == SIMULATED:
             full = self._scenario.checked_knobs(self.knobs)
             defaults = {knob.name: knob.default for knob in self._scenario.knobs}
@@ -188,6 +189,11 @@ class Study:
         if moved_data or moved_model:
             changes.setdefault("priors", {})
             changes.setdefault("constants", {})
+        engine = changes.get("engine", self.engine)
+        if "sampler" not in changes and (engine == "tempering") != (self.engine == "tempering"):
+            # Chains, draws and target mean other things there; the seed does not.
+            usual = usual_settings(engine, Study.default(self.scenario).sampler)
+            changes["sampler"] = replace(usual, seed=self.sampler.seed)
         if moved_model:
             geometries = self._scenario.model(changes["model"]).parameterizations
             if self.parameterization not in geometries:
@@ -213,8 +219,9 @@ class Study:
             found["parameterization"] = self.parameterization
         if self.engine != base.engine:
             found["engine"] = self.engine
+        usual = usual_settings(self.engine, base.sampler)
         for name in _SAMPLER_KEYS:
-            if getattr(self.sampler, name) != getattr(base.sampler, name):
+            if getattr(self.sampler, name) != getattr(usual, name):
                 found[name] = _plain(getattr(self.sampler, name))
         if self.unit is not None:
             found["unit"] = self.unit
@@ -251,7 +258,8 @@ class Study:
             for name in _SAMPLER_KEYS
             if name in query
         }
-        values["sampler"] = replace(base.sampler, **settings)
+        usual = usual_settings(values.get("engine", base.engine), base.sampler)
+        values["sampler"] = replace(usual, **settings)
         study = replace(base, **{"parameterization": "", **values})
         if study.priors or study.constants or study.covariates:
             study._check_names()

@@ -27,6 +27,7 @@ from hbm_core.store.summary import summarize
 
 if TYPE_CHECKING:
     from hbm_core.inference.nuts import CompileCache
+    from hbm_core.inference.tempering.target import TargetCache
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,18 @@ def run_fit(
             should_stop=should_stop,
             time_limit=time_limit,
         )
+    if request.engine == "tempering":
+        from hbm_core.inference.tempering.engine import temper
+
+        return temper(
+            spec,
+            request.sampler,
+            cache=targets(),
+            on_progress=progress,
+            should_stop=should_stop,
+            on_partial=partial,
+            time_limit=time_limit,
+        )
     from hbm_core.inference.nuts import sample
 
     return sample(
@@ -184,6 +197,14 @@ def compiled() -> CompileCache:
     from hbm_core.inference.nuts import CompileCache
 
     return CompileCache()
+
+
+@cache
+def targets() -> TargetCache:
+    """Compiled targets of tempering of this process."""
+    from hbm_core.inference.tempering.target import TargetCache
+
+    return TargetCache()
 
 
 def warm_up() -> Iterator[str]:

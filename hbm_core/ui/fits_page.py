@@ -104,6 +104,16 @@ def _summary(id: str, finished: float) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------- words
 
 
+#: Engines other than NUTS, in words.
+_ENGINES = {
+    "exact": "exact draws",
+    "variational": "normal approximation",
+    "tempering": "parallel tempering",
+}
+#: Those whose fits a script can repeat, as far as it goes.
+_SCRIPTED = ("nuts", "tempering")
+
+
 def age(seconds: float) -> str:
     """How long ago, in words.
 
@@ -138,10 +148,11 @@ def words(entry: Entry) -> str:
     found = find_scenario(request.scenario)
     priors = ", ".join(f"{symbol(name)} ~ {prior.text}" for name, prior in request.priors.items())
     geometry = GEOMETRIES.get(request.parameterization, (request.parameterization, ""))[0].lower()
-    how = {"exact": "exact draws", "variational": "normal approximation"}.get(
-        request.engine, f"{geometry} geometry"
-    )
+    how = _ENGINES.get(request.engine, f"{geometry} geometry")
     shape = f"{request.sampler.chains} × {request.sampler.draws:,} draws, seed {request.sampler.seed}"
+    if request.engine == "tempering":
+        how += f" in the {geometry} geometry"
+        shape += f", {request.sampler.temperatures} temperatures"
     if request.engine == "nuts":
         shape += f", target acceptance {request.sampler.target_accept:g}"
     return f"{how.capitalize()} · {found.model(request.model).label} · {priors} · {found.title} · {shape}"
@@ -166,7 +177,7 @@ def _facets(request: FitRequest) -> dict[str, str]:
     sampler = request.sampler
     constants = ", ".join(f"{name} {value:g}" for name, value in request.constants.items())
     return {
-        "engine": {"exact": "exact draws", "variational": "normal approximation"}.get(request.engine, "NUTS"),
+        "engine": _ENGINES.get(request.engine, "NUTS"),
         "geometry": GEOMETRIES.get(request.parameterization, (request.parameterization, ""))[0].lower(),
         "target": f"target acceptance {sampler.target_accept:g}",
         "priors": ", ".join(f"{symbol(name)} ~ {prior.text}" for name, prior in request.priors.items()),
@@ -314,7 +325,7 @@ def code(entry: Entry) -> str:
 
     assert entry.request is not None
     spec = entry.request.spec(fits.engine().dataset(entry.job.id))
-    return script(spec, entry.request.sampler, entry.job.label)
+    return script(spec, entry.request.sampler, entry.job.label, entry.request.engine)
 
 
 def notebook(entry: Entry) -> str:
@@ -540,7 +551,7 @@ def _downloads(entry: Entry) -> None:
         ("Draws, CSV", "-draws.csv", "text/csv", lambda: draws_csv(entry)),
         ("Summary, CSV", "-summary.csv", "text/csv", lambda: summary_csv(entry)),
     ]
-    if entry.request is not None and entry.request.engine == "nuts":
+    if entry.request is not None and entry.request.engine in _SCRIPTED:
         kinds += [
             ("Script", ".py", "text/x-python", lambda: code(entry)),
             ("Notebook", ".ipynb", "application/x-ipynb+json", lambda: notebook(entry)),
@@ -578,7 +589,7 @@ def _manage(entry: Entry) -> None:
 
 
 def _code(entry: Entry) -> None:
-    if entry.request is None or entry.request.engine != "nuts":
+    if entry.request is None or entry.request.engine not in _SCRIPTED:
         return
     if st.toggle("Show code", key=f"fits_code_{entry.job.id}"):
         try:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.models.pymc_three_level import Spec
 
@@ -17,7 +18,7 @@ _NAMES = ("low95", "low50", "high50", "high95")
 
 
 def shrinkage_table(
-    spec: Spec, posterior: ThreeLevelPosterior | pd.DataFrame, places: np.ndarray | None = None
+    spec: Spec, posterior: ExactPosterior | pd.DataFrame, places: np.ndarray | None = None
 ) -> pd.DataFrame:
     """One row per unit, with the columns of `hbm_core.analysis.shrinkage.shrinkage_table` and ``group``.
 
@@ -25,8 +26,8 @@ def shrinkage_table(
     ----------
     spec : ModelSpec of ThreeLevelNormal
         The model.
-    posterior : ThreeLevelPosterior or DataFrame
-        The exact posterior, or a summary by parameter with all units.
+    posterior : ThreeLevelPosterior, another posterior or DataFrame
+        The exact posterior, one with all units by name, or a summary by parameter with all units.
     places : ndarray of int, optional
         Units that are listed; all by default. Ranks are among all units, listed or not.
     """
@@ -38,6 +39,8 @@ def shrinkage_table(
         sd, intervals = sds[at], posterior.unit_quantiles(_ENDS, at)
         toward = posterior.group_moments()[0][group]
     else:
+        if isinstance(posterior, ExactPosterior):
+            posterior = posterior.summary(_ENDS, hdi=False)
         rows = posterior.loc[[f"theta[{label}]" for label in structure.units]]
         everyone = rows["mean"].to_numpy()
         sd = rows["sd"].to_numpy()[at]
@@ -113,10 +116,11 @@ def lending_table(spec: Spec, posterior: ThreeLevelPosterior) -> pd.DataFrame:
     return matrix
 
 
-def three_poolings(spec: Spec, posterior: ThreeLevelPosterior, units: Sequence[str]) -> pd.DataFrame:
+def three_poolings(spec: Spec, posterior: ExactPosterior, units: Sequence[str]) -> pd.DataFrame:
     """No, partial and complete pooling of some units side by side.
 
-    Complete pooling is the same model at σ_unit = 0: all units of a group share its mean.
+    Complete pooling is the same model at σ_unit = 0: all units of a group share its mean. Where that has no
+    closed form it is the mean of the group's units, as the model knows it.
 
     Returns
     -------
@@ -125,8 +129,13 @@ def three_poolings(spec: Spec, posterior: ThreeLevelPosterior, units: Sequence[s
     """
     places = spec.structure.places(units)
     table = shrinkage_table(spec, posterior, places)
-    given = posterior.given_spread(np.array([0.0]), places)
-    center, sd = given.theta_mean[0], given.theta_sd[0]
+    if isinstance(posterior, ThreeLevelPosterior):
+        given = posterior.given_spread(np.array([0.0]), places)
+        center, sd = given.theta_mean[0], given.theta_sd[0]
+    else:
+        labels = (spec.structure.groups[g] for g in spec.structure.group[places])
+        at = [posterior.index(f"{spec.structure.group_mean}[{label}]") for label in labels]
+        center, sd = posterior.mean[at], posterior.sd[at]
     ends = [f"raw_{name}" for name in _NAMES]
     none = table[["unit", "raw", *ends]].set_axis(["unit", "estimate", *_NAMES], axis=1)
     partial = table[["unit", "pooled", *_NAMES]].set_axis(none.columns, axis=1)

@@ -273,7 +273,7 @@ class ReweightedPosterior(ExactPosterior):
             self._quantiles[key] = self.some_quantiles(p, np.arange(len(self.names)))
         return self._quantiles[key]
 
-    def some_quantiles(self, probabilities: Sequence[float], rows: np.ndarray) -> np.ndarray:
+    def some_quantiles(self, probabilities: Sequence[float] | np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Quantiles of the parameters at some places of `names`, ndarray (len(rows), len(probabilities))."""
         p = checked_probabilities(probabilities)
         return np.array([self._at(int(row), p) for row in rows]).reshape(len(rows), p.size)

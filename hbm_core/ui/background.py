@@ -31,7 +31,7 @@ _SAID: WeakKeyDictionary[ExactPosterior, str] = WeakKeyDictionary()
 
 
 def background(study: Study) -> None:
-    """Draw the story, the model and the first look."""
+    """Draw the story, the model and the first look; `follows` says what of it priors change."""
     seen, mode = live(study), theme.mode()
     st.divider()
     if said := truth_sentence(seen):
@@ -44,6 +44,16 @@ def background(study: Study) -> None:
         _adaptive(seen, mode)
     with right:
         _before(data, mode, seen)
+
+
+def follows(study: Study) -> object:
+    """What `background` draws and a prior's numbers change, as a value: while it stays, nothing is redrawn.
+
+    Whatever is added below that follows the posterior belongs here too.
+    """
+    seen = live(study)
+    adaptive = isinstance(seen.posterior, TwoLevelPosterior) and seen.spec.structure.scale == "adaptive"
+    return truth_sentence(seen), seen.posterior if adaptive else None
 
 
 # No prior changes what these two draw, and drawing anew would cost more than all the rest of a run:

@@ -8,11 +8,10 @@ from typing import Any
 import streamlit as st
 
 _SCRIPT = """
-export default function ({ parentElement, data }) {
+export default function ({ parentElement }) {
   const button = parentElement.querySelector("button");
   button.onclick = async () => {
-    const address = new URL(window.location.pathname, window.location.origin);
-    for (const [name, value] of Object.entries(data.query)) address.searchParams.set(name, value);
+    const address = new URL(window.location.pathname + window.location.search, window.location.origin);
     let done = false;
     try { await navigator.clipboard.writeText(address.href); done = true; }
     catch {                                  // no clipboard without HTTPS: the old way still works
@@ -43,6 +42,6 @@ def _component() -> Any:
     return st.components.v2.component("copy_link", html=html, css=_STYLE, js=_SCRIPT)
 
 
-def copy_link(query: dict[str, str]) -> None:
-    """Draw the button for a study's URL parameters."""
-    _component()(data={"query": query}, key="copy_link")
+def copy_link() -> None:
+    """Draw the button; the address is the browser's own, which mirrors the study."""
+    _component()(key="copy_link")

@@ -14,6 +14,7 @@ from hbm_core.models.prior import Prior
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
 from hbm_core.ui import fits, session
+from hbm_core.ui.background import follows
 from hbm_core.ui.explorer_component import (
     Actions,
     Elicitation,
@@ -39,17 +40,17 @@ _HEADLINE = (
 
 def explore(study: Study) -> None:
     """Draw the explorer for a study, live while its fit runs."""
+    fits.alone(study, _draw, beside=follows)
+
+
+def _draw(study: Study, found: fits.FitView) -> None:
     seen = live(study)
     message = seen.problem
     if seen.posterior is not None:
         session.sound(study)
     elif (last := session.last_sound()) is not None and _comparable(last, study):
         seen = Live(study, seen.dataset, seen.spec, live(last).posterior, message)
-
-    def draw(study: Study, found: fits.FitView) -> None:
-        explorer(explorer_data(seen, found, message), _actions(seen), key="explorer")
-
-    fits.watch(study, draw)
+    explorer(explorer_data(seen, found, message), _actions(seen), key="explorer")
 
 
 def _comparable(last: Study, study: Study) -> bool:

@@ -242,6 +242,53 @@ def watch(study: Study, draw: Callable[[Study, FitView], None]) -> None:
     look()
 
 
+def alone(study: Study, draw: Callable[[Study, FitView], None], beside: Callable[[Study], object]) -> None:
+    """Draw a part of the page that answers the hand, and the fit's progress, by itself.
+
+    A run of the whole page takes several times as long, and most changes of a prior change nothing else on
+    it. Where they do, the page is drawn anew.
+
+    Parameters
+    ----------
+    study : Study
+        The session's.
+    draw : callable
+        Draws the part, from the session's study at that moment.
+    beside : callable
+        A study → all that the rest of the page says of it, but for its priors' numbers, its selected unit
+        and its fit.
+    """
+    found = view(study)
+    every = period() if found.status.active else None
+    shown = (_said(study, found), beside(study))
+    first = True
+
+    @st.fragment(run_every=every)
+    def part() -> None:
+        nonlocal first
+        now, state = study, found
+        if not first:
+            now = session.study()
+            state = view(now)
+            # Of many who look, each looks less often.
+            in_step = every is None or every / 3 < period() < 3 * every
+            if session.noticed() or not in_step or (_said(now, state), beside(now)) != shown:
+                st.rerun(scope="app")
+            session.mirror(now)
+        first = False
+        draw(now, state)
+
+    part()
+
+
+def _said(study: Study, found: FitView) -> object:
+    """What the frame says of a study and its fit; the progress of one under way refreshes itself."""
+    fit: object = found.status.active
+    if not found.status.active:
+        fit = (found.status.state, found.headline, found.detail, found.own)
+    return replace(study, priors={}, unit=None).query, bool(study.priors), fit
+
+
 def period() -> float:
     """Seconds until this visitor's next look: the more look, the longer, so that sliders stay quick."""
     now = time.monotonic()
@@ -277,6 +324,7 @@ __all__ = [
     "ADD",
     "Engine",
     "FitView",
+    "alone",
     "cancel",
     "cancel_button",
     "engine",

@@ -19,7 +19,7 @@ import hbm_core
 from hbm_core.errors import StoreError
 from hbm_core.store.jobs import STATES
 from hbm_core.store.settings import Settings
-from hbm_core.ui import fits
+from hbm_core.ui import explorer_script, fits
 
 #: Seconds within which the job table must answer, for a probe that waits no longer itself.
 PATIENCE = 2.0
@@ -143,10 +143,15 @@ async def _absent(request: Request) -> JSONResponse:
 
 
 def _routes() -> list[Route]:
-    """Both at the root and under the app's own path: Streamlit moves only its own routes there."""
+    """All of them at the root and under the app's own path: Streamlit moves only its own routes there."""
     base = (get_option("server.baseUrlPath") or "").strip("/")
     prefixes = ("", f"/{base}") if base else ("",)
-    answers = {"/api/health": health, "/api/metrics": metrics, "/api/{rest:path}": _absent}
+    answers = {
+        "/api/health": health,
+        "/api/metrics": metrics,
+        f"/{explorer_script.path()}": explorer_script.script,
+        "/api/{rest:path}": _absent,
+    }
     return [Route(prefix + path, answer) for prefix in prefixes for path, answer in answers.items()]
 
 

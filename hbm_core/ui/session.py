@@ -129,6 +129,11 @@ def notify(text: str, good: bool = False) -> None:
     st.session_state[_NOTICE], st.session_state[_GOOD] = text, good
 
 
+def noticed() -> bool:
+    """Whether a message waits to be shown."""
+    return bool(st.session_state.get(_NOTICE))
+
+
 def notice() -> tuple[str, bool] | None:
     """The message to show now, once, and whether it is good news."""
     text, good = st.session_state.pop(_NOTICE, None), st.session_state.pop(_GOOD, False)

@@ -35,7 +35,7 @@ def draw(study: Study) -> None:
     fits.panel(study)
     left, right = st.columns(2)
     with left:
-        copy_link(session.address(study))
+        copy_link()
     right.button("Reset", on_click=session.reset, width="stretch")
 
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar
 from typing import Any
@@ -63,6 +63,10 @@ class Visitor:
     connection: ClientConnection | None = None
     runs: int = 0
     _id: str = ""
+    #: The fragment that the explorer stands in: what the hand does there runs it alone.
+    _fragment: str = ""
+    #: The one that the last act runs; a page changes as a whole.
+    _acted: str = ""
     _page: str = ""
     _nonce: int = 0
     _kept: dict[str, tuple[int, Element]] = field(default_factory=dict)
@@ -118,7 +122,7 @@ class Visitor:
         self._nonce += 1
         told = {**{entry["param"]: _numbers(entry) for entry in self.explorer["priors"]}, **value}
         widget.json_value = json.dumps({"priors": {"value": told, "nonce": self._nonce}})
-        return await self._act(state, lambda data: _shows(data, value))
+        return await self._act(state, lambda data: _shows(data, value), self._fragment)
 
     async def link(self, query: Mapping[str, str], priors: Mapping[str, Prior]) -> Heard:
         """Open a link in the running session, and wait for the picture of these priors."""
@@ -133,7 +137,7 @@ class Visitor:
         widget = state.widget_states.widgets.add()
         widget.id = _make_trigger_id(self._id, "events")
         widget.json_trigger_value = json.dumps([{"event": event, "value": {"nonce": self._nonce}}])
-        return await self._act(state)
+        return await self._act(state, fragment=self._fragment)
 
     async def visit(self, page: str) -> Heard:
         """Follow the navigation to another page, and wait for its end."""
@@ -151,9 +155,10 @@ class Visitor:
             self._waiting.append((true, waiting))
             await asyncio.wait_for(waiting, seconds)
 
-    async def _act(self, state: ClientState, expected: Expected | None = None) -> Heard:
+    async def _act(self, state: ClientState, expected: Expected | None = None, fragment: str = "") -> Heard:
         heard = self._heard = Heard()
         self._expected = expected
+        self._acted = state.fragment_id = fragment
         await self._send(state)
         await self.until(lambda: heard.finished is not None)
         return heard
@@ -212,6 +217,8 @@ class Visitor:
                 if message.delta.WhichOneof("type") == "new_element":
                     if message.metadata.cacheable:
                         self._kept[message.hash] = (self.runs, message.delta.new_element)
+                    if message.delta.new_element.WhichOneof("type") == "bidi_component":
+                        self._fragment = message.delta.fragment_id or self._fragment
                     self._draw(tuple(message.metadata.delta_path), message.delta.new_element)
             case "auto_rerun":
                 rule = message.auto_rerun
@@ -225,7 +232,7 @@ class Visitor:
             case "session_event":
                 self.errors.append(str(message.session_event)[:300])
             case "script_finished":
-                self._finish(message.script_finished)
+                self._finish(message.script_finished, message.metadata.run.fragment_ids)
         for true, future in list(self._waiting):
             if not future.done() and true():
                 future.set_result(None)
@@ -242,13 +249,14 @@ class Visitor:
             if self._heard.picture is None and self._expected and self._expected(self.explorer):
                 self._heard.picture = time.perf_counter() - self._heard.at
 
-    def _finish(self, status: int) -> None:
+    def _finish(self, status: int, fragments: Collection[str]) -> None:
         if status == ForwardMsg.FINISHED_WITH_COMPILE_ERROR:
             self.errors.append("a script did not compile")
-        if status != ForwardMsg.FINISHED_SUCCESSFULLY:
+        if status == ForwardMsg.FINISHED_SUCCESSFULLY:
+            self.runs += 1
+            self._kept = {hash: kept for hash, kept in self._kept.items() if self.runs - kept[0] <= KEPT_RUNS}
+        elif status != ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY or self._acted not in fragments:
             return
-        self.runs += 1
-        self._kept = {hash: kept for hash, kept in self._kept.items() if self.runs - kept[0] <= KEPT_RUNS}
         if self._expected is None or self._heard.picture is not None:
             self._heard.finished = time.perf_counter() - self._heard.at
 

@@ -21,7 +21,7 @@ from hbm_core.plots.rates import chance, chance_table
 from hbm_core.plots.tokens import Mode
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
-from hbm_core.ui import theme
+from hbm_core.ui import session, theme
 from hbm_core.ui.live import Live, live
 
 #: Units whose intervals are counted against the truth.
@@ -44,6 +44,20 @@ def background(study: Study) -> None:
         _adaptive(seen, mode)
     with right:
         _before(data, mode, seen)
+        _offer(seen)
+
+
+def _offer(seen: Live) -> None:
+    """Offer the model that the data ask for, where the study has another."""
+    offer = find_scenario(seen.study.scenario).offer(seen.dataset, seen.study.model)
+    if offer is None:
+        return
+
+    def use() -> None:
+        session.change(model=offer.model)
+
+    st.warning(theme.plain(offer.text))
+    st.button(f"Use the model {offer.model.replace('_', ' ')}", key="offered_model", on_click=use)
 
 
 def follows(study: Study) -> object:
@@ -102,7 +116,7 @@ def _before(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
 
 def truth_sentence(seen: Live) -> str:
     """How many 95 % intervals hold the simulated truth, raw and pooled; empty without truth."""
-    if seen.dataset.truth is None or seen.posterior is None:
+    if seen.dataset.truth is None or seen.posterior is None or seen.stale:
         return ""
     if seen.posterior not in _SAID:
         _SAID[seen.posterior] = _counted(seen, seen.posterior, seen.dataset.truth)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import streamlit as st
 
+from hbm_core.inference.reweighted import ReweightedPosterior
 from hbm_core.models.elicitation import elicit, interval_mass
 from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
-from hbm_core.ui import fits, session
+from hbm_core.ui import fits, reweighted, session, theme
 from hbm_core.ui.background import follows
 from hbm_core.ui.explorer_component import (
     Actions,
@@ -46,11 +49,28 @@ def explore(study: Study) -> None:
 def _draw(study: Study, found: fits.FitView) -> None:
     seen = live(study)
     message = seen.problem
+    if seen.sampled:
+        _sampled(seen, found)
+        return
     if seen.posterior is not None:
         session.sound(study)
     elif (last := session.last_sound()) is not None and _comparable(last, study):
         seen = Live(study, seen.dataset, seen.spec, live(last).posterior, message)
     explorer(explorer_data(seen, found, message), _actions(seen), key="explorer")
+
+
+def _sampled(seen: Live, found: fits.FitView) -> None:
+    """Draw a model without an exact engine: the nearest fit's picture, or how to come by one."""
+    data = explorer_data(seen, found, seen.problem if seen.posterior is not None else "")
+    if seen.posterior is None:
+        st.info(theme.plain(seen.problem))
+        data = replace(data, parts=("priors", "fit"))
+    else:
+        data = replace(data, parts=tuple(part for part in data.parts if part != "tau"))
+    if isinstance(seen.posterior, ReweightedPosterior) and not seen.stale:
+        reweighted.say(seen.posterior)
+    # The note is about priors on the outcome's scale.
+    explorer(replace(data, stale=seen.stale, note=""), _actions(seen), key="explorer")
 
 
 def _comparable(last: Study, study: Study) -> bool:
@@ -78,7 +98,9 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         spec=spec,
         posterior=seen.posterior,
         words=dataset.words,
-        priors=prior_entries(spec, seen.study.declared.families, scenario.parameter_words),
+        priors=prior_entries(
+            spec, seen.study.declared.families, scenario.parameter_words, **_unitless(structure)
+        ),
         model=seen.study.model,
         focus=focus,
         presets=presets,
@@ -90,6 +112,12 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         note=scenario.scale_note(dataset),
         serial=session.resets(),
     )
+
+
+def _unitless(structure: Any) -> dict[str, Any]:
+    """Parameters that do not carry the outcome's unit, where the structure says which."""
+    named = getattr(structure, "unitless", None)
+    return {} if named is None else {"unitless": named}
 
 
 def focus_of(seen: Live) -> str:

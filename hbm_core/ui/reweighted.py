@@ -133,7 +133,7 @@ def _reweighted(
 
 def say(posterior: ReweightedPosterior) -> None:
     """Caption of a live picture: where it comes from, Pareto's k, and the error beside the figures."""
-    theme.caption(
+    st.caption(
         f"{posterior.sentence} Monte Carlo error of a mean: at most {100 * posterior.error:.1f} % of its "
         f"posterior sd, of a pooled estimate at most {posterior.error_absolute:.2g}."
     )

@@ -16,7 +16,7 @@ from hbm_core.inference.exact import solve
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.prior import Prior
 from hbm_core.scenarios.base import Offer, SamplerDefaults, Scenario
-from hbm_core.scenarios.creators import data, estimators, hurdle, look, simulator
+from hbm_core.scenarios.creators import data, estimators, hurdle, look, mixed, simulator
 from hbm_core.scenarios.creators.models import MODELS, PRESETS, prior_scale
 
 #: Built-in data: label and simulator knobs; the seed is 1.
@@ -27,6 +27,7 @@ _BUILT_IN: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
             "500 creators, most users pay nothing (simulated)",
             {"zero_share": 0.7, "log_sd": 1.2, "baseline": 5.0},
         ),
+        **mixed.BUILT_IN,
     }
 )
 
@@ -72,6 +73,7 @@ class Creators(Scenario):
             "sigma_creator": (r"\sigma_{\mathrm{creator}}", "spread of the creators' effects in a genre"),
             "mu_genre": (r"\mu_g", "mean effect of a genre"),
             "theta": (r"\theta_i", "true effect of a creator"),
+            **mixed.PARAMETER_WORDS,
             **hurdle.parameter_words(),
         }
     )

@@ -17,6 +17,7 @@ from hbm_core.models.three_level import THREE_LEVEL_PARAMETERIZATIONS, ThreeLeve
 from hbm_core.scenarios.base import Model, Preset
 from hbm_core.scenarios.creators.data import structure
 from hbm_core.scenarios.creators.hurdle import HURDLE, HURDLE_GAMMA
+from hbm_core.scenarios.creators.mixed import MIXED
 
 LINE = ("Normal", "StudentT", "Uniform", "Flat")
 POSITIVE = (
@@ -144,7 +145,7 @@ LEARNED = Model(
 )
 
 MODELS: Mapping[str, Model] = MappingProxyType(
-    {model.id: model for model in (BASE, LEARNED, HURDLE, HURDLE_GAMMA)}
+    {model.id: model for model in (BASE, LEARNED, *MIXED, HURDLE, HURDLE_GAMMA)}
 )
 
 

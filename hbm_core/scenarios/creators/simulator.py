@@ -14,6 +14,7 @@ import pyarrow as pa
 from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios.base import Knob
+from hbm_core.scenarios.creators import slots
 from hbm_core.scenarios.creators.data import ARMS, LEVELS, Labels, simulated_words
 
 KNOBS = (
@@ -34,6 +35,7 @@ KNOBS = (
     Knob("largest", "Large creators have fewer users than", 5000, 7, 1e8, 500, integer=True),
     Knob("zero_share", "Share of users who pay nothing", 0, 0, 0.99, 0.05),
     Knob("log_sd", "Heavy tail: sd of the log of what others pay (0: normal)", 0, 0, 3, 0.1),
+    *slots.KNOBS,
 )
 
 GENRES = ("comedy", "education", "gaming", "music", "sports")
@@ -100,22 +102,42 @@ _HYPER = ("mu", "sigma_genre", "sigma_creator")
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Creators before any user is drawn.
+    """Rows before any user is drawn: creators, or creators in segments or periods.
 
     Parameters
     ----------
-    truth : Truth
+    truth : Truth or SlotTruth
         Its values.
     group : ndarray (N,) of int
-        Genre of each creator.
+        Genre of each row.
     n_treatment, n_control : ndarray (N,) of int
         Users per arm.
+    theta : ndarray (N,)
+        True effect of each row.
+    creator : ndarray (N,) of int
+        Of each row.
+    slots : Slots, optional
+        The segments or periods; each creator's rows are one after the other, in their order.
     """
 
-    truth: Truth
+    truth: Any
     group: np.ndarray
     n_treatment: np.ndarray
     n_control: np.ndarray
+    theta: np.ndarray
+    creator: np.ndarray
+    slots: slots.Slots | None = None
+
+    @property
+    def creators(self) -> Labels:
+        """Creator of each row by name."""
+        return self.truth.creators.take(self.creator)
+
+    @property
+    def slot(self) -> np.ndarray:
+        """Segment or period of each row by name."""
+        assert self.slots is not None
+        return np.tile(np.array(self.slots.labels, dtype=object), self.group.size // len(self.slots.labels))
 
 
 def make_world(rng: np.random.Generator, knobs: Mapping[str, Any]) -> World:
@@ -147,7 +169,16 @@ def make_world(rng: np.random.Generator, knobs: Mapping[str, Any]) -> World:
     names = GENRES if genres == len(GENRES) else [f"g{g:0{len(str(genres - 1))}d}" for g in range(genres)]
     creators = Labels(pa.array([f"c{place:0{width}d}" for place in range(group.size)], pa.large_string()))
     hyper = {name: float(knobs[name]) for name in _HYPER}
-    return World(Truth(hyper, tuple(names), mu_genre, theta, creators), group, treated, n - treated)
+    truth, every = Truth(hyper, tuple(names), mu_genre, theta, creators), np.arange(group.size)
+    found = slots.make_slots(np.random.default_rng(int(rng.integers(2**63))), knobs, mu_genre)
+    if found is None:
+        return World(truth, group, treated, n - treated, theta, every)
+    # Each segment or period is a test with as many users of its own.
+    over = found.mean.mean(axis=1) - mu_genre
+    truth = Truth(hyper, tuple(names), mu_genre + over, theta + over[group], creators)
+    split, count = slots.SlotTruth(truth, found, group), len(found.labels)
+    genre, most, rest, creator = (np.repeat(one, count) for one in (group, treated, n - treated, every))
+    return World(split, genre, most, rest, split.rows.ravel(), creator, found)
 
 
 def _start(seed: int, knobs: Mapping[str, Any]) -> tuple[World, np.random.Generator]:
@@ -155,7 +186,7 @@ def _start(seed: int, knobs: Mapping[str, Any]) -> tuple[World, np.random.Genera
         raise InputError("seed", "a whole number from 0", seed)
     plan, users = (np.random.default_rng(stream) for stream in np.random.SeedSequence(int(seed)).spawn(2))
     world = make_world(plan, knobs)
-    if knobs["log_sd"] > 0 and min(0.0, world.truth.theta.min()) + knobs["baseline"] <= 0:
+    if knobs["log_sd"] > 0 and min(0.0, world.theta.min()) + knobs["baseline"] <= 0:
         raise InputError(
             "simulator knob baseline", "above 0 with every effect added, for a heavy tail", knobs["baseline"]
         )
@@ -182,7 +213,7 @@ def user_chunks(seed: int, knobs: Mapping[str, Any]) -> Iterator[tuple[slice, np
         stop = max(start + 1, int(np.searchsorted(total, done + _USERS)))
         here = slice(start, stop)
         arms = np.column_stack([world.n_control[here], world.n_treatment[here]]).ravel()
-        mean = np.column_stack([np.zeros(stop - start), world.truth.theta[here]]).ravel() + knobs["baseline"]
+        mean = np.column_stack([np.zeros(stop - start), world.theta[here]]).ravel() + knobs["baseline"]
         yield here, arms, _outcomes(rng, np.repeat(mean, arms), knobs)
         start = stop
 
@@ -205,19 +236,18 @@ def rows(seed: int, knobs: Mapping[str, Any]) -> Iterator[pd.DataFrame]:
     if knobs["level"] != "users":
         return
     world, _ = _start(seed, knobs)
-    creators = np.array(list(world.truth.creators), dtype=object)
+    creators = np.array(list(world.creators), dtype=object)
     genres = np.array(world.truth.genres, dtype=object)
     for here, arms, outcome in user_chunks(seed, knobs):
         both = arms.reshape(-1, 2).sum(axis=1)
         group = np.repeat(np.tile(np.array(["control", "treatment"], dtype=object), len(both)), arms)
-        yield pd.DataFrame(
-            {
-                "creator": np.repeat(creators[here], both),
-                "genre": np.repeat(genres[world.group[here]], both),
-                "group": group,
-                "outcome": outcome,
-            }
-        )
+        columns = {
+            "creator": np.repeat(creators[here], both),
+            "genre": np.repeat(genres[world.group[here]], both),
+        }
+        if world.slots is not None:
+            columns[world.slots.column] = np.repeat(world.slot[here], both)
+        yield pd.DataFrame(columns | {"group": group, "outcome": outcome})
 
 
 def simulate(seed: int, knobs: Mapping[str, Any]) -> Dataset:
@@ -244,10 +274,12 @@ def simulate(seed: int, knobs: Mapping[str, Any]) -> Dataset:
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     table = pd.DataFrame(
         {
-            "creator": pd.Series(world.truth.creators.arrow, dtype="str"),
+            "creator": pd.Series(world.creators.arrow, dtype="str"),
             "genre": np.array(world.truth.genres, dtype=object)[world.group],
         }
     ).astype({"genre": "str"})
+    if world.slots is not None:
+        table[world.slots.column] = pd.Series(world.slot, dtype="str")
     table["effect"] = found["mean"][1::2] - found["mean"][::2]
     square = found["var"] / found["n"]
     table["se"] = np.sqrt(square[1::2] + square[::2])
@@ -259,11 +291,18 @@ def simulate(seed: int, knobs: Mapping[str, Any]) -> Dataset:
     flat = np.flatnonzero((found["var"] == 0).reshape(-1, 2).any(axis=1))
     if flat.size:
         kept = np.setdiff1d(np.arange(len(table)), flat)
-        truth = truth.of(kept, world.group)
-        notes = (f"{flat.size:,} creators are left out: every user of an arm has the same outcome.",)
+        # Truth of creators in segments or periods is looked up by name, so that more of it does no harm.
+        truth = truth.of(kept, world.group) if world.slots is None else truth
+        what = "creators" if world.slots is None else "rows"
+        notes = (f"{flat.size:,} {what} are left out: every user of an arm has the same outcome.",)
         table = table.iloc[kept].reset_index(drop=True)
     count = len(table)
-    label = f"{count:,} simulated {LEVELS[0]}s in {len(truth.genres)} {LEVELS[1]}s, seed {seed}"
+    many = f"{count:,} simulated {LEVELS[0]}s"
+    if world.slots is not None:
+        many = (
+            f"{len(truth.creators):,} simulated {LEVELS[0]}s, {len(world.slots.labels)} {world.slots.column}s"
+        )
+    label = f"{many} in {len(truth.genres)} {LEVELS[1]}s, seed {seed}"
     return Dataset("simulated", label, table, simulated_words(table["creator"].nunique()), "", truth, notes)
 
 
@@ -271,7 +310,7 @@ def _drawn_statistics(
     rng: np.random.Generator, world: World, knobs: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     n = np.column_stack([world.n_control, world.n_treatment]).ravel()
-    mean = np.column_stack([np.zeros(world.group.size), world.truth.theta]).ravel() + knobs["baseline"]
+    mean = np.column_stack([np.zeros(world.group.size), world.theta]).ravel() + knobs["baseline"]
     sd = knobs["outcome_sd"]
     return {
         "n": n,

@@ -1,0 +1,1 @@
+"""Mechanisms: species, parameters and reactions, declared as text, solved with their sensitivities."""

@@ -1,0 +1,341 @@
+"""A mechanism under conditions and times, as the tables of numbers that the solver runs on.
+
+Species are sorted into blocks that depend on earlier blocks alone (strongly connected parts of who depends
+on whom), so that a step solves many small systems instead of one large one. Two kinds need no solving: a pool
+(constant production, first-order decay) is known in closed form, and what no rate depends on is an integral.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+
+from hbm_core.errors import InputError
+from hbm_core.models.kinetics.mechanism import Form, Mechanism, Rate
+
+NONLINEAR, LINEAR, POOL, INTEGRAL = range(4)
+#: Numbers at the head of a circuit's whole numbers.
+HEADER = 15
+#: No step is longer than this share of the whole time, before `refine`.
+_LONGEST = 1 / 16
+#: Nor longer than this multiple of the time at which it starts.
+_GROWTH = 0.5
+#: Ends of the steps within the first step, as shares of it: everything may move at once at the start.
+_FIRST = (0.02, 0.06, 0.13, 0.24, 0.39, 0.6)
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A mechanism observed at some times under some conditions.
+
+    Parameters
+    ----------
+    mechanism : Mechanism
+        What happens.
+    conditions : tuple of mapping of str to float
+        Each condition's inputs; inputs that are absent are 0.
+    times : ndarray (T,)
+        When the observed species is read, ascending, above 0, in the mechanism's unit of time; counted from
+        `baseline`.
+    baseline : float
+        Where readings are differences to the one at this time, that time; 0 without.
+
+    Raises
+    ------
+    InputError
+        Times that do not ascend from above 0; an input that the mechanism does not know or that is negative.
+    """
+
+    mechanism: Mechanism
+    conditions: tuple[Mapping[str, float], ...]
+    times: np.ndarray
+    baseline: float = 0.0
+
+    def __post_init__(self) -> None:
+        times = np.array(self.times, dtype=float)
+        if (
+            times.ndim != 1
+            or not times.size
+            or not np.isfinite(times).all()
+            or (np.diff(times, prepend=0) <= 0).any()
+        ):
+            raise InputError(f"times of {self.mechanism.id}", "times that ascend from above 0", "others")
+        if not (np.isfinite(self.baseline) and self.baseline >= 0):
+            raise InputError("baseline reading", "a time from 0", self.baseline)
+        for condition in self.conditions:
+            for name, value in condition.items():
+                if name not in self.mechanism.inputs:
+                    known = ", ".join(self.mechanism.inputs)
+                    raise InputError(f"input of {self.mechanism.id}", f"one of {known}", repr(name))
+                if not (np.isfinite(value) and value >= 0):
+                    raise InputError(f"input {name} of {self.mechanism.id}", "a finite number from 0", value)
+        times.setflags(write=False)
+        object.__setattr__(self, "times", times)
+
+    @property
+    def size(self) -> int:
+        """Points on all curves: conditions × times."""
+        return len(self.conditions) * self.times.size
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Several experiments as flat tables; curves follow each other by experiment, condition and time.
+
+    Parameters
+    ----------
+    ints, floats : ndarray
+        The tables; their layout is `_pack`'s and the solver's alone.
+    starts : ndarray (C + 1, 3)
+        Where each experiment starts in `ints`, `floats` and the points, and where the last one ends.
+    columns : tuple of str
+        Parameters by column of θ.
+    """
+
+    ints: np.ndarray
+    floats: np.ndarray
+    starts: np.ndarray
+    columns: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Points on all curves."""
+        return int(self.starts[-1, 2])
+
+
+def program(experiments: Sequence[Experiment], columns: Sequence[str], refine: int = 1) -> Program:
+    """Tables of several experiments whose parameters are found in `columns` of a matrix θ.
+
+    Parameters
+    ----------
+    experiments : sequence of Experiment
+        In the order of θ's rows.
+    columns : sequence of str
+        Names of θ's columns.
+    refine : int
+        Each step is cut into so many.
+
+    Raises
+    ------
+    InputError
+        A parameter of a mechanism that is no column.
+    """
+    ints, floats, starts = [], [], [(0, 0, 0)]
+    for experiment in experiments:
+        for name in experiment.mechanism.names:
+            if name not in columns:
+                raise InputError(f"parameters of {experiment.mechanism.id}", f"a column for {name}", "none")
+        whole, real = _pack(experiment, list(columns), refine)
+        ints.append(whole)
+        floats.append(real)
+        at = starts[-1]
+        starts.append((at[0] + whole.size, at[1] + real.size, at[2] + experiment.size))
+    return Program(np.concatenate(ints), np.concatenate(floats), np.array(starts), tuple(columns))
+
+
+def grid(times: np.ndarray, baseline: float, refine: int = 1) -> np.ndarray:
+    """Ends of the solver's steps: every reading, no step too long, short ones at the start."""
+    stops = np.unique(np.concatenate([times + baseline, [baseline] if baseline else []]))
+    longest = stops[-1] * _LONGEST
+    edges = np.concatenate([[0.0], stops])
+    ends = np.empty(0)
+    for a, b in zip(edges, stops, strict=False):
+        pieces = max((b - a) / longest, (b - a) / (_GROWTH * a) if a else 1)
+        ends = np.append(ends, np.linspace(a, b, int(np.ceil(pieces - 1e-9)) + 1)[1:])
+    ends = np.concatenate([ends[0] * np.array(_FIRST), ends])
+    before = np.concatenate([[0.0], ends[:-1]])
+    shares = np.arange(1, refine + 1) / refine
+    fine = before[:, None] + (ends - before)[:, None] * shares
+    fine[:, -1] = ends
+    return fine.ravel()
+
+
+def _pack(experiment: Experiment, columns: list[str], refine: int) -> tuple[np.ndarray, np.ndarray]:
+    mechanism = experiment.mechanism
+    species = list(mechanism.species)
+    rates: list[Rate] = [reaction.rate for reaction in mechanism.parsed]
+    first = [-1] * len(species)
+    for name, rate in mechanism.starts.items():
+        first[species.index(name)] = len(rates)
+        rates.append(rate)
+    equations: list[list[tuple[int, int]]] = [[] for _ in species]
+    for place, reaction in enumerate(mechanism.parsed):
+        for name, change in reaction.changes:
+            if change:
+                equations[species.index(name)].append((place, change))
+    blocks = _blocks(mechanism)
+    kinds = [_kind(mechanism, [species[i] for i in block]) for block in blocks]
+
+    # Parameters in the order in which blocks first need them: a block's sensitivities are a prefix.
+    order: list[str] = []
+    reach = []
+    for block in blocks:
+        for i in block:
+            used = [rates[place] for place, _ in equations[i]] + ([rates[first[i]]] if first[i] >= 0 else [])
+            needed = {name for rate in used for name in rate.parameters}
+            order += [name for name in mechanism.names if name in needed and name not in order]
+        reach.append(len(order))
+
+    forms: list[Form] = []
+
+    def form(value: Form) -> int:
+        if value not in forms:
+            forms.append(value)
+        return forms.index(value)
+
+    shapes, held = [], []
+    for rate in rates:
+        shape = [form(value) for value in rate.forms] + [-1] * (2 - len(rate.forms))
+        shape += [form(rate.saturated[0]), order.index(rate.saturated[1])] if rate.saturated else [-1, -1]
+        shapes.append(tuple(shape))
+        if len(rate.saturated_inputs) > 1:
+            raise InputError(f"mechanism {mechanism.id}", "one saturated input in a rate", "several")
+        held.append(order.index(rate.saturated_inputs[0][1]) if rate.saturated_inputs else -1)
+    terms = [term for value in forms for term in value.terms]
+    touched, powers, edges = [], [], [0]
+    for rate in rates:
+        power = dict.fromkeys((name for _, name in rate.saturated_inputs), 0)
+        for name, value in rate.powers:
+            power[name] = power.get(name, 0) + value
+        touched += [order.index(name) for name in power]
+        powers += list(power.values())
+        edges.append(len(touched))
+
+    ends = grid(experiment.times, experiment.baseline, refine)
+    readings = np.concatenate(
+        [[experiment.baseline] if experiment.baseline else [], experiment.baseline + experiment.times]
+    )
+    slot_of = {value: slot - bool(experiment.baseline) for slot, value in enumerate(readings)}
+    # −1: a reading that is none; −2: the baseline's.
+    outputs = [-2 if slot_of.get(end, 0) < 0 else slot_of.get(end, -1) for end in ends]
+    lengths: list[int] = []
+    where = np.empty(len(species), dtype=int)
+    local = np.empty(len(species), dtype=int)
+    for place, block in enumerate(blocks):
+        where[block], local[block] = place, np.arange(len(block))
+    # What changes a species by the same amounts is one rate.
+    groups: list[list[tuple[int, int]]] = []
+    for equation in equations:
+        found: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for place, change in equation:
+            found.setdefault(shapes[place], []).append((place, change))
+        groups += found.values()
+        lengths.append(len(found))
+    moved = [
+        sorted({touched[t] for place, _ in group for t in range(edges[place], edges[place + 1])})
+        for group in groups
+    ]
+    whole: list[Any] = [
+        [],
+        [columns.index(name) for name in order],
+        held,
+        edges,
+        touched,
+        _edges(value.terms for value in forms),
+        [species.index(term[2]) for term in terms],
+        _edges(blocks),
+        np.concatenate(blocks),
+        kinds,
+        reach,
+        np.cumsum([0, *lengths]),
+        [shapes[group[0][0]] for group in groups],
+        _edges(groups),
+        [place for group in groups for place, _ in group],
+        [change for group in groups for _, change in group],
+        _edges(moved),
+        [q for some in moved for q in some],
+        where,
+        local,
+        first,
+        outputs,
+    ]
+    whole[0] = [
+        len(species),
+        len(order),
+        len(rates),
+        len(touched),
+        len(forms),
+        len(terms),
+        len(blocks),
+        len(groups),
+        sum(map(len, groups)),
+        sum(map(len, moved)),
+        len(ends),
+        len(experiment.conditions),
+        experiment.times.size,
+        species.index(mechanism.observed),
+        max(map(len, blocks)),
+    ]
+    real = [np.concatenate([[0.0], ends]), powers]
+    for condition in experiment.conditions:
+        doses = {name: float(condition.get(name, 0.0)) for name in mechanism.inputs}
+        halves = [doses[rate.saturated_inputs[0][0]] if rate.saturated_inputs else 0.0 for rate in rates]
+        factors = [
+            rate.number
+            * math.prod(doses[name] for name in rate.inputs)
+            * (half if rate.saturated_inputs else 1)
+            for half, rate in zip(halves, rates, strict=True)
+        ]
+        real += [factors, halves, [number * (doses[given] if given else 1.0) for number, given, _ in terms]]
+    return (
+        np.concatenate([np.asarray(part, dtype=np.int64).ravel() for part in whole]),
+        np.concatenate([np.asarray(part, dtype=float).ravel() for part in real]),
+    )
+
+
+def _edges(parts: Iterable[Sized]) -> np.ndarray:
+    """Where each of several parts starts when they follow each other, and where the last ends."""
+    return np.cumsum([0, *map(len, parts)])
+
+
+def _blocks(mechanism: Mechanism) -> list[list[int]]:
+    """Species in blocks, each after those it depends on."""
+    species = list(mechanism.species)
+    depends = np.zeros((len(species), len(species)), dtype=bool)
+    for reaction in mechanism.parsed:
+        for name, change in reaction.changes:
+            if change:
+                depends[species.index(name), [species.index(other) for other in reaction.rate.species]] = True
+    count, label = connected_components(csr_matrix(depends), connection="strong")
+    left, blocks, done = list(range(count)), [], np.zeros(len(species), dtype=bool)
+    while left:
+        for candidate in left:
+            members = np.flatnonzero(label == candidate)
+            needs = depends[members].any(axis=0)
+            needs[members] = False
+            if done[needs].all():
+                blocks.append([int(i) for i in members])
+                done[members] = True
+                left.remove(candidate)
+                break
+    return blocks
+
+
+def _kind(mechanism: Mechanism, block: list[str]) -> int:
+    own = set(block)
+    rates = [
+        (change, reaction.rate)
+        for reaction in mechanism.parsed
+        for name, change in reaction.changes
+        if name in own and change
+    ]
+    if len(block) == 1:
+        if not any(own & reaction.rate.species for reaction in mechanism.parsed):
+            return INTEGRAL
+        decay = (Form(((1.0, "", block[0]),)),)
+        plain = [(change, rate.forms) for change, rate in rates if rate.saturated is None]
+        if len(plain) == len(rates) and all(
+            forms == () or (forms == decay and change < 0) for change, forms in plain
+        ):
+            return POOL
+    for _, rate in rates:
+        touched = sum(bool(own & set(form.species)) for form in rate.forms)
+        if touched > 1 or (rate.saturated and own & set(rate.saturated[0].species)):
+            return NONLINEAR
+    return LINEAR

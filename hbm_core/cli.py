@@ -251,6 +251,7 @@ def exact(
 
     study = _study(scenario, dataset, model, prior, constant, covariate, prior_from, engine="exact")
     chosen = _data(study, data, dataset)
+    study = study.suited(chosen) if model is None else study
     begun = time.perf_counter()
     posterior = solve(study.spec(chosen))
     summary = posterior.summary(units=_most_units(posterior.theta.stop - posterior.theta.start, units))
@@ -326,7 +327,12 @@ def fit(
     )  # fmt: skip
     _writable("--out", out)
     chosen = _data(study, data, dataset)
+    study = study.suited(chosen) if model is None else study
     request = study.request(chosen)
+    if request.engine == "tempering":
+        from hbm_core.inference.tempering.target import refuse_improper
+
+        refuse_improper(request.spec(chosen))
     with _engine() as local:
         (local.refit if no_cache else local.submit)(request, chosen, _SESSION)
         if local.status(request.digest).state != "done":
@@ -657,7 +663,9 @@ def sbc(
         raise InputError("--engine", "exact or tempering", repr(engine))
     _check_replications(replications, 10)
     study = _study(scenario, dataset, model, prior, constant, covariate, engine="exact")
-    spec = study.spec(_data(study, data, dataset))
+    chosen = _data(study, data, dataset)
+    study = study.suited(chosen) if model is None else study
+    spec = study.spec(chosen)
     begun = time.perf_counter()
     options: dict[str, Any] = {}
     if engine == "tempering":

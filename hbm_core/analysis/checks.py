@@ -16,6 +16,8 @@ from scipy.special import ndtr
 
 from hbm_core.analysis.batched import at_tau, linear
 from hbm_core.analysis.convergence import chain_diagnostics, energy_bfmi
+from hbm_core.analysis.counts_predictive import observed as observed_counts
+from hbm_core.analysis.counts_predictive import statistics
 from hbm_core.analysis.covariance import divergent, draws_table
 from hbm_core.analysis.coverage import uniformity
 from hbm_core.analysis.draws import FAILURES, LIMITS, graded
@@ -24,7 +26,8 @@ from hbm_core.analysis.predictive import cochran_q, pooled_mean, prior_predictiv
 from hbm_core.analysis.shrinkage import pooling_factor
 from hbm_core.errors import ImproperPosteriorError, NotExactError
 from hbm_core.inference.exact import ExactPosterior, solve
-from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
+from hbm_core.models.gaussian_mixed import GaussianMixed
+from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
 
@@ -90,7 +93,10 @@ class Evidence:
         """Prior predictive draws; None under improper priors."""
         if not all(prior.proper for prior in self.spec.priors.values()):
             return None
-        count = max(1000, min(_SIMULATIONS, _MOST_SIMULATED // len(self.spec.structure.units)))
+        structure: Any = self.spec.structure
+        size = observed_counts(structure).size if isinstance(structure, RawRates) else len(structure.units)
+        least = 1000 if size <= _MOST_SIMULATED // 100 else 100
+        count = max(least, min(_SIMULATIONS, _MOST_SIMULATED // size))
         return prior_predictive(self.spec, count, self.seed)
 
     @cached_property
@@ -397,12 +403,26 @@ def _surprise(p: float, error: float, what: str) -> Finding:
     )
 
 
+def _prior_counts(evidence: Evidence, name: str, what: str) -> Finding:
+    """Two-sided prior-predictive p-value of a statistic of counts, by simulation."""
+    structure: Any = evidence.spec.structure
+    if evidence.simulated is None:
+        return _absent("an improper prior predicts nothing")
+    values = statistics(evidence.simulated["effect"])[name]
+    observed = float(statistics(observed_counts(structure))[name][0])
+    below = float((values <= observed).mean())
+    error = 2 * np.sqrt(max(below * (1 - below), 1 / values.size) / values.size)
+    return _surprise(_tail_probability(below), error, f"{what} of {observed:.3g}")
+
+
 @check("Pooled mean under the prior predictive", "prior against data", "fail", "p ≥ 0.05 (fail < 0.005)")
 def prior_mean(evidence: Evidence) -> Finding:
     """Two-sided prior-predictive p-value of the precision-weighted mean, by quadrature where normal."""
     spec, structure = evidence.spec, evidence.spec.structure
     if not all(prior.proper for prior in spec.priors.values()):
         return _absent("an improper prior predicts nothing")
+    if isinstance(structure, RawRates):
+        return _prior_counts(evidence, "mean", "a mean count")
     observed = float(pooled_mean(structure.effect, structure.se))
     if linear(spec) and structure.pooling == "partial" and not structure.columns:
         # at these 400 prior quantiles of τ the mean is normal; its spread is bounded below by τ = 0
@@ -428,6 +448,8 @@ def prior_q(evidence: Evidence) -> Finding:
     structure = evidence.spec.structure
     if len(structure.units) < 2:
         return _absent("needs two units")
+    if isinstance(structure, RawRates):
+        return _prior_counts(evidence, "variance_to_mean", "a variance over mean")
     simulated = evidence.simulated
     if simulated is None:
         return _absent("an improper prior predicts nothing")
@@ -501,7 +523,7 @@ def divergence_from_prior(spec: ModelSpec, exact: ExactPosterior, name: str) -> 
 
 def _quantiles(exact: ExactPosterior, name: str, probabilities: tuple[float, ...]) -> np.ndarray:
     """Quantiles of a hyperparameter; of very many units none is asked for."""
-    if isinstance(exact, ThreeLevelPosterior):
+    if hasattr(exact, "hyper_quantiles"):
         return exact.hyper_quantiles(probabilities)[exact.hyper_names.index(name)]
     return exact.quantiles(probabilities)[exact.index(name)]
 
@@ -545,6 +567,8 @@ def _law(evidence: Evidence) -> bool:
     structure: Any = evidence.spec.structure
     if isinstance(structure, ThreeLevelNormal):
         return True
+    if isinstance(structure, RawRates | GaussianMixed):
+        return False
     return structure.pooling == "partial" and "student_t" not in (structure.effects, structure.likelihood)
 
 

@@ -101,8 +101,8 @@ def plausible_share(spec: ModelSpec[Any], lower: float, upper: float, seed: int 
     return float(((simulated >= lower) & (simulated <= upper)).mean())
 
 
-def statistics(structure: Any, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Zero fraction, variance over mean and the largest count of data sets (R, N), each ndarray (R,)."""
+def statistics(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean, zero fraction, variance over mean and largest count of data sets (R, N), each ndarray (R,)."""
     counts = np.atleast_2d(counts)
     mean = counts.mean(axis=1)
     ratio = counts.var(axis=1) / np.where(mean > 0, mean, 1.0)
@@ -114,6 +114,7 @@ def statistics(structure: Any, counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 _LABELS = {
+    "mean": "Mean count",
     "zero_share": "Share of zeros",
     "variance_to_mean": "Variance over mean",
     "largest": "Largest count",
@@ -129,8 +130,8 @@ def statistics_table(structure: Any, simulated: np.ndarray) -> pd.DataFrame:
         statistic, label; observed; low95, median, high95 of the replicates; p: twice the smaller share of
         replicates at or beyond what was seen, at most 1.
     """
-    seen = statistics(structure, observed(structure))
-    made = statistics(structure, simulated)
+    seen = statistics(observed(structure))
+    made = statistics(simulated)
     rows = []
     for name, values in made.items():
         value = float(seen[name][0])

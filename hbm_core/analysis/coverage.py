@@ -20,6 +20,9 @@ from hbm_core.analysis.predictive import pooled_mean, prior_predictive
 from hbm_core.analysis.spread import Spread, in_turn
 from hbm_core.errors import InputError, NotExactError
 from hbm_core.inference.exact import ExactPosterior, solve
+from hbm_core.models.beta_binomial import BetaBinomial
+from hbm_core.models.count_windows import CountWindows
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 from hbm_core.models.three_level import ThreeLevelNormal
@@ -562,6 +565,8 @@ def sbc_pit(
     if isinstance(structure, ThreeLevelNormal):
         means = world[structure.group_mean].T
         truths |= {f"{structure.group_mean}[{g}]": m for g, m in zip(structure.groups, means, strict=True)}
+    if isinstance(structure, GaussianMixed):
+        truths |= mixed_truths(structure, world)
     for place in range(0, len(labels), step):
         truths[f"theta[{labels[place]}]"] = world["theta"][:, place]
     plain = replace(model, priors=dict(model.priors), constants=dict(model.constants))
@@ -576,6 +581,15 @@ def sbc_pit(
         if progress is not None:
             progress(done / len(jobs))
     return pd.DataFrame({name: np.concatenate([found[name] for found in parts]) for name in parts[0]})
+
+
+def mixed_truths(structure: GaussianMixed, world: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Drawn spreads are parameters; means of cells and contrasts by their flat names."""
+    found: dict[str, np.ndarray] = {}
+    words = ((structure.group_mean, structure.cells), (structure.contrast, structure.contrasts))
+    for word, labels in words:
+        found |= {f"{word}[{label}]": one for label, one in zip(labels, world[word].T, strict=True)}
+    return found
 
 
 def _pit_part(
@@ -614,7 +628,13 @@ def sbc(
 
 
 def _with_effect(spec: ModelSpec, effect: np.ndarray) -> ModelSpec:
-    structure = replace(spec.structure, effect=effect)
+    structure: Any = spec.structure
+    if isinstance(structure, BetaBinomial):
+        structure = replace(structure, successes=effect)
+    elif isinstance(structure, CountWindows):
+        structure = replace(structure, count=effect)
+    else:
+        structure = replace(structure, effect=effect)
     return replace(spec, structure=structure, priors=dict(spec.priors), constants=dict(spec.constants))
 
 

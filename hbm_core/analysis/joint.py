@@ -10,9 +10,12 @@ import pandas as pd
 
 from hbm_core.analysis.batched import at_tau, linear
 from hbm_core.analysis.covariance import exact_correlation, only
+from hbm_core.analysis.shrinkage_three_level import mean_labels
 from hbm_core.errors import InputError
 from hbm_core.inference.exact.base import ExactPosterior
+from hbm_core.inference.exact.gaussian_mixed_posterior import GaussianMixedPosterior
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.structure import ModelSpec
 
 #: Units up to which all pairs are compared; of more, so many, evenly.
@@ -46,13 +49,14 @@ def exact_draws_table(
         A name that the model does not have.
     """
     structure: Any = posterior.spec.structure
-    drawn = len(names) if isinstance(posterior, ThreeLevelPosterior) else len(posterior.names)
+    by_unit = isinstance(posterior, ThreeLevelPosterior | GaussianMixedPosterior)
+    drawn = len(names) if by_unit else len(posterior.names)
     count = max(100, min(count, _MOST_NUMBERS // (drawn + 1)))
-    if isinstance(posterior, ThreeLevelPosterior):
+    if isinstance(posterior, ThreeLevelPosterior | GaussianMixedPosterior):
         return _three_level_draws(posterior, names, count, seed)
     found = posterior.draws(count, seed)
     columns: dict[str, np.ndarray] = {
-        name: found[name] for name in ("mu", "tau", "nu") if name in found and name in posterior.names
+        name: values for name, values in found.items() if values.ndim == 1 and name in posterior.names
     }
     if "beta" in found:
         columns |= {f"beta[{name}]": found["beta"][:, k] for k, name in enumerate(structure.columns)}
@@ -70,19 +74,22 @@ def exact_draws_table(
 
 
 def _three_level_draws(
-    posterior: ThreeLevelPosterior, names: Sequence[str], count: int, seed: int
+    posterior: ThreeLevelPosterior | GaussianMixedPosterior, names: Sequence[str], count: int, seed: int
 ) -> pd.DataFrame:
     """Draws of the named parameters alone: a million units have no table."""
     structure = posterior.structure
     units = {name: name[6:-1] for name in names if name.startswith("theta[")}
-    means = [f"{structure.group_mean}[{label}]" for label in structure.groups]
+    means = [f"{structure.group_mean}[{label}]" for label in mean_labels(structure)]
     try:
         places = structure.places(units.values())
     except ValueError as error:
         raise InputError("parameter", "a unit of the data", str(error)) from None
     found = posterior.draws(count, seed, places)
-    columns = {name: found[name] for name in posterior.hyper_names}
+    columns = {name: found[name] for name in structure.parameters}
     columns |= dict(zip(means, found[structure.group_mean].T, strict=True))
+    if isinstance(structure, GaussianMixed):
+        contrasts = [f"{structure.contrast}[{label}]" for label in structure.contrasts]
+        columns |= dict(zip(contrasts, found[structure.contrast].T, strict=True))
     columns |= dict(zip(units, found["theta"].T, strict=True))
     table = pd.DataFrame({"chain": 0, "draw": np.arange(count)})
     for name in names:

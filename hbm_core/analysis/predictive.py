@@ -6,8 +6,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from hbm_core.analysis import counts_predictive
 from hbm_core.analysis.batched import effect_scale, predictor
 from hbm_core.errors import InputError
+from hbm_core.models.gaussian_mixed import GaussianMixed
+from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
 
@@ -29,7 +32,8 @@ def prior_predictive(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, np
     dict of str to ndarray
         Those of ``mu`` (count,), ``tau`` (count,), ``nu`` (count,), ``beta`` (count, p) that the model
         has, and ``theta`` and ``effect`` (count, J), all but ν and β in the outcome's units. Of three levels:
-        ``mu``, both spreads, the groups' means (count, G), ``theta`` and ``effect``.
+        ``mu``, both spreads, the groups' means (count, G), ``theta`` and ``effect``. Of rates: the priors'
+        names, ``theta``, and ``effect``: counts by window (count, N), or successes (count, J).
 
     Raises
     ------
@@ -41,8 +45,13 @@ def prior_predictive(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, np
     for name, prior in spec.priors.items():
         if not prior.proper:
             raise InputError(f"prior on {name}", "a proper prior", prior.text, "Flat priors predict nothing.")
+    if isinstance(structure, RawRates):
+        drawn_rates = counts_predictive.prior_draws(spec, count, rng)
+        return drawn_rates | {"effect": counts_predictive.replicate(structure, drawn_rates, rng)}
     if isinstance(structure, ThreeLevelNormal):
         return _three_level(cast(Any, spec), structure, count, rng)
+    if isinstance(structure, GaussianMixed):
+        return _mixed(cast(Any, spec), structure, count, rng)
     shape = (count, len(structure.units))
 
     def drawn(name: str, size: int | tuple[int, int]) -> np.ndarray:
@@ -87,6 +96,30 @@ def _three_level(
     theta = means[:, structure.group] + found[structure.spread][:, None] * noise
     effect = theta + structure.se * rng.standard_normal(theta.shape)
     return found | {structure.group_mean: means, "theta": theta, "effect": effect}
+
+
+def _mixed(
+    spec: ModelSpec[GaussianMixed], structure: GaussianMixed, count: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    found = {
+        name: np.asarray(prior.distribution.rvs(size=count, random_state=rng), dtype=float)
+        for name, prior in spec.priors.items()
+    }
+    groups, slots, pattern = len(structure.groups), len(structure.slots), structure.pattern
+
+    def times(name: str, *shape: int) -> np.ndarray:
+        return found[name].reshape(-1, *(1 for _ in shape)) * rng.standard_normal((count, *shape))
+
+    means = found["mu"][:, None, None] + times(structure.group_spread, groups, 1)
+    means = means + times(structure.own_spread, groups, pattern.shape[1]) @ pattern.T
+    if structure.slot_spread is not None:
+        means = means + times(structure.slot_spread, 1, slots)
+    cells = means.reshape(count, -1)
+    theta = cells[:, structure.cell] + times(structure.spread, len(structure.members))[:, structure.member]
+    effect = theta + structure.se * rng.standard_normal(theta.shape)
+    contrasts = structure.contrast_of(cells, found["mu"])
+    drawn = {structure.group_mean: cells, structure.contrast: contrasts, "theta": theta, "effect": effect}
+    return found | drawn
 
 
 def cochran_q(effect: np.ndarray, se: np.ndarray) -> np.ndarray:

@@ -68,6 +68,11 @@ class RawRates(ABC):
     def seen(self) -> tuple[str, np.ndarray]:
         """How much was seen of each entity: a word for it, and the number, ndarray (J,)."""
 
+    @property
+    def spread(self) -> str:
+        """Name of the parameter that rules how the rates spread."""
+        return str(self.funnel(self.units[0])[1])  # type: ignore[attr-defined]
+
     @cached_property
     def typical_se(self) -> float:
         """Median standard error."""

@@ -293,7 +293,7 @@ def rootogram(table: pd.DataFrame, of: str, mode: Mode) -> vega.Figure:
         width=width,
         color=c["raw"],
         opacity=0.55,
-        stroke=vega.expr(f"datum.off ? '{c['warning']}' : null"),
+        stroke=vega.expr(f"datum.off ? '{c['warn']}' : null"),
         strokeWidth=vega.expr("datum.off ? 2 : 0"),
     ).encode(x=x, y=y, y2="bottom:Q", tooltip=tips)
     zero = vega.Chart([{"top": 0}]).mark_rule(color=c["ink-3"]).encode(y=y)

@@ -194,6 +194,10 @@ class Scenario(ABC):
         # Nobody uploads here: the machine's owner chose the file.
         return self.read(read_file(path, most_bytes=20 * MOST_BYTES), name, label or file_title(str(path)))
 
+    def model_for(self, dataset: Dataset) -> str:
+        """Id of the model that these data call for, where the default cannot be built."""
+        return self.default_model
+
     @abstractmethod
     def covariates(self, dataset: Dataset) -> tuple[str, ...]:
         """Columns of `dataset` that can be moderators."""

@@ -146,6 +146,23 @@ class Study:
             dataset, self.priors, self.constants, self.covariates, self.parameterization
         )
 
+    def suited(self, dataset: Dataset) -> Study:
+        """The same study, with the model that the data call for where its own cannot be built of them.
+
+        Raises
+        ------
+        InputError
+            Neither can be.
+        """
+        try:
+            self.spec(dataset)
+        except InputError:
+            other = self._scenario.model_for(dataset)
+            if other == self.model:
+                raise
+            return self.change(model=other, priors=self.priors)
+        return self
+
     def request(self, dataset: Dataset) -> FitRequest:
         """The complete request: defaults filled in, so that its digest says everything."""
         # Several pages' parts ask for it in one run, and its digest is worked out only once.

@@ -18,6 +18,7 @@ from hbm_core.analysis import covariance as tables
 from hbm_core.analysis import joint, marginals
 from hbm_core.analysis.batched import linear
 from hbm_core.errors import StoreError
+from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots import covariance as plots
 from hbm_core.plots.diagnostics import funnel
@@ -352,6 +353,11 @@ def structure_note(page: Page) -> str:
     """What a model without a shared, unknown mean and spread shows instead; empty where it has both."""
     structure: Any = page.live.spec.structure
     one, many = page.words.one, page.words.many
+    if isinstance(structure, RawRates):
+        return (
+            "Rates are not normal given the population: the correlations are counted from draws. "
+            f"What all {many} share is not knowing μ and how alike they are."
+        )
     if _grouped(page):
         return ""
     if structure.pooling == "none":

@@ -127,10 +127,12 @@ def open_page(study: Study) -> Page:
 
 def story(page: Page) -> None:
     """The page's first sentence."""
-    words, rows = page.dataset.words, len(page.dataset.table)
+    words, units = page.dataset.words, len(page.live.spec.structure.units)
+    rows = len(page.dataset.table)
+    more = f" in {rows:,} rows" if rows != units else ""
     theme.story(
-        f"<b>{rows:,} {escape(words.many)}</b> are under study. Change one, drop one or bring your own, "
-        "and see what the answer owes to it."
+        f"<b>{units:,} {escape(words.many)}{more}</b> are under study. Change one, drop one or bring your "
+        "own, and see what the answer owes to it."
     )
 
 

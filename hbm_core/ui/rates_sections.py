@@ -17,6 +17,7 @@ from hbm_core.analysis import rates as tables
 from hbm_core.inference.exact import ExactPosterior
 from hbm_core.inference.exact.gamma_counts_posterior import GammaCountsPosterior
 from hbm_core.plots import rates as plots
+from hbm_core.plots.shrinkage import View
 from hbm_core.plots.theme import number
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.ui import shrinkage_page as page_of
@@ -56,6 +57,11 @@ def _exact(page: Page, left: DeltaGenerator) -> bool:
         return True
     left.info("This model has no exact engine, so this view is not drawn. The model base has it.")
     return False
+
+
+def _plain(page: Page) -> View:
+    """A view for legends of pictures that draw no truth."""
+    return View(page.view.words, page.view.digits, page.view.mode)
 
 
 def weights(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -133,7 +139,7 @@ def surprises(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
                 "Latest count": shown["count"],
                 "Expected": [number(value, 1) for value in shown["expected"]],
                 "Chance of it or beyond": [f"{100 * p:.2g} %" for p in shown["surprise"] / 2],
-                "": np.where(
+                "Mark": np.where(
                     shown["surprise"] < _SURPRISING,
                     np.where(shown["side"] == "more", "▲ more than expected", "▼ fewer than expected"),
                     "",
@@ -166,7 +172,7 @@ def forecasts(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     with left:
         theme.title(f"The next window of each {one}")
         page_of.key_line(
-            ("raw point", "latest window"), ("point", "next window: median, 90 %"), view=page.view
+            ("raw point", "latest window"), ("point", "next window: median, 90 %"), view=_plain(page)
         )
         theme.chart(plots.forecast(rows, page.view), key="rates_forecast")
         theme.caption(
@@ -190,10 +196,12 @@ def fit(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         rows = pd.DataFrame(
             {
                 "": table["label"],
-                "Seen": [number(value, 2) for value in table["observed"]],
+                "Seen": [_short(*pair) for pair in zip(table["statistic"], table["observed"], strict=True)],
                 "Model, 95 %": [
-                    f"{number(low, 2)} – {number(high, 2)}"
-                    for low, high in zip(table["low95"], table["high95"], strict=True)
+                    f"{_short(name, low)} – {_short(name, high)}"
+                    for name, low, high in zip(
+                        table["statistic"], table["low95"], table["high95"], strict=True
+                    )
                 ],
                 "p": [number(value, 2) for value in table["p"]],
             }
@@ -203,9 +211,7 @@ def fit(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         _before_the_data(page)
     with left:
         theme.title("How often each count was seen, and how often it should be")
-        page_of.key_line(
-            ("line", "expected"), view=page_of.View(page.view.words, page.view.digits, page.view.mode)
-        )
+        page_of.key_line(("line", "expected"), view=_plain(page))
         theme.chart(plots.rootogram(bars, of, page.view.mode), key="rates_rootogram")
         theme.caption(
             "A hanging rootogram: each bar is what was seen, hung from the curve of what the model expects, "
@@ -213,6 +219,10 @@ def fit(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             "below it more often. The grey band holds 95 % of replicated data; bars that end outside it are "
             "outlined."
         )
+
+
+def _short(statistic: str, value: float) -> str:
+    return number(value, 0 if statistic == "largest" else 2)
 
 
 def _before_the_data(page: Page) -> None:

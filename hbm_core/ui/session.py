@@ -31,7 +31,10 @@ def study() -> Study:
                     raise InputError(f"parameter {name[:40]!r}", "every parameter once", f"{times} times")
             opened = Study.from_query(query) if query else Study.default()
             _admit(opened, query.get(KEY, ""))
-            opened.spec(opened.data(uploads))
+            dataset = opened.data(uploads)
+            if "model" not in query:
+                opened = opened.suited(dataset)
+            opened.spec(dataset)
         except (InputError, StoreError) as problem:
             opened = Study.default()
             notify(f"This link could not be opened as it is, so you see the default study. {problem}")
@@ -85,7 +88,10 @@ def change(**changes: Any) -> bool:
     """Change the study; on nonsense keep it and say why. Returns whether it changed."""
     try:
         changed = study().change(**changes)
-        changed.spec(changed.data(uploads))
+        dataset = changed.data(uploads)
+        if "model" not in changes and {"dataset", "knobs"} & set(changes):
+            changed = changed.suited(dataset)
+        changed.spec(dataset)
     except InputError as problem:
         notify(str(problem))
         return False

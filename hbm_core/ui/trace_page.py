@@ -16,6 +16,7 @@ from hbm_core.analysis import marginals
 from hbm_core.analysis.draws import graded
 from hbm_core.errors import InputError, StoreError
 from hbm_core.inference.sampler import Progress
+from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots import diagnostics as plots
 from hbm_core.plots.theme import digits, legend, number, signed
 from hbm_core.plots.tokens import Mode, colours
@@ -32,7 +33,22 @@ _MOST_ROWS, _MOST_PANELS = 40, 6
 #: An MCSE is small beside the posterior's own width below this share of a sd.
 _MCSE_SHARE = 0.05
 
-_GREEK = {"mu": "μ", "tau": "τ", "tau_star": "τ*", "beta": "β", "nu": "ν", "theta": "θ", "sigma": "σ"}
+_GREEK = {
+    "mu": "μ",
+    "tau": "τ",
+    "tau_star": "τ*",
+    "beta": "β",
+    "nu": "ν",
+    "theta": "θ",
+    "sigma": "σ",
+    "alpha": "α",
+    "phi": "φ",
+    "kappa": "κ",
+    "psi": "ψ",
+    "rho": "ρ",
+}
+#: Parameters that do not carry the outcome's unit.
+_UNITLESS = frozenset({"nu", "alpha", "phi", "kappa", "psi", "rho"})
 #: Geometry → name for a person, and what the sampler moves in.
 GEOMETRIES: Mapping[str, tuple[str, str]] = {
     "centered": ("Centered", "samples θ itself"),
@@ -40,6 +56,7 @@ GEOMETRIES: Mapping[str, tuple[str, str]] = {
     "partial": ("Partial", "between the two, unit by unit"),
     "collapsed": ("Collapsed", "samples μ and the spreads; the rest afterwards, exactly"),
     "noncentered_group": ("Mixed", "means of groups non-centered, θ itself"),
+    "scaled": ("Scaled", "samples z = αθ, whose scale is 1"),
 }
 
 
@@ -192,7 +209,9 @@ def _trimmed(tree: Any) -> Any:
 
     kept = np.unique(np.linspace(0, count - 1, _MOST_UNITS).astype(int))
     groups = {
-        name: tree[name].to_dataset() for name in ("posterior", "sample_stats") if name in tree.children
+        name: tree[name].to_dataset()
+        for name in ("posterior", "sample_stats", "tempering")
+        if name in tree.children
     }
     groups["posterior"] = groups["posterior"].isel(unit=kept)
     trimmed = xr.DataTree.from_dict(groups)
@@ -240,12 +259,13 @@ def titled(page: Live, names: Sequence[str]) -> dict[str, str]:
     for name in names:
         head = name.partition("[")[0]
         if head == "theta":
-            text = f"true effect of this {words.one}{unit}"
+            what = "rate" if isinstance(page.spec.structure, RawRates) else "effect"
+            text = f"true {what} of this {words.one}{unit}"
         elif head == "tau_star":
             text = f"effective spread of the true effects{unit}"
         else:
             text = known[head][1] if head in known else head
-            text += unit if head != "nu" else ""
+            text += unit if head not in _UNITLESS else ""
         found[name] = f"<b>{escape(symbol(name))}</b>   {escape(text)}"
     return found
 
@@ -340,8 +360,11 @@ def waiting(page: Page, found: fits.FitView) -> None:
             width="stretch",
         )
         sampler = page.live.study.sampler
+        what = "chains"
+        if page.live.study.engine == "tempering":
+            what = f"replicas at {sampler.temperatures} temperatures,"
         st.caption(
-            f"{sampler.chains} chains of {sampler.draws:,} draws after {sampler.tune:,} of warm-up, "
+            f"{sampler.chains} {what} of {sampler.draws:,} draws after {sampler.tune:,} of warm-up, "
             f"{_geometry(page.live.study.parameterization).lower()}, seed {sampler.seed}."
         )
         page = controls(page)
@@ -365,7 +388,7 @@ def running(study: Study, page: Page) -> None:
     def draw(study: Study, found: fits.FitView) -> None:
         left, right = st.columns([2.75, 1], gap="large")
         with right:
-            _chain_progress(found, page.mode)
+            _chain_progress(found, page.mode, study.engine)
             fits.cancel_button(study, found, "trace_cancel")
             now = controls(page)
         with left:
@@ -393,7 +416,7 @@ def _draws(tree: Any, names: Sequence[str]) -> pd.DataFrame | None:
         return None
 
 
-def _chain_progress(found: fits.FitView, mode: Mode) -> None:
+def _chain_progress(found: fits.FitView, mode: Mode, engine: str = "nuts") -> None:
     c = colours(mode)
     progress: Progress | None = found.status.progress
     st.html(
@@ -410,6 +433,8 @@ def _chain_progress(found: fits.FitView, mode: Mode) -> None:
         told = "&nbsp;"
         if chain.finished:
             told = f"no divergence, step {number(chain.step_size, 3)}"
+            if engine == "tempering":
+                told = f"step {number(chain.step_size, 3)} at the posterior"
         if chain.divergences:
             told = (
                 f'<b style="color:{c["warn"]}">✕ {chain.divergences:,} diverged</b>, '
@@ -505,6 +530,7 @@ _SHORT = {
     "Agreement with the exact posterior": "From exact",
     "Distance of the approximation from exact": "From exact",
     "Pareto's k of the approximation": "Pareto k",
+    "Round trips of every replica": "Round trips",
 }
 _MARKS = {"pass": ("✓", "ink-2"), "warn": ("!", "warn"), "fail": ("✕", "warn"), "information": ("i", "ink-2")}
 
@@ -590,6 +616,12 @@ def _figure(
             return (plots.autocorrelations(convergence.autocorrelation(tree, listed), titles, mode),)
         case "Energy":
             return (plots.energy(convergence.energy_table(tree), mode),)
+        case "Tempering":
+            from hbm_core.analysis import tempering
+            from hbm_core.plots.tempering import tempering as ladder
+
+            tables = tempering.ladder_table(tree), tempering.barrier_table(tree), tempering.path_table(tree)
+            return (ladder(*tables, mode),)
         case "Funnel":
             grounds = {}
             if exact is not None:
@@ -738,6 +770,55 @@ def _funnel(page: Page) -> None:
     )
 
 
+def _tempering(page: Page) -> None:
+    from hbm_core.analysis import tempering
+
+    assert page.read is not None
+    tree = page.read.tree
+    if not tempering.is_tempered(tree):
+        st.info("This fit was made at one temperature: there is no ladder to look at.")
+        return
+    theme.title("From the prior to the posterior, temperature by temperature")
+    st.html(legend([("line", "swaps with the next temperature", colours(page.mode)["accent"])], page.mode))
+    _shown("Tempering", page, "Acceptance by temperature, the communication barrier, and paths of walkers")
+    st.html(evidence_table(page))
+    theme.caption(
+        "Each replica keeps one point at every temperature and swaps neighbours, even pairs and odd pairs in "
+        "turn. The temperatures were placed in warm-up so that all pairs accept alike: a flat line on top. "
+        "Circles are trajectories (aimed at 0.8), squares the random walk "
+        f"(aimed at {page.live.study.sampler.target_accept:g}); at β = 0 the prior is drawn from directly. "
+        "Each round trip of a walker brings a point that began anew at the prior, so modes get their weight. "
+        "Energies and divergences belong to NUTS and are left out here."
+    )
+
+
+def evidence_table(page: Page) -> str:
+    """HTML: log evidence with its error, beside exact where it is known; barrier; round trips by replica."""
+    from hbm_core.analysis import tempering
+
+    assert page.read is not None
+    tree, c = page.read.tree, colours(page.mode)
+    value, error = float(tree.attrs["log_evidence"]), float(tree.attrs["log_evidence_se"])
+    said = [("Log evidence, nats", f"{number(value, 2)} ± {number(error, 2)}")]
+    exact = getattr(page.live.posterior, "log_evidence", None)
+    if exact is not None and np.isfinite(exact):
+        away = (value - exact) / error if error > 0 else np.nan
+        said.append(("Exact log evidence", f"{number(exact, 2)} ({signed(away, 1)} errors off)"))
+    replicas = tempering.replica_table(tree)
+    said.append(("Communication barrier Λ", number(float(tree.attrs["barrier"]), 2)))
+    trips = ", ".join(f"{count:,}" for count in replicas["round_trips"])
+    draws = tree["tempering"].sizes["draw"]
+    best = number(float(replicas["best"].iloc[0]) * draws, 0)
+    said.append(("Round trips by replica", f"{trips} (about {best} at best)"))
+    rows = "".join(
+        f'<tr><th scope="row" style="text-align:left;font-weight:400;color:{c["ink-2"]};'
+        f'padding:3px 18px 3px 0">{escape(name)}</th><td style="font-variant-numeric:tabular-nums">'
+        f"{escape(text)}</td></tr>"
+        for name, text in said
+    )
+    return f'<table style="border-collapse:collapse;font-size:13px;line-height:18px">{rows}</table>'
+
+
 def _parallel(page: Page) -> None:
     theme.title("Each draw as one line across the parameters")
     st.html(legend([("line", "300 draws"), ("cross", "divergence")], page.mode))
@@ -880,9 +961,16 @@ SECTIONS: dict[str, Callable[[Page], None]] = {
     "Energy": _energy,
     "Funnel": _funnel,
     "Parallel": _parallel,
+    "Tempering": _tempering,
 }
 #: The section that needs no fit of the study's own.
 LAB = "Parameterizations"
+
+
+def offered(page: Page) -> list[str]:
+    """Sections that say something of this study's fit: energies are NUTS's, temperatures are tempering's."""
+    absent = "Energy" if page.live.study.engine == "tempering" else "Tempering"
+    return [name for name in SECTIONS if name != absent]
 
 
 def section(page: Page, name: str) -> None:

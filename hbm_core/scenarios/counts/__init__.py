@@ -14,6 +14,7 @@ import pandas as pd
 from hbm_core.errors import FitError, InputError
 from hbm_core.inference.exact import ExactPosterior, solve
 from hbm_core.models.dataset import Dataset
+from hbm_core.models.prior import Prior
 from hbm_core.scenarios.base import SamplerDefaults, Scenario
 from hbm_core.scenarios.counts import data, estimators, look, simulator
 from hbm_core.scenarios.counts.declaration import prior_scale
@@ -87,6 +88,7 @@ class Counts(Scenario):
     presets = PRESETS
     default_model = "base"
     default_dataset = "hosts"
+    own_lab = True
     sampler = SamplerDefaults(draws=2000, tune=1000, chains=4, target_accept=0.9, seed=42)
     parameter_words = MappingProxyType(
         {
@@ -176,6 +178,18 @@ class Counts(Scenario):
         if posterior is not None:
             found["partial_pooling"] = estimators.partial_pooling(posterior)
         return estimators.estimate_table(tuple(spec.structure.units), found)
+
+    def recovery(
+        self, replications: int, seed: int, model: str = "", priors: Mapping[str, Prior] | None = None
+    ) -> pd.DataFrame:
+        """Every estimator against the truth of the simulator's default design; see `validation.recovery`."""
+        from hbm_core.scenarios.counts.validation import recovery
+
+        if model not in ("", self.default_model):
+            raise InputError(
+                "model for coverage", self.default_model, repr(model), "Choose the model base in the sidebar."
+            )
+        return recovery(replications, seed, priors)
 
     def scale_note(self, dataset: Dataset) -> str:
         """Where the default priors' numbers come from; empty where they are as the models declare them."""

@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 
 from hbm_core.analysis.joint import exact_draws_table
 from hbm_core.inference.exact.base import ExactPosterior
+from hbm_core.inference.exact.gaussian_mixed_posterior import GaussianMixedPosterior
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 
 #: Share of the mass that a picture's axis holds where an exact posterior fixes it.
@@ -101,7 +102,7 @@ def funnel_background(
     structure = exact.spec.structure
     if unit not in structure.units or (names := structure.funnel(unit)) is None:
         return None
-    drawn = 0 if isinstance(exact, ThreeLevelPosterior) else len(structure.units)
+    drawn = 0 if isinstance(exact, ThreeLevelPosterior | GaussianMixedPosterior) else len(structure.units)
     count = min(60_000, _MOST_NUMBERS // (drawn + 3))
     if count < 4_000:
         return None

@@ -9,7 +9,10 @@ import pandas as pd
 from scipy.special import ndtri
 
 from hbm_core.inference.exact.base import ExactPosterior
+from hbm_core.inference.exact.gaussian_mixed_posterior import GaussianMixedPosterior
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
+from hbm_core.models.gaussian_mixed import GaussianMixed
+from hbm_core.models.grouped import GroupedUnits
 from hbm_core.models.pymc_three_level import Spec
 
 _HALF, _WIDE = float(ndtri(0.75)), float(ndtri(0.975))
@@ -34,10 +37,12 @@ def shrinkage_table(
     structure = spec.structure
     at = np.arange(structure.effect.size) if places is None else np.asarray(places)
     group = structure.group[at]
-    if isinstance(posterior, ThreeLevelPosterior):
+    # Of groups in slots each has a mean in each.
+    pulled = structure.cell[at] if isinstance(structure, GaussianMixed) else group
+    if isinstance(posterior, ThreeLevelPosterior | GaussianMixedPosterior):
         everyone, sds = posterior.unit_moments()
         sd, intervals = sds[at], posterior.unit_quantiles(_ENDS, at)
-        toward = posterior.group_moments()[0][group]
+        toward = posterior.group_moments()[0][pulled]
     else:
         if isinstance(posterior, ExactPosterior):
             posterior = posterior.summary(_ENDS, hdi=False)
@@ -45,8 +50,8 @@ def shrinkage_table(
         everyone = rows["mean"].to_numpy()
         sd = rows["sd"].to_numpy()[at]
         intervals = rows[[f"q{end:g}" for end in _ENDS]].to_numpy()[at]
-        names = [f"{structure.group_mean}[{label}]" for label in structure.groups]
-        toward = posterior.loc[names, "mean"].to_numpy()[group]
+        names = [f"{structure.group_mean}[{label}]" for label in mean_labels(structure)]
+        toward = posterior.loc[names, "mean"].to_numpy()[pulled]
     raw, se, pooled = structure.effect[at], structure.se[at], everyone[at]
     table = pd.DataFrame({"unit": [str(structure.units[int(place)]) for place in at]})
     table["group"] = np.asarray(structure.groups, dtype=object)[group]
@@ -66,6 +71,11 @@ def shrinkage_table(
     table["rank_pooled"] = _ranks(np.round(everyone / least, 9))[at]
     table["rank_change"] = table["rank_raw"] - table["rank_pooled"]
     return table
+
+
+def mean_labels(structure: GroupedUnits) -> tuple[str, ...]:
+    """Labels of the means that units are pulled to."""
+    return structure.cells if isinstance(structure, GaussianMixed) else structure.groups
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -129,7 +139,7 @@ def three_poolings(spec: Spec, posterior: ExactPosterior, units: Sequence[str]) 
     """
     places = spec.structure.places(units)
     table = shrinkage_table(spec, posterior, places)
-    if isinstance(posterior, ThreeLevelPosterior):
+    if isinstance(posterior, ThreeLevelPosterior | GaussianMixedPosterior):
         given = posterior.given_spread(np.array([0.0]), places)
         center, sd = given.theta_mean[0], given.theta_sd[0]
     else:

@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import gamma, norm
 
 from benchmarks.__main__ import ROOT, environment
-from hbm_core.analysis.coverage import LEVELS, Truth, coverage_by_tau, coverage_study, sbc
+from hbm_core.analysis.coverage import LEVELS, Truth, coverage_by_tau, coverage_study, sbc, uniformity
 from hbm_core.analysis.draws import agreement, diagnostics, summary
 from hbm_core.errors import FitError
 from hbm_core.inference.exact import solve
 from hbm_core.inference.nuts import CompileCache, sample
 from hbm_core.inference.sampler import Sampler
+from hbm_core.models.hurdle import PARTS, HurdleRevenue
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 from hbm_core.scenarios import scenario
@@ -239,6 +241,155 @@ def learned(share: float) -> Iterator[Proof]:
         )
 
 
+def hurdle(share: float) -> Iterator[Proof]:
+    """Creators: the model `hurdle`, calibrated and against brute force.
+
+    Truths are drawn from priors of moderate width, users one by one from the truths, 8 creators in 2 genres
+    with 20 to 120 users an arm; the rank of each truth among 60 thinned draws of NUTS must be uniform, for
+    all hyperparameters and readouts at once. A small fit is held against prior draws weighted by a density
+    with one term per user.
+    """
+    count, seed, cache = max(30, round(share * 250)), 61, CompileCache()
+    for model in ("hurdle", "hurdle_gamma"):
+        ranks = _hurdle_ranks(model, count, seed, cache)
+        yield _calibrated(f"{model}, {count} data sets, seed {seed}", uniformity(ranks), True)
+    for model in ("hurdle", "hurdle_gamma"):
+        rng = np.random.default_rng(62)
+        world = hurdle_worlds(model, rng, np.full((3, 2), 15), np.array([0, 0, 1]), 1)
+        spec, users = hurdle_data(model, rng, world, 0)
+        table = summary(
+            sample(spec, Sampler(draws=4000, tune=1000, target_accept=0.95, seed=63), cache=cache)
+        )
+        brute = hurdle_worlds(model, rng, np.full((3, 2), 15), np.array([0, 0, 1]), round(share * 1_500_000))
+        log_weight = hurdle_rowwise(model, brute, users)
+        weight = np.exp(log_weight - log_weight.max())
+        weight /= weight.sum()
+        z = {}
+        for place in range(3):
+            value, row = brute["theta"][:, place], table.loc[f"theta[c{place}]"]
+            mean = weight @ value
+            z[f"theta[c{place}]"] = (row["mean"] - mean) / np.hypot(
+                row["mcse_mean"], np.sqrt(weight**2 @ (value - mean) ** 2)
+            )
+        worst = max(z, key=lambda name: abs(z[name]))
+        yield Proof(
+            f"{model}, 3 creators with 30 users, against {log_weight.size:,} prior draws "
+            f"({1 / np.sum(weight**2):,.0f} effective), seeds 62 and 63",
+            f"readouts at most {abs(z[worst]):.1f} standard errors off ({worst})",
+            "≤ 4 standard errors of both",
+            bool(abs(z[worst]) <= 4),
+        )
+
+
+#: Priors of the calibration: wide enough to matter, narrow enough that no amount is astronomic.
+_HURDLE = {"mu": "Normal(0, 0.7)", "sigma": "HalfNormal(0.4)", "shape": "LogNormal(0.7, 0.4)"}
+_HURDLE_SIZES = np.array([[20, 30], [120, 90], [40, 40], [25, 60], [80, 80], [20, 20], [60, 30], [100, 110]])
+
+
+def hurdle_worlds(
+    model: str, rng: np.random.Generator, sizes: np.ndarray, group: np.ndarray, count: int
+) -> dict[str, np.ndarray]:
+    """Hyperparameters, units and readouts of `count` truths, arrays (count, …)."""
+    world: dict[str, np.ndarray] = {"sizes": sizes, "group": group}
+    units, unit = [], "creator"
+    for part in PARTS:
+        mu = rng.normal(0, 0.7, count)
+        among, within = np.abs(rng.normal(0, 0.4, (2, count)))
+        means = mu[:, None] + among[:, None] * rng.standard_normal((count, group.max() + 1))
+        units.append(means[:, group] + within[:, None] * rng.standard_normal((count, group.size)))
+        world |= {f"mu_{part}": mu, f"sigma_genre_{part}": among, f"sigma_{unit}_{part}": within}
+    half: np.ndarray | float = 0.0
+    if model == "hurdle":
+        world["sigma_log"] = np.abs(rng.normal(0, 0.4, count))
+        half = (world["sigma_log"] ** 2 / 2)[:, None]
+    else:
+        world["shape"] = np.exp(rng.normal(0.7, 0.4, count))
+    pay, pay_effect, amount, amount_effect = world["units"] = np.array(units)
+    chance = [1 / (1 + np.exp(-pay)), 1 / (1 + np.exp(-pay - pay_effect))]
+    mean = [np.exp(amount + half), np.exp(amount + amount_effect + half)]
+    return world | {"theta": chance[1] * mean[1] - chance[0] * mean[0]}
+
+
+def hurdle_data(
+    model: str, rng: np.random.Generator, world: dict[str, np.ndarray], place: int
+) -> tuple[ModelSpec[HurdleRevenue], list[list[np.ndarray]]]:
+    """Users of one truth, one by one, and the model of their statistics."""
+    pay, pay_effect, amount, amount_effect = world["units"][:, place]
+    users: list[list[np.ndarray]] = []
+    for unit, sizes in enumerate(world["sizes"]):
+        users.append([])
+        for arm, size in enumerate(sizes):
+            paid = rng.random(size) < 1 / (1 + np.exp(-(pay[unit] + arm * pay_effect[unit])))
+            level = amount[unit] + arm * amount_effect[unit]
+            if model == "hurdle":
+                value = np.exp(level + world["sigma_log"][place] * rng.standard_normal(size))
+            else:
+                shape = world["shape"][place]
+                value = rng.gamma(shape, np.exp(level) / shape, size)
+            users[-1].append(np.where(paid, value, 0.0))
+
+    def each(statistic: Callable[[np.ndarray], float]) -> np.ndarray:
+        return np.array([[statistic(arm) for arm in pair] for pair in users])
+
+    structure = HurdleRevenue(
+        each(np.mean) @ [-1.0, 1.0],
+        np.ones(len(users)),
+        world["group"],
+        tuple(f"c{unit}" for unit in range(len(users))),
+        tuple(f"g{group}" for group in range(world["group"].max() + 1)),
+        ("creator", "genre"),
+        users=each(np.size),
+        payers=each(lambda y: float((y > 0).sum())),
+        total=each(np.sum),
+        log_sum=each(lambda y: np.log(y[y > 0]).sum()),
+        log_squares=each(lambda y: (np.log(y[y > 0]) ** 2).sum()),
+        amounts="lognormal" if model == "hurdle" else "gamma",
+    )
+    priors = {name: Prior.parse(_HURDLE[name.split("_")[0]]) for name in structure.parameters}
+    return ModelSpec(structure, priors, {}, "noncentered"), users
+
+
+def hurdle_rowwise(model: str, world: dict[str, np.ndarray], users: list[list[np.ndarray]]) -> np.ndarray:
+    """Log density of all users under each truth, one term per user, ndarray (count,)."""
+    pay, pay_effect, amount, amount_effect = world["units"]
+    total = np.zeros(pay.shape[0])
+    for unit, pair in enumerate(users):
+        for arm, outcomes in enumerate(pair):
+            odds = pay[:, unit] + arm * pay_effect[:, unit]
+            level = amount[:, unit] + arm * amount_effect[:, unit]
+            for y in outcomes:
+                if y == 0:
+                    total -= np.logaddexp(0, odds)
+                    continue
+                total -= np.logaddexp(0, -odds)
+                if model == "hurdle":
+                    total += norm.logpdf(np.log(y), level, world["sigma_log"])
+                else:
+                    shape = world["shape"]
+                    total += gamma.logpdf(y, shape, scale=np.exp(level) / shape)
+    return total
+
+
+def _hurdle_ranks(model: str, count: int, seed: int, cache: CompileCache) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    world = hurdle_worlds(model, rng, _HURDLE_SIZES, np.repeat([0, 1], 4), count)
+    settings = Sampler(draws=300, tune=500, chains=2, target_accept=0.95, seed=seed)
+    rows = []
+    for place in range(count):
+        spec, _ = hurdle_data(model, rng, world, place)
+        posterior = (
+            sample(spec, settings, cache=cache)["posterior"].to_dataset().isel(draw=slice(9, None, 10))
+        )
+        row: dict[str, float] = {}
+        for name in (*spec.priors, "theta"):
+            draws = posterior[name].values.reshape(60, -1)
+            truth = np.atleast_1d(world[name][place])
+            below = ((draws < truth).sum(axis=0) + rng.random(truth.size)) / 61
+            row |= {name if below.size == 1 else f"{name}[{k}]": value for k, value in enumerate(below)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 SECTIONS: dict[str, Section] = {
     "calibration": calibration,
     "coverage_at_tau": coverage_at_tau,
@@ -246,6 +397,7 @@ SECTIONS: dict[str, Section] = {
     "sampler": sampler,
     "recovery": recovery,
     "learned": learned,
+    "hurdle": hurdle,
 }
 
 

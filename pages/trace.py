@@ -30,7 +30,11 @@ else:
         st.warning(theme.plain(f"{found.headline}. {found.detail}"))
 
 chosen = st.segmented_control(
-    "View", [*trace.SECTIONS, trace.LAB], default="Traces", key="trace_section", label_visibility="collapsed"
+    "View",
+    [*trace.offered(page), trace.LAB],
+    default="Traces",
+    key="trace_section",
+    label_visibility="collapsed",
 )
 if chosen == trace.LAB:
     lab(study)

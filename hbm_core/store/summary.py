@@ -125,12 +125,29 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
+#: Columns that draws by tempering have beside their parameters, and where they are kept.
+_TEMPERED = {
+    "log_prior": "log_prior",
+    "log_likelihood": "log_likelihood",
+    "log_posterior": "lp",
+    "step_acceptance": "acceptance_rate",
+    "swap_acceptance": "swap_acceptance",
+}
+
+
 def draws_table(tree: xr.DataTree) -> pd.DataFrame:
     """Draws as a table: chain, draw, then one column per flat name.
+
+    Of tempering also log prior, likelihood and posterior (nats), and acceptance of steps and swaps.
 
     `hbm_core.scenarios.tables.csv_text` makes it a download that a spreadsheet cannot run.
     """
     sizes = tree["posterior"].sizes
     chains, draws = np.meshgrid(np.arange(sizes["chain"]), np.arange(sizes["draw"]), indexing="ij")
     columns = {"chain": chains.ravel(), "draw": draws.ravel()}
-    return pd.DataFrame(columns | {name: values.ravel() for name, values in flat(tree)})
+    columns |= {name: values.ravel() for name, values in flat(tree)}
+    if tree.attrs.get("engine") == "tempering" and "sample_stats" in tree.children:
+        kept = tree["sample_stats"]
+        for column, name in _TEMPERED.items():
+            columns[column] = kept[name].transpose("chain", "draw").to_numpy().ravel()
+    return pd.DataFrame(columns)

@@ -12,6 +12,7 @@ import streamlit as st
 
 from hbm_core.analysis.draws import Grade, concerns, grade
 from hbm_core.errors import InputError, StoreError
+from hbm_core.inference.tempering.target import refuse_improper
 from hbm_core.store.cluster import open_engine
 from hbm_core.store.engine import Engine, Status
 from hbm_core.store.local import LocalEngine
@@ -176,6 +177,9 @@ def start(study: Study) -> None:
     try:
         dataset = study.data(session.uploads)
         title = title_of(study)
+        if study.engine == "tempering":
+            # Said at once, not by a worker after a while.
+            refuse_improper(study.spec(dataset))
         id = engine().submit(
             study.request(dataset), dataset, session.owner(), label=f"{dataset.label}, {title}"
         )

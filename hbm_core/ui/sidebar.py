@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from hbm_core.inference.sampler import LEAST_TARGET, LIMITS
 from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios
@@ -31,6 +32,7 @@ def draw(study: Study) -> None:
     with st.expander("Sampler settings"):
         geometries = {name: name for name in study.declared.parameterizations}
         _choice("Parameterization", "parameterization", geometries, study.parameterization)
+        _choice("Engine", "engine", _engines(study), study.engine, help=_ENGINE_HELP)
         _sampler(study)
     fits.panel(study)
     left, right = st.columns(2)
@@ -98,14 +100,40 @@ def _options(study: Study) -> None:
         )
 
 
+_ENGINE_HELP = (
+    "NUTS follows gradients. Parallel tempering also walks from the prior to the posterior and back: for "
+    "several modes, and for the log evidence; it needs proper priors. The normal approximation is quick and "
+    "biased, and says by how much."
+)
+
+
+def _engines(study: Study) -> dict[str, str]:
+    """Engines to choose from; exact draws only where the study asks for them already."""
+    offered = {
+        "nuts": "NUTS",
+        "tempering": "Parallel tempering",
+        "variational": "Normal approximation",
+    }
+    return offered | ({"exact": "Exact draws"} if study.engine == "exact" else {})
+
+
 def _sampler(study: Study) -> None:
+    tempered = study.engine == "tempering"
+    one = "replica" if tempered else "chain"
     fields = {
-        "draws": ("Draws per chain", 10, 200_000, 500),
-        "tune": ("Warm-up draws per chain", 10, 100_000, 500),
-        "chains": ("Chains", 1, 32, 1),
-        "target_accept": ("Target acceptance", 0.5, 0.999, 0.01),
+        "draws": (f"Draws per {one}", 10, 200_000, 500),
+        "tune": (f"Warm-up draws per {one}", 10, 100_000, 500),
+        "chains": (f"{one.capitalize()}s", 1, 32, 1),
+        "target_accept": (
+            "Target acceptance" + (" of the random walk" if tempered else ""),
+            LIMITS["target_accept"][0] if tempered else LEAST_TARGET,
+            0.999,
+            0.01,
+        ),
         "seed": ("Seed", 0, 2**32 - 1, 1),
     }
+    if tempered:
+        fields["temperatures"] = ("Temperatures", *LIMITS["temperatures"], 1)
     for name, (label, lower, upper, step) in fields.items():
         key = f"sampler_{name}"
         st.session_state[key] = getattr(study.sampler, name)

@@ -109,4 +109,4 @@ class CovariateCounts(CountWindows):
     @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
-        return ("scaled", "centered")
+        return ("centered", "scaled")

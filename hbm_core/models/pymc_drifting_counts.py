@@ -79,8 +79,8 @@ def build(spec: Spec) -> pm.Model:
     """The model in PyMC.
 
     Variables: ``mu``, ``alpha``, ``rho``, ``sigma_drift`` and, for negative binomial counts, ``phi``;
-    ``theta`` (unit); ``z`` (unit) and ``innovation`` (window), standard, or (centered) ``level`` (window),
-    the log rate itself. ``drift`` (window) is d.
+    ``theta`` (unit); ``innovation`` (window), standard, or (centered) ``level`` (window), the log rate
+    itself. ``drift`` (window) is d.
     """
     import pymc as pm
     import pytensor.tensor as pt
@@ -90,7 +90,7 @@ def build(spec: Spec) -> pm.Model:
     coords = {"unit": list(structure.units), "window": np.arange(structure.count.size)}
     with pm.Model(coords=coords) as model:
         data, drawn = declared(spec, data_values(spec))
-        theta = gamma_rates(drawn["mu"], drawn["alpha"], plain)
+        theta = gamma_rates(drawn["mu"], drawn["alpha"], False)
         rho, sigma = drawn["rho"], drawn["sigma_drift"]
         fresh = pt.sqrt((1 - rho) * (1 + rho))
         sd = sigma * (fresh + (1 - fresh) * data["first"])

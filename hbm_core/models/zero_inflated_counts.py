@@ -71,4 +71,4 @@ class ZeroInflatedCounts(CountWindows):
     @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
-        return ("scaled", "centered")
+        return ("centered", "scaled")

@@ -10,10 +10,13 @@ from typing import Any
 
 from hbm_core.inference.nuts import CORES
 from hbm_core.inference.sampler import Sampler
+from hbm_core.models.beta_binomial import BetaBinomial
+from hbm_core.models.count_windows import CountWindows
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
-from hbm_core.report import code_hurdle, code_three_level, code_two_level
+from hbm_core.report import code_counts, code_gaussian_mixed, code_hurdle, code_three_level, code_two_level
 
 #: Target acceptance of a script that stands in for another engine.
 _NUTS_TARGET = 0.95
@@ -68,6 +71,10 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str, engine: str = "nu
 def _parts(spec: ModelSpec[Any]) -> Any:
     if isinstance(spec.structure, HurdleRevenue):
         return code_hurdle
+    if isinstance(spec.structure, GaussianMixed):
+        return code_gaussian_mixed
+    if isinstance(spec.structure, CountWindows | BetaBinomial):
+        return code_counts
     return code_three_level if isinstance(spec.structure, ThreeLevelNormal) else code_two_level
 
 

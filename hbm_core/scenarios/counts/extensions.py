@@ -203,7 +203,7 @@ ZERO_INFLATED = _model(
         _RATES,
     ),
     _ZERO_INFLATED,
-    ("scaled", "centered"),
+    ("centered", "scaled"),
 )
 COVARIATES = _model(
     "covariates",
@@ -216,7 +216,7 @@ COVARIATES = _model(
         _RATES,
     ),
     _COVARIATES,
-    ("scaled", "centered"),
+    ("centered", "scaled"),
     covariates=True,
 )
 _WALK = (

@@ -4,11 +4,13 @@ SHELL := /bin/bash
 UV_VERSION := 0.13.8
 PORT ?= 8501
 STAMP := .venv/.ready
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-export PYTHONDONTWRITEBYTECODE ?= 1
+# Byte code is kept, but beside the environment and not in the tree: dozens of processes of the tests would each
+# compile the sources of every package anew.
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 
-.PHONY: help env app test lint types shots validate bench requirements clean
+.PHONY: help env app test tests lint types shots validate bench requirements clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,7 +35,10 @@ $(STAMP): requirements-dev.txt pyproject.toml .python-version .uv/path
 app: env ## start the app on http://localhost:$(PORT)
 	.venv/bin/hbm serve --port $(PORT)
 
-test: env lint types ## lint, check types, run all tests
+test: lint ## lint, check types, run all tests
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 types tests
+
+tests: env ## all tests; check types beside them with `make test`
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: env ## ruff: style and format

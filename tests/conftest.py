@@ -5,10 +5,50 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import pytest
-from playwright.sync_api import Browser
+# One process a core runs tests already: threads of a linear algebra library would wait for each other. It
+# must be said before NumPy is imported, and holds for every process that a test starts.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
 
-from tests.browser.server import browse, chromium
+import pytest  # noqa: E402
+from playwright.sync_api import Browser, expect  # noqa: E402
+
+from tests.browser.server import PATIENCE, browse, chromium  # noqa: E402
+
+#: Files that take longest: begun first, so that what comes last is short.
+LONGEST = (
+    "browser/test_explore.py",
+    "store/test_faults.py",
+    "browser/test_pages.py",
+    "store/test_cluster.py",
+    "inference/test_nuts.py",
+    "inference/exact/test_robust.py",
+    "inference/exact/test_gamma_counts.py",
+    "inference/exact/test_three_level.py",
+    "inference/test_nuts_three_level.py",
+    "inference/exact/test_two_level.py",
+    "store/test_service.py",
+    "browser/test_crowd.py",
+    "browser/test_data.py",
+    "pages/test_data.py",
+    "pages/test_fits.py",
+    "inference/test_variational.py",
+    "store/test_local.py",
+    "store/test_faults_files.py",
+)
+
+expect.set_options(timeout=1000 * PATIENCE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest files first; with xdist's --no-loadscope-reorder they start in this order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+
+    def place(item: pytest.Item) -> int:
+        path = item.nodeid.split("::")[0].removeprefix("tests/")
+        return places.get(path, len(places))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

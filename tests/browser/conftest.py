@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
-from tests.browser.server import Server, serve
+from tests.browser.server import EAGER, PATIENCE, Server, serve
 
 
 @pytest.fixture(scope="session")
 def server(chromium_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    with serve(folder / "store", folder / "server.log") as running:
+    with serve(folder / "store", folder / "server.log", **EAGER) as running:
         yield running
 
 
@@ -32,7 +32,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     opened = context.new_page()
-    opened.set_default_timeout(20_000)
+    opened.set_default_timeout(1000 * PATIENCE)
     errors = Errors()
 
     def listen(message: ConsoleMessage) -> None:

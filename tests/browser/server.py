@@ -30,7 +30,24 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+#: Seconds after which something will not happen any more, on a machine that is busy too.
+PATIENCE = 120
+#: Workers compile a model when a fit asks for it, and step back for nobody: on a busy machine they would not
+#: get to anything.
+EAGER = {"HBM_WARM": "0", "HBM_NICE": "0"}
 IDLE = "[data-testid=stApp][data-test-script-state=notRunning][data-test-connection-state=CONNECTED]"
+#: The script has run and drawn something, and it has been so for a moment: before its first run, and between
+#: an act and the run that follows, the app is idle too.
+CALM = """() => {
+  const main = document.querySelector('[data-testid=stMainBlockContainer]');
+  const now = performance.now();
+  const calm = document.querySelector('%s') && main && main.textContent.length > 50
+    && !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')
+    && document.getAnimations().every(one => one.playState !== 'running'
+      || one.effect.getComputedTiming().endTime === Infinity);
+  window.calmSince = calm ? window.calmSince ?? now : undefined;
+  return calm && now - window.calmSince > 250;
+}"""
 
 
 def chromium() -> str | None:
@@ -47,7 +64,7 @@ class Server:
     process: subprocess.Popen[bytes]
 
     def health(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/api/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.url}/api/health", timeout=PATIENCE) as answer:
             return json.loads(answer.read())
 
 
@@ -68,7 +85,7 @@ def serve(store: Path, log: Path, **environment: str) -> Iterator[Server]:
         )
         server = Server(f"http://localhost:{port}", store, process)
         try:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + PATIENCE
             while True:
                 try:
                     if server.health()["ok"]:
@@ -82,7 +99,7 @@ def serve(store: Path, log: Path, **environment: str) -> Iterator[Server]:
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -99,7 +116,7 @@ def browse() -> Iterator[Browser]:
             browser.close()
 
 
-def settled(page: Page, timeout: float = 30_000) -> None:
-    """Wait until the script has run, the connection stands and nothing is marked stale."""
-    page.wait_for_selector(IDLE, timeout=timeout)
-    page.wait_for_function("() => !document.querySelector('[data-stale=true]')", timeout=timeout)
+def settled(page: Page, timeout: float = 1000 * PATIENCE) -> None:
+    """Wait until the script has run, nothing is stale or moves, and it has stayed so for a moment."""
+    page.evaluate("() => { window.calmSince = undefined }")
+    page.wait_for_function(CALM % IDLE, timeout=timeout)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.server import Server
+from tests.browser.server import PATIENCE, Server
 
 pytestmark = pytest.mark.browser
 
@@ -20,7 +20,7 @@ def test_health_counts_workers_and_jobs(server: Server) -> None:
 
 
 def test_metrics_are_served_to_prometheus(server: Server) -> None:
-    with urllib.request.urlopen(f"{server.url}/api/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"{server.url}/api/metrics", timeout=PATIENCE) as answer:
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         text = answer.read().decode()
     for line in ("hbm_up 1", 'hbm_fits{state="queued"} ', 'hbm_workers{state="idle"} ', "hbm_sessions "):
@@ -29,7 +29,7 @@ def test_metrics_are_served_to_prometheus(server: Server) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/api/health", "/trace"])
 def test_every_answer_carries_the_security_headers(server: Server, path: str) -> None:
-    with urllib.request.urlopen(server.url + path, timeout=10) as answer:
+    with urllib.request.urlopen(server.url + path, timeout=PATIENCE) as answer:
         headers = {name.lower(): value for name, value in answer.headers.items()}
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "SAMEORIGIN"

@@ -1,5 +1,6 @@
 """Tasks that need no sampler, for workers to run in tests."""
 
+import itertools
 import json
 import os
 import signal
@@ -11,8 +12,11 @@ import xarray as xr
 
 from hbm_core.errors import FitError
 from hbm_core.inference.sampler import ChainProgress, Progress
-from hbm_core.store.results import Result
+from hbm_core.store.results import Result, ResultStore
 from hbm_core.store.tasks import task
+
+#: What a fit that waits for its gate counts to.
+GATED = 100_000
 
 
 def tree(value, draws=20):
@@ -25,13 +29,23 @@ def note(options):
         log.write(f"{os.getpid()}\n")
 
 
+def counted(options):
+    """Hundredths of `seconds`, and how many there are; without end until the file `gate` exists, if given."""
+    gate = options.get("gate")
+    total = GATED if gate else round(options["seconds"] * 100)
+    for finished in itertools.count() if gate else range(total):
+        if gate and Path(gate).exists():
+            return
+        yield min(finished, total), total
+
+
 @task
 def steps(job, run):
     """Count to `seconds`, telling how far; die at the first attempts where asked to."""
     options = json.loads(job.request)
     note(options)
-    total, partial = round(options["seconds"] * 100), False
-    for finished in range(total):
+    partial = False
+    for finished, total in counted(options):
         run.progress(Progress("sampling", (ChainProgress(finished, total, 0, False, 0.1),), 1.0))
         if finished % 10 == 0:
             run.partial(tree(job.attempts, finished + 1))
@@ -80,8 +94,7 @@ def known(job, run):
     log = Path(options["log"])
     with log.open("a") as lines:
         lines.write(f"start {job.id}\n")
-    total = round(options["seconds"] * 100)
-    for finished in range(total):
+    for finished, total in counted(options):
         run.progress(Progress("sampling", (ChainProgress(finished, total, 0, False, 0.1),), 1.0))
         run.partial(tree(options["value"], finished + 1))
         if run.should_stop():
@@ -90,3 +103,10 @@ def known(job, run):
     with log.open("a") as lines:
         lines.write(f"end {job.id}\n")
     return Result(tree(options["value"], options.get("draws", 20)), {"value": options["value"]})
+
+
+@task
+def stuck(job, run):
+    """Never get further than a result that is written and not yet in its place."""
+    ResultStore._put = lambda *_: time.sleep(3600)
+    return Result(tree(0))

@@ -18,8 +18,9 @@ from hbm_core.errors import StoreError
 from hbm_core.inference.sampler import Sampler
 from hbm_core.store.jobs import Ask
 from hbm_core.store.local import LocalEngine
+from hbm_core.store.results import META
 from hbm_core.store.tasks import run_fit
-from tests.browser.server import serve
+from tests.browser.server import EAGER, serve
 from tests.store import test_service
 from tests.store.test_local import schools_request
 from tests.store.test_service import Service, process_exists
@@ -35,9 +36,10 @@ def until(condition):
 class Faulty(Service):
     """A service whose fits have known content and note their start and end in one log."""
 
-    def want(self, name, seconds=0.3, session="s1", draws=20):
+    def want(self, name, seconds=0.3, session="s1", draws=20, gated=False):
         value = sum(name.encode())
         request = {"seconds": seconds, "value": value, "draws": draws, "log": str(self.log), "name": name}
+        request |= {"gate": str(self.gate(name))} if gated else {}
         return self.engine.ask(Ask(name, "tests.store.fake_tasks.known", json.dumps(request)), session)
 
     @property
@@ -100,13 +102,13 @@ def test_a_worker_killed_while_it_writes_leaves_nothing_behind(tmp_path):
     """What lies under a temporary name goes with its worker, not at the next start an hour later."""
     service = Faulty(tmp_path, workers=1)
     with service.engine, service.supervisor:
-        service.want("big", seconds=0.05, draws=3_000_000)
-        left = until(lambda: list((tmp_path / "tmp").glob("*")))
-        os.kill(service.running()[0], signal.SIGKILL)
-        assert left[0].exists()
-        until(lambda: not left[0].exists())
+        service.ask("big", "stuck")
+        written = until(lambda: list((tmp_path / "tmp").glob(f"*/{META}")))[0].parent
+        (pid,) = service.running()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not written.exists())
         service.engine.cancel("big", "s1")
-        service.engine.wait("big", PATIENCE)
+        assert service.engine.wait("big", PATIENCE).state == "cancelled"
 
 
 @pytest.mark.sampling
@@ -118,7 +120,8 @@ def test_real_fits_whose_workers_are_killed_end_with_the_same_draws(tmp_path):
         for request, dataset in wanted:
             service.engine.submit(request, dataset, "s1")
         for request, _ in wanted:
-            until(lambda id=request.digest: service.engine.status(id).progress is not None)
+            id = request.digest
+            until(lambda id=id: (s := service.engine.status(id)).progress is not None or not s.active)
             time.sleep(rng.uniform(0, 1.0))
             for pid in service.running():
                 os.kill(pid, signal.SIGKILL)
@@ -164,18 +167,19 @@ def test_the_real_server_stopped_and_killed_takes_the_fit_up_again(tmp_path):
         return [row.pid for row in service.engine.table.workers()]
 
     with service.engine:
-        service.want("linked", seconds=2.0)
+        service.want("linked", gated=True)
         for starts, number in enumerate((signal.SIGTERM, signal.SIGKILL), start=1):
-            with serve(store, log, HBM_WORKERS="1", HBM_WARM="0", HBM_LEASE_SECONDS="5") as server:
+            with serve(store, log, HBM_WORKERS="1", **EAGER) as server:
                 pids = started(starts)
                 server.process.send_signal(number)
-                server.process.wait(30)
+                server.process.wait(PATIENCE)
                 until(lambda pids=pids: not any(process_exists(pid) for pid in pids))
                 assert service.engine.status("linked").active
-        with serve(store, log, HBM_WORKERS="1", HBM_WARM="0") as server:
+        service.open("linked")
+        with serve(store, log, HBM_WORKERS="1", **EAGER) as server:
             assert service.engine.wait("linked", PATIENCE).state == "done"
             assert server.health()["workers"] == 1
-            with urllib.request.urlopen(server.url, timeout=10) as page:
+            with urllib.request.urlopen(server.url, timeout=PATIENCE) as page:
                 assert page.status == 200
         assert [what for what, _ in service.noted()] == ["start"] * 3 + ["end"]
         service.verify()
@@ -229,27 +233,28 @@ def test_twenty_sessions_that_ask_for_one_fit_at_once_make_one_run(service):
 
 
 def test_twenty_different_fits_all_finish_two_at_a_time_and_places_only_fall(service):
+    """Each runs until its gate is opened, so that every place in the queue can be looked at."""
     names = [f"own-{number}" for number in range(20)]
     for number, name in enumerate(names):
-        service.want(name, seconds=0.15, session=f"session {number}")
-    places = {name: [] for name in names}
+        service.want(name, session=f"session {number}", gated=True)
 
-    def all_done():
-        for name in names:
-            status = service.engine.status(name)
-            if status.position is not None:
-                places[name].append(status.position)
-        return all(not service.engine.status(name).active for name in names)
+    def places():
+        found = [service.engine.status(name).position for name in names]
+        return [place for place in found if place is not None]
 
-    until(all_done)
-    assert {service.engine.status(name).state for name in names} == {"done"}
-    for number, name in enumerate(names):
-        assert places[name] == sorted(places[name], reverse=True)
-        if number >= 4:
-            assert len(set(places[name])) > 1, "its session sees the queue move"
+    def running_now():
+        return sum(service.engine.status(name).state == "running" for name in names)
+
+    for ended, name in enumerate(names):
+        until(lambda left=20 - ended: running_now() == min(2, left))
+        # What waits is in the order in which it was asked for, and one place further than before.
+        assert places() == list(range(1, max(0, 18 - ended) + 1))
+        assert service.engine.status(name).state == "running"
+        service.open(name)
+        assert service.engine.wait(name, PATIENCE).state == "done"
     running, most = set(), 0
     for what, id in service.noted():
-        if id in places:
+        if id in names:
             (running.add if what == "start" else running.remove)(id)
             most = max(most, len(running))
     assert (running, most) == (set(), 2)

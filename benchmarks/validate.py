@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,13 @@ from scipy.stats import gamma, norm
 from benchmarks.__main__ import ROOT, environment
 from hbm_core.analysis.coverage import LEVELS, Truth, coverage_by_tau, coverage_study, sbc, uniformity
 from hbm_core.analysis.draws import agreement, diagnostics, summary
+from hbm_core.analysis.tempering import drawn
 from hbm_core.errors import FitError
 from hbm_core.inference.exact import solve
 from hbm_core.inference.nuts import CompileCache, sample
-from hbm_core.inference.sampler import Sampler
+from hbm_core.inference.sampler import TEMPERING, Sampler
+from hbm_core.inference.tempering.engine import explore, temper
+from hbm_core.inference.tempering.target import TargetCache, target_of
 from hbm_core.models.hurdle import PARTS, HurdleRevenue
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
@@ -390,6 +394,84 @@ def _hurdle_ranks(model: str, count: int, seed: int, cache: CompileCache) -> pd.
     return pd.DataFrame(rows)
 
 
+def tempering(share: float) -> Iterator[Proof]:
+    """Parallel tempering: known mode weights and evidence, exact posteriors, calibration.
+
+    A normal in four dimensions seen through two normals of weights 0.2 and 0.8, 20 sds apart, over seeds; NUTS
+    on the same, which stays where each chain began. Then every model of schools with proper priors against
+    exact, and calibration of the draws. Standard errors of the weights are by effective size.
+    """
+    import nutpie
+    from arviz_stats.base import array_stats
+
+    weight, place, narrow, wide = 0.2, 5.0, 0.5, 5.0
+    target = target_of(_two_modes(weight, place, narrow, wide))
+    truth = 4 * norm(0, np.hypot(wide, narrow)).logpdf(place)
+    count = max(3, round(share * 20))
+    off, far = np.empty(count), np.empty(count)
+    for at in range(count):
+        found = explore(target, replace(TEMPERING, seed=61 + at))
+        right = (found.x[..., 0] > 0).astype(float)
+        error = np.sqrt(weight * (1 - weight) / float(array_stats.ess(right, method="mean")))
+        off[at] = (right.mean() - weight) / error
+        far[at] = (found.log_evidence[0] - truth) / found.log_evidence[1]
+    room = 1 + 4 / np.sqrt(2 * count)
+    yield Proof(
+        f"weight of the smaller mode, {count} seeds from 61",
+        f"largest error {np.abs(off).max():.1f} standard errors, root mean square {_rms(off):.2f}",
+        f"≤ 4, ≤ {room:.2f}",
+        bool(np.abs(off).max() <= 4 and _rms(off) <= room),
+    )
+    yield Proof(
+        f"its log evidence, {count} seeds from 61",
+        f"root mean square {_rms(far):.2f} of its own errors, mean {far.mean():+.2f}",
+        f"≤ {room:.2f}",
+        bool(_rms(far) <= room),
+    )
+    nuts = nutpie.sample(target.compiled, draws=1000, tune=1000, chains=8, seed=61, progress_bar=False)
+    inside = (nuts.posterior["x"].to_numpy()[..., 0] > 0).mean(axis=1)
+    said = f"{np.count_nonzero(inside == 1)} chains in the smaller mode alone, "
+    said += f"{np.count_nonzero(inside == 0)} in the larger, the others in both"
+    alone = bool(set(inside) <= {0.0, 1.0})
+    yield Proof("NUTS on the same, 8 chains × 1,000, seed 61", said, "none in both", alone)
+
+    cache, settings = TargetCache(), replace(TEMPERING, draws=max(400, round(share * 2000)), seed=62)
+    for model in SCHOOLS.models:
+        spec = spec_of(model)
+        if not all(prior.proper for prior in spec.priors.values()):
+            continue
+        exact, tree = solve(spec), temper(spec, settings, cache=cache)
+        compared = agreement(summary(tree), exact.summary(hdi=False))
+        z, limit = compared[["z_mean", "z_sd", "z_median"]].abs().max(axis=1), compared["limit"].iloc[0]
+        said, fine = f"{z.max():.1f} MCSE ({z.idxmax()})", bool(compared["agrees"].all())
+        known = exact.log_evidence
+        if known is not None and np.isfinite(known):
+            away = (tree.attrs["log_evidence"] - known) / tree.attrs["log_evidence_se"]
+            said += f"; log evidence {tree.attrs['log_evidence']:.3f}, exact {known:.3f}, {away:+.1f} errors"
+            fine = fine and bool(abs(away) <= 4)
+        yield Proof(f"{model}, seed 62", said, f"≤ {limit:g} MCSE, ≤ 4 errors", fine)
+    count = max(20, round(share * 300))
+    ranked = sbc(spec_of("weak"), count, 63, solver=drawn)
+    yield _calibrated(f"weak, ranks among its draws, {count} data sets, seed 63", ranked, True)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _two_modes(weight: float, place: float, narrow: float, wide: float) -> Any:
+    """Normal(0, wide) in four dimensions, seen through normals at ±place of known weights."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    with pm.Model() as model:
+        x = pm.Normal("x", 0, wide, shape=4)
+        each = -0.5 * pt.sum(((x[:, None] - np.array([place, -place])) / narrow) ** 2, axis=0)
+        each += np.log([weight, 1 - weight]) - 4 * np.log(narrow)
+        pm.Potential("seen", pt.logsumexp(each) - 2 * np.log(2 * np.pi))
+    return model
+
+
 SECTIONS: dict[str, Section] = {
     "calibration": calibration,
     "coverage_at_tau": coverage_at_tau,
@@ -397,6 +479,7 @@ SECTIONS: dict[str, Section] = {
     "sampler": sampler,
     "recovery": recovery,
     "learned": learned,
+    "tempering": tempering,
     "hurdle": hurdle,
 }
 

@@ -32,9 +32,9 @@ def tempering(ladder: pd.DataFrame, barrier: pd.DataFrame, paths: pd.DataFrame, 
     """
     c = colours(mode)
     titles = (
-        "<b>Acceptance</b>   of swaps between neighbours, and of steps at each temperature",
-        "<b>Barrier</b>   Λ′ per unit of log β: where swaps are hard; dots are the temperatures",
-        "<b>Walkers</b>   three of replica 1, from the prior to the posterior and back",
+        "<b>Acceptance</b>   of swaps and of steps",
+        "<b>Barrier</b>   per unit of log β",
+        "<b>Walkers</b>   three of replica 1",
     )
     height = len(titles) * _ROW + (len(titles) - 1) * _GAP + _TOP + _BOTTOM
     figure = Panels(len(titles), 1, None, _GAP / (height - _TOP - _BOTTOM))
@@ -87,7 +87,8 @@ def _acceptance(figure: Panels, ladder: pd.DataFrame, mode: Mode) -> None:
 
 def _every(last: int) -> list[int]:
     """Places of at most seven ticks, both ends among them."""
-    return sorted({round(place) for place in np.linspace(0, last, min(7, last + 1))})
+    step = -(-last // 6)
+    return sorted({0, *(place for place in range(last, 0, -step) if place >= step)})
 
 
 def _barrier(figure: Panels, ladder: pd.DataFrame, barrier: pd.DataFrame, mode: Mode) -> None:

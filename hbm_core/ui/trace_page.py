@@ -69,6 +69,7 @@ class Row:
     measured: str
     threshold: str
     advice: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +147,8 @@ def _read(id: str, finished: float, _live: Live) -> Read:
         if check.group == "computation":
             found = check.run(evidence)
             if found.verdict != "not applicable":
-                rows.append(Row(check.title, found.verdict, found.measured, check.threshold, found.advice))
+                said = (found.verdict, found.measured, check.threshold, found.advice, check.code)
+                rows.append(Row(check.title, *said))
     share = (table["mcse_mean"] / table["sd"].where(table["sd"] > 0)).dropna()
     if len(share):
         worst, where = float(share.max()), str(share.idxmax())
@@ -576,18 +578,43 @@ def _measured(text: str) -> str:
 
 
 def remedy(page: Page) -> None:
-    """A button for the geometry that does not diverge, where draws did."""
+    """Buttons that each change one thing which may mend what the checks warn of, and fit anew."""
+    assert page.read is not None
     study = page.live.study
-    others = [name for name in study.declared.parameterizations if name != study.parameterization]
-    if not others or not divergence_words(page):
+    bad = [row.code for row in page.read.findings if row.verdict in ("warn", "fail")]
+    if study.engine != "nuts":
         return
-    better = next((name for name in ("noncentered", "collapsed") if name in others), others[0])
+    found = remedies(
+        bad, study.parameterization, study.declared.parameterizations, study.sampler, _stronger(page)
+    )
+    for one in found:
+        label = f"Fit {_geometry(one.parameterization).lower()} instead" if one.parameterization else one.label
+        key = "trace_remedy" if one.id == "geometry" else f"trace_remedy_{one.id}"
+        st.button(label, key=key, on_click=_mend, args=(one,), width="stretch")
 
-    def use() -> None:
-        if session.change(parameterization=better):
-            fits.start(session.study())
 
-    st.button(f"Fit {_geometry(better).lower()} instead", key="trace_remedy", on_click=use, width="stretch")
+def _stronger(page: Page) -> tuple[str, Mapping[str, Prior]] | None:
+    """The study's model with a more sceptical preset's priors; None without one, or where it has them."""
+    study, spec = page.live.study, page.live.spec
+    for preset in find_scenario(study.scenario).presets:
+        if "skeptical" not in preset.label.lower():
+            continue
+        priors = preset.priors(page.live.dataset)
+        if set(priors) == set(spec.priors) and any(spec.priors[name] != prior for name, prior in priors.items()):
+            return preset.label, priors
+    return None
+
+
+def _mend(one: Remedy) -> None:
+    changes: dict[str, Any] = {}
+    if one.parameterization:
+        changes["parameterization"] = one.parameterization
+    if one.sampler is not None:
+        changes["sampler"] = one.sampler
+    if one.priors:
+        changes["priors"] = dict(one.priors)
+    if session.change(**changes):
+        fits.start(session.study())
 
 
 # ------------------------------------------------------------------------------------------- sections
@@ -787,6 +814,7 @@ def _tempering(page: Page) -> None:
         "turn. The temperatures were placed in warm-up so that all pairs accept alike: a flat line on top. "
         "Circles are trajectories (aimed at 0.8), squares the random walk "
         f"(aimed at {page.live.study.sampler.target_accept:g}); at β = 0 the prior is drawn from directly. "
+        "The barrier is high where swaps are hard, and its area is Λ; dots are the temperatures. "
         "Each round trip of a walker brings a point that began anew at the prior, so modes get their weight. "
         "Energies and divergences belong to NUTS and are left out here."
     )

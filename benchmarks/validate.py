@@ -397,9 +397,9 @@ def _hurdle_ranks(model: str, count: int, seed: int, cache: CompileCache) -> pd.
 def tempering(share: float) -> Iterator[Proof]:
     """Parallel tempering: known mode weights and evidence, exact posteriors, calibration.
 
-    A normal in four dimensions seen through two normals of weights 0.2 and 0.8, 20 sds apart, over seeds; NUTS
-    on the same, which stays where each chain began. Then every model of schools with proper priors against
-    exact, and calibration of the draws. Standard errors of the weights are by effective size.
+    A normal in four dimensions seen through two normals of weights 0.2 and 0.8, 20 sds apart, over seeds;
+    NUTS on the same, which stays where each chain began. Then every model of schools with proper priors
+    against exact, and calibration of the draws. Standard errors of the weights are by effective size.
     """
     import nutpie
     from arviz_stats.base import array_stats

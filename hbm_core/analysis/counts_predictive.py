@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hbm_core.analysis import count_worlds
 from hbm_core.errors import NotExactError
 from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.models.beta_binomial import BetaBinomial
+from hbm_core.models.count_windows import CountWindows
 from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.models.structure import ModelSpec
 
@@ -47,6 +49,8 @@ def replicate(structure: Any, draws: Mapping[str, np.ndarray], rng: np.random.Ge
     theta = draws["theta"]
     if isinstance(structure, BetaBinomial):
         return rng.binomial(structure.trials.astype(np.int64), np.clip(theta, 0, 1)).astype(float)
+    if isinstance(structure, CountWindows) and not isinstance(structure, GammaCounts):
+        return count_worlds.replicate_counts(structure, draws, rng)
     if not isinstance(structure, GammaCounts):
         raise NotExactError(
             "replicated counts", "a model of gamma rates or of successes", type(structure).__name__
@@ -69,6 +73,8 @@ def replicates(posterior: ExactPosterior, count: int = _REPLICATES, seed: int = 
 def prior_draws(spec: ModelSpec[Any], count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Parameters and rates from their priors: each prior's name (count,), ``theta`` (count, J)."""
     structure: Any = spec.structure
+    if isinstance(structure, CountWindows) and not isinstance(structure, GammaCounts):
+        return count_worlds.draw_parameters(spec, count, rng)
     found = {
         name: np.asarray(prior.distribution.rvs(size=count, random_state=rng), dtype=float)
         for name, prior in spec.priors.items()

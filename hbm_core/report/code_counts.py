@@ -214,5 +214,9 @@ def conditional(spec: Spec, sampler: Sampler) -> str:
 def reported(spec: Spec) -> list[str]:
     """Names of what the script prints."""
     structure = spec.structure
-    more = {DriftingCounts: ["sigma_innovation"], JointCounts: ["theta_bytes"]}.get(type(structure), [])
+    more = []
+    if isinstance(structure, DriftingCounts):
+        more = ["sigma_innovation"]
+    elif isinstance(structure, JointCounts):
+        more = ["theta_bytes"]
     return [*structure.parameters, *more, "theta"]

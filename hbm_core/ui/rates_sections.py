@@ -14,8 +14,10 @@ from streamlit.delta_generator import DeltaGenerator
 
 from hbm_core.analysis import counts_predictive as predictive
 from hbm_core.analysis import rates as tables
+from hbm_core.analysis.count_extensions import ranking_of_draws
 from hbm_core.inference.exact import ExactPosterior
 from hbm_core.inference.exact.gamma_counts_posterior import GammaCountsPosterior
+from hbm_core.models.count_windows import CountWindows
 from hbm_core.plots import rates as plots
 from hbm_core.plots.shrinkage import View
 from hbm_core.plots.theme import number
@@ -91,10 +93,14 @@ def weights(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         )
 
 
+def _ranked(posterior: Any, top: int) -> pd.DataFrame:
+    if hasattr(posterior, "unit_pooling"):
+        return tables.ranking_table(posterior, top)
+    return ranking_of_draws(posterior, top)
+
+
 def ranking(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Ranks with intervals."""
-    if not _exact(page, left):
-        return
     posterior: Any = page.posterior
     one, many = page.view.words.one, page.view.words.many
     count = len(page.live.spec.structure.units)
@@ -103,7 +109,7 @@ def ranking(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             st.slider("The top", 1, max(2, min(50, count - 1)), min(10, max(1, count // 4)), key="rates_top")
         )
         page_of.unit_words(page)
-    table = _kept(page).get(f"ranking {top}", lambda: tables.ranking_table(posterior, top))
+    table = _kept(page).get(f"ranking {top}", lambda: _ranked(posterior, top))
     rows = table.head(_SHOWN)
     if page.view.selected not in set(rows["unit"]):
         rows = pd.concat([rows.head(_SHOWN - 1), table[table["unit"] == page.view.selected]])
@@ -185,12 +191,10 @@ def forecasts(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
 def fit(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Rootogram, zeros, variance over mean, largest count; and the priors before the data."""
     structure: Any = page.live.spec.structure
-    if not _exact(page, left):
-        return
     simulated = _kept(page).get("replicates", lambda: predictive.replicates(page.posterior))
     bars = predictive.rootogram_table(structure, simulated)
     table = predictive.statistics_table(structure, simulated)
-    of = page.view.words.many if not isinstance(page.posterior, GammaCountsPosterior) else "windows"
+    of = "windows" if isinstance(structure, CountWindows) else page.view.words.many
     with right:
         theme.title("Data beside replicates")
         rows = pd.DataFrame(
@@ -246,3 +250,13 @@ SECTIONS: dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]] = {
     "Forecast": forecasts,
     "Fit to data": fit,
 }
+
+
+def sections(structure: Any) -> dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]]:
+    """Sections of a structure of rates; of one that is sampled those that its draws answer, and its own."""
+    from hbm_core.ui import count_sections
+
+    own = count_sections.OF.get(type(structure))
+    if own is None:
+        return SECTIONS
+    return {own[0]: own[1], "Ranking": ranking, "Fit to data": fit}

@@ -66,7 +66,7 @@ def read(study: Study, dataset: Dataset, spec: ModelSpec[Any]) -> Reading:
     """
     wanted = study.request(dataset)
     reason, last = "", None
-    for job in _nearest(wanted)[:_TRIED]:
+    for job in nearest(wanted)[:_TRIED]:
         try:
             found = _reweighted(job, wanted, dataset, spec)
         except StoreError:
@@ -94,7 +94,7 @@ def _request(text: str) -> FitRequest:
     return FitRequest.from_dict(json.loads(text))
 
 
-def _nearest(wanted: FitRequest) -> list[Job]:
+def nearest(wanted: FitRequest) -> list[Job]:
     """Finished fits of the same data and model that the visitor may see: fewest other priors, then newest."""
     engine = fits.engine()
     found: dict[str, tuple[int, float, Job]] = {}

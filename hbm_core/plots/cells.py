@@ -59,12 +59,18 @@ def contrast_grid(table: pd.DataFrame, words: Words, levels: tuple[str, str], mo
             "mean:Q",
             title=None,
             legend=None,
-            scale=dict(domain=[-reach, 0, reach], range=[group_colours(2, mode)[1], c["panel"], c["accent"]]),
+            scale=dict(
+                domain=[-reach, 0, reach],
+                interpolate="rgb",
+                range=[group_colours(2, mode)[1], c["panel"], c["accent"]],
+            ),
         ),
         tooltip=tips,
     )
     numbers = [
-        base.transform_filter(test).mark_text(color=c["ink"], fontSize=12, fontWeight=weight, tooltip=None)
+        base.encode(text="text:N")
+        .transform_filter(test)
+        .mark_text(color=c["ink"], fontSize=12, fontWeight=weight, tooltip=None)
         for test, weight in (("datum.strong", "bold"), ("!datum.strong", "normal"))
     ]
     height = 34 * rows["group"].nunique() + 30

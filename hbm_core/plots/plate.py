@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.raw_rates import RawRates, RawTrials
 from hbm_core.models.structure import TwoLevelNormal
@@ -32,12 +33,16 @@ class Plate:
     repeats: str
 
 
-def plate_table(structure: TwoLevelNormal | ThreeLevelNormal | HurdleRevenue, one: str = "unit") -> Plate:
+def plate_table(
+    structure: TwoLevelNormal | ThreeLevelNormal | HurdleRevenue | GaussianMixed, one: str = "unit"
+) -> Plate:
     """Return the graph of a model: its quantities, and which depends on which."""
     if isinstance(structure, HurdleRevenue):
         return _hurdle(structure, one)
     if isinstance(structure, RawRates):
         return _rates(structure, one)
+    if isinstance(structure, GaussianMixed):
+        return _mixed(structure, one)
     if isinstance(structure, ThreeLevelNormal):
         return _three_level(structure, one)
     theta, effect = Node("theta", "θᵢ", "unknown", True), Node("y", "yᵢ", "data", True)
@@ -68,6 +73,34 @@ def plate_table(structure: TwoLevelNormal | ThreeLevelNormal | HurdleRevenue, on
     bottom = [nu] if nu is not None and structure.likelihood == "student_t" else []
     rows = tuple(tuple(row) for row in (top, middle, [*bottom, effect, error]) if row)
     return Plate(rows, tuple(edges), f"{one} i = 1 … {len(structure.units)}")
+
+
+def _mixed(structure: GaussianMixed, one: str) -> Plate:
+    """Groups in slots, crossed or in time; of the crossed effects only the sum is shown."""
+    unit, level = structure.levels
+    slots, walk = structure.slot_level, structure.walk
+    spreads = [Node("among", f"σ{level[0]}", "unknown", False)]
+    if not walk:
+        spreads.append(Node("shared", f"σ{slots[0]}", "unknown", False))
+    spreads.append(Node("own", "σd" if walk else f"σ{level[0]}{slots[0]}", "unknown", False))
+    rows = (
+        (Node("mu", "μ", "unknown", False), *spreads),
+        (
+            Node("mean", "μgt" if walk else "μgs", "unknown", False),
+            Node("within", f"σ{unit[0]}", "unknown", False),
+        ),
+        (Node("theta", "θᵣ", "unknown", True),),
+        (Node("y", "yᵣ", "data", True), Node("se", "sᵣ", "given", True)),
+    )
+    edges = (
+        ("mu", "mean"),
+        *((node.name, "mean") for node in spreads),
+        ("mean", "theta"),
+        ("within", "theta"),
+        ("theta", "y"),
+        ("se", "y"),
+    )
+    return Plate(rows, edges, f"{len(structure.members):,} {one}s × {len(structure.slots)} {slots}s")
 
 
 def _three_level(structure: ThreeLevelNormal, one: str) -> Plate:

@@ -10,12 +10,14 @@ import numpy as np
 
 from hbm_core.inference.exact import ExactPosterior
 from hbm_core.models.dataset import Words
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.grouped import GroupedUnits
 from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.structure import ModelSpec
 from hbm_core.plots.theme import Digits
 from hbm_core.ui import explorer_draws as draws
+from hbm_core.ui import explorer_mixed as mixed
 from hbm_core.ui import explorer_rates as rates
 from hbm_core.ui import explorer_three_level as three_level
 from hbm_core.ui.explorer_value import (
@@ -210,7 +212,31 @@ class Drawn(ThreeLevel):
         }
 
 
+class Mixed(ThreeLevel):
+    """Rows of members in slots: those that matter are listed, their groups averaged over the slots."""
+
+    def spread(self, structure: Any, words: Words) -> Spread:
+        """Words of the spread of the members around their group's mean in a slot."""
+        group, slot = structure.levels[1], structure.slot_level
+        return Spread(
+            param=structure.spread,
+            symbol="σ",
+            spoken="sigma",
+            meaning=f"spread of the {words.many} of one {group}, kept in every {slot} (standard deviation)",
+            words=f"spread within a {group}",
+            center=f"mean of its {group} (over {slot}s)",
+            together=f"one value for all of a {group} in a {slot}",
+            groups=f"{group}s",
+        )
+
+    def posterior(self, posterior: Any, places: np.ndarray | None) -> dict[str, Any]:
+        """Posterior of the listed rows."""
+        shown = np.arange(len(posterior.spec.structure.units)) if places is None else places
+        return mixed.posterior_value(posterior, shown)
+
+
 _SHAPES: tuple[tuple[type, Shape], ...] = (
+    (GaussianMixed, Mixed()),
     (HurdleRevenue, Drawn()),
     (GroupedUnits, ThreeLevel()),
     (RawRates, Rates()),

@@ -467,6 +467,8 @@ class GaussianMixedPosterior(ExactPosterior):
     ) -> GivenMember:
         """The posterior given σ_member, on a grid, from the likeliest nodes of the other spreads.
 
+        At infinity a row is not left alone: the other rows of its member still speak of it.
+
         Parameters
         ----------
         spread : ndarray (K,)
@@ -497,14 +499,14 @@ class GaussianMixedPosterior(ExactPosterior):
         given /= given.sum(axis=1, keepdims=True)
         parts = self._row_parts(x, given.ravel(), np.repeat(np.arange(sigma.size), len(others)))
         mean, variance = self._mixtures(rows, parts)
-        rows_far = far[:, None]
-        plain, se = self.structure.effect[rows], self.structure.se[rows]
+        square = self.structure.se[rows] ** 2
+        pooling = square / (square + np.square(sigma)[:, None])
         return GivenMember(
             spread,
             parts.mean.reshape(sigma.size, -1) + self.table.location,
-            np.where(rows_far, plain, mean.T + self.table.location),
-            np.where(rows_far, se, np.sqrt(variance.T)),
-            np.where(rows_far, 0.0, se**2 / (se**2 + np.square(sigma)[:, None])),
+            mean.T + self.table.location,
+            np.sqrt(variance.T),
+            np.where(far[:, None], 0.0, pooling),
         )
 
     # Everything in one list.

@@ -194,7 +194,7 @@ CROSSED = _model(
         _DATA,
         r"\theta_{i,s} = \mu + a_{g(i)} + b_s + c_{g(i),s} + u_i, \quad " + _CREATOR,
         r"a_g \sim \mathrm{Normal}(0, \sigma_{\mathrm{genre}}), \quad "
-        r"b_s \sim \mathrm{Normal}(0, \sigma_{\mathrm{segment}}), \quad "
+        r"b_s \sim \mathrm{Normal}(0, \sigma_{\mathrm{segment}})",
         r"c_{g,s} \sim \mathrm{Normal}(0, \sigma_{\mathrm{interaction}})",
     ),
     MixedDeclaration(

@@ -19,6 +19,7 @@ from hbm_core.analysis import shrinkage as tables
 from hbm_core.analysis import shrinkage_three_level as three_level
 from hbm_core.inference.exact import ExactPosterior
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
+from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.grouped import GroupedUnits
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots import shrinkage as plots
@@ -382,7 +383,8 @@ def _scatter(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     with right:
         group = _group(page)
         unit_words(page)
-        if len(rows) < len(page.table):
+        dense = page.live.spec.structure.effect.size > _MOST_POINTS and bool(page.groups)
+        if len(rows) < len(page.table) and not dense:
             st.caption(f"{len(rows):,} of {len(page.table):,} {many}, evenly along their raw estimates.")
     with left:
         theme.title("Raw against pooled")
@@ -399,11 +401,34 @@ def _scatter(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             view=page.view,
         )
         dashed = ", with complete pooling on the dashed one" if page.one_mean else ""
-        picture(plots.scatter(rows, page.view, group), "shrinkage_scatter")
+        if dense:
+            picture(_density(page, rows), "shrinkage_density")
+        else:
+            picture(plots.scatter(rows, page.view, group), "shrinkage_scatter")
         theme.caption(
             f"Without pooling every {one} would lie on the slanted line{dashed}. "
             f"Neighbours along the axis that fall by different amounts have different standard errors."
         )
+
+
+def _density(page: Page, rows: pd.DataFrame) -> plots.Figure:
+    """All units counted in cells, those of sparse cells and the selected one as points, groups' means."""
+    from hbm_core.analysis.many import density_scatter
+    from hbm_core.plots.many import density
+    from hbm_core.ui.many import units_of
+
+    everyone = units_of(page.posterior)
+    cells, points = density_scatter(everyone, "raw", "pooled")
+    level = page.groups[0]
+    chosen = rows[rows["unit"] == page.view.selected].rename(columns={level: "group"})
+    points = pd.concat([points, chosen[points.columns]]).drop_duplicates("unit", keep="last")
+    toward = page.table.groupby(level)["toward"].first()
+    means = {str(group): float(value) for group, value in toward.items()}
+    unit = f", {page.view.words.unit}" if page.view.words.unit else ""
+    titles = (f"On its own: {page.view.words.axis[0].lower()}{page.view.words.axis[1:]}", f"Pooled{unit}")
+    return density(
+        cells, points, ("raw", "pooled"), titles, page.view, identity=True, means=means, height=440
+    )
 
 
 def _ranks(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -661,10 +686,11 @@ def _closeups(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     one, many = _words(page)
     names = page.table["unit"].tolist()
     farthest = page.table.loc[page.table["displacement"].abs().sort_values(ascending=False).index, "unit"]
-    start = list(dict.fromkeys([page.view.selected, *farthest[:8]]))[:8]
+    # Of many units twelve small pictures, of a few schools all.
+    start = list(dict.fromkeys([page.view.selected, *farthest[:12]]))[: 12 if page.many else 8]
     with right:
         if len(names) <= 2000:
-            chosen = st.multiselect(f"{many.capitalize()} shown", names, default=start, max_selections=12)
+            chosen = st.multiselect(f"{many.capitalize()} shown", names, default=start, max_selections=16)
         else:
             chosen = start
         unit_words(page)
@@ -717,13 +743,21 @@ SECTIONS: dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]] = {
 
 def sections(page: Page) -> dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]]:
     """Sections that make sense for the page's model, by name."""
+    if isinstance(page.live.spec.structure, GaussianMixed):
+        # Rows lend along groups, slots and members at once: there is no one table of it.
+        return {name: draw for name, draw in SECTIONS.items() if name != "Lenders"}
+    if isinstance(page.live.spec.structure, GroupedUnits):
+        from hbm_core.ui import group_section
+
+        level = page.live.spec.structure.levels[1]
+        return SECTIONS | {f"{level.capitalize()}s": group_section.groups}
     if not isinstance(page.live.spec.structure, RawRates):
         return SECTIONS
     from hbm_core.ui import rates_sections
 
     # Rates are no weighted sums of the counts: nobody lends a fixed share to anybody.
     kept = {name: draw for name, draw in SECTIONS.items() if name != "Lenders"}
-    return kept | rates_sections.SECTIONS
+    return kept | rates_sections.sections(page.live.spec.structure)
 
 
 def section(page: Page, name: str) -> None:

@@ -1,0 +1,93 @@
+"""Very many units at a glance: pictures that count where circles would overlap."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from hbm_core.analysis import many as tables
+from hbm_core.inference.exact import ExactPosterior
+from hbm_core.models.grouped import GroupedUnits
+from hbm_core.plots import many as plots
+from hbm_core.plots.shrinkage import View
+from hbm_core.plots.theme import legend
+from hbm_core.plots.tokens import group_colours
+from hbm_core.ui import theme
+from hbm_core.ui.live import Live
+
+#: Units that are counted; of more, so many are taken evenly.
+MOST = 50_000
+_TABLES: WeakKeyDictionary[ExactPosterior, pd.DataFrame] = WeakKeyDictionary()
+
+
+def units_of(posterior: ExactPosterior) -> pd.DataFrame:
+    """All units' raw and pooled effects, once per posterior."""
+    if posterior not in _TABLES:
+        _TABLES[posterior] = tables.units_table(posterior, MOST)
+    return _TABLES[posterior]
+
+
+def group_key(groups: Any, view: View) -> None:
+    """The colours of the groups, where they are few."""
+    names = sorted(set(groups), key=str)
+    if 1 < len(names) <= plots.MOST_GROUPS:
+        colours = group_colours(len(names), view.mode)
+        st.html(legend([("point", str(n), c) for n, c in zip(names, colours, strict=True)], view.mode))
+
+
+def glance(seen: Live, view: View) -> None:
+    """Raw effects against numbers of users, and against pooled effects, of all units side by side.
+
+    Nothing is drawn for units without groups: few enough for pictures of each.
+    """
+    structure: Any = seen.spec.structure
+    if not isinstance(structure, GroupedUnits):
+        return
+    words, data = view.words, seen.dataset.table
+    title = f"Raw {words.axis[0].lower()}{words.axis[1:]}"
+    left, right = st.columns([1, 1], gap="large")
+    sized = "n" in data and len(data) == structure.effect.size
+    with left:
+        theme.title(f"All {words.many}: raw effects against {'users' if sized else 'standard errors'}")
+        group_key(structure.groups, view)
+        size = structure.effect.size
+        at = np.arange(size) if size <= MOST else np.linspace(0, size - 1, MOST).astype(int)
+        rows = tables.raw_table(structure, at)
+        along = "users" if sized else "se"
+        if sized:
+            rows["users"] = data["n"].to_numpy()[at].astype(float)
+        cells, points = tables.density_scatter(rows, along, "raw", log_x=True)
+        named = f"Users of a {words.one}" if sized else "Standard error"
+        figure = plots.density(cells, points, (along, "raw"), (named, title), view, log_x=True)
+        theme.chart(figure, key="glance_size")
+        theme.caption(
+            f"Each circle is a {words.one}; darker cells count those that overlap. "
+            + (
+                f"Few users scatter far: the spread on the left is noise, that on the right the {words.many}."
+                if sized
+                else "The larger the standard error, the farther noise alone scatters."
+            )
+        )
+    if seen.posterior is None or seen.stale:
+        return
+    with right:
+        theme.title(f"All {words.many}: raw against pooled")
+        group_key(structure.groups, view)
+        _against_pooled(seen.posterior, view, title, "glance_pooled", 300)
+        theme.caption(
+            "On the slanted line nothing would move. Flat stretches are units that their group's mean has "
+            "pulled in; those with much data stay near the line."
+        )
+
+
+def _against_pooled(posterior: ExactPosterior, view: View, title: str, key: str, height: int) -> None:
+    cells, points = tables.density_scatter(units_of(posterior), "raw", "pooled")
+    unit = f", {view.words.unit}" if view.words.unit else ""
+    figure = plots.density(
+        cells, points, ("raw", "pooled"), (title, f"Pooled{unit}"), view, identity=True, height=height
+    )
+    theme.chart(figure, key=key)

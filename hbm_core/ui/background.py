@@ -13,15 +13,18 @@ from scipy.special import ndtri
 
 from hbm_core.inference.exact import ExactPosterior
 from hbm_core.inference.exact.two_level import TwoLevelPosterior
+from hbm_core.models.grouped import GroupedUnits
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots.first_look import funnel, funnel_table
 from hbm_core.plots.induced import induced, induced_table
 from hbm_core.plots.plate import plate_svg, plate_table
 from hbm_core.plots.rates import chance, chance_table
+from hbm_core.plots.shrinkage import View
+from hbm_core.plots.theme import digits
 from hbm_core.plots.tokens import Mode
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
-from hbm_core.ui import session, theme
+from hbm_core.ui import many, session, theme
 from hbm_core.ui.live import Live, live
 
 #: Units whose intervals are counted against the truth.
@@ -36,8 +39,11 @@ def background(study: Study) -> None:
     st.divider()
     if said := truth_sentence(seen):
         st.markdown(said)
-    left, right = st.columns([1, 1], gap="large")
     dataset = seen.dataset
+    structure: Any = seen.spec.structure
+    if isinstance(structure, GroupedUnits):
+        many.glance(seen, View(dataset.words, digits(structure.effect, structure.se), mode, study.unit))
+    left, right = st.columns([1, 1], gap="large")
     data = (dataset.name, dataset.digest, study.scenario)
     with left:
         _about((*data, study.model, *study.covariates), mode, seen)
@@ -67,7 +73,8 @@ def follows(study: Study) -> object:
     """
     seen = live(study)
     adaptive = isinstance(seen.posterior, TwoLevelPosterior) and seen.spec.structure.scale == "adaptive"
-    return truth_sentence(seen), seen.posterior if adaptive else None
+    drawn = adaptive or isinstance(seen.spec.structure, GroupedUnits)
+    return truth_sentence(seen), seen.posterior if drawn else None
 
 
 # No prior changes what these two draw, and drawing anew would cost more than all the rest of a run:

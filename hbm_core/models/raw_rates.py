@@ -88,7 +88,7 @@ class RawRates(ABC):
     @property
     @abstractmethod
     def typical_spread(self) -> float:
-        """Spread of the population, relative, at which a typical entity has B = ½."""
+        """Spread of the population at which a typical entity has B = ½; see `rate_spread`."""
 
     @abstractmethod
     def _noise(self, moments: RateMoments) -> np.ndarray:
@@ -179,7 +179,9 @@ class RawCounts(RawRates):
 
     @property
     def typical_spread(self) -> float:
-        """Median noise of the raw rates in shares of the mean rate."""
+        """1/√ of the median information, or for multiples of the mean the median relative noise."""
+        if getattr(self, "effects", "rate") != "mean_scaled":
+            return float(np.median(self.information)) ** -0.5
         mean = max(self.rate_moments.mean, 0.5 / float(self.exposure.sum()))
         inflation = self.inflation(mean, self.rate_moments.dispersion)
         return float(np.median(np.sqrt(inflation / (mean * self._sums[1]))))

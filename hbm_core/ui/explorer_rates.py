@@ -72,19 +72,21 @@ def units_value(
 
 def spread_words(structure: RawRates, one: str, many: str) -> dict[str, Any]:
     """What the panel's spread means, as fields of `hbm_core.ui.explorer_component.Spread`."""
-    trials = isinstance(structure, BetaBinomial)
+    if isinstance(structure, BetaBinomial):
+        meaning = f"spread of the true rates of the {many}: 1/√κ, nearly their sd in sds of a single trial"
+        words = f"spread of the {many}' true rates, 1/√κ"
+    elif getattr(structure, "effects", "rate") == "mean_scaled":
+        meaning = f"spread of the true rates of the {many} in shares of their mean, 1/√α"
+        words = f"spread of the {many}' true rates / mean"
+    else:
+        meaning = f"spread of the true rates of the {many}: √(their variance / their mean), 1/√α"
+        words = f"spread of the {many}' true rates, 1/√α"
     return {
         "param": "spread",
         "symbol": "σ",
         "spoken": "sigma",
-        "meaning": (
-            f"spread of the true rates of the {many}: 1/√κ, nearly their sd in sds of a single trial"
-            if trials
-            else f"spread of the true rates of the {many} in shares of their mean (coefficient of variation)"
-        ),
-        "words": f"spread of the {many}' true rates, 1/√κ"
-        if trials
-        else f"spread of the {many}' true rates / mean",
+        "meaning": meaning,
+        "words": words,
         "center": "pooled mean",
         "together": "one rate for all",
         "groups": "groups",

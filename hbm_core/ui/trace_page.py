@@ -14,8 +14,10 @@ import streamlit as st
 
 from hbm_core.analysis import marginals
 from hbm_core.analysis.draws import graded
+from hbm_core.analysis.remedies import Remedy, remedies
 from hbm_core.errors import InputError, StoreError
 from hbm_core.inference.sampler import Progress
+from hbm_core.models.prior import Prior
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots import diagnostics as plots
 from hbm_core.plots.theme import digits, legend, number, signed
@@ -588,7 +590,9 @@ def remedy(page: Page) -> None:
         bad, study.parameterization, study.declared.parameterizations, study.sampler, _stronger(page)
     )
     for one in found:
-        label = f"Fit {_geometry(one.parameterization).lower()} instead" if one.parameterization else one.label
+        label = (
+            f"Fit {_geometry(one.parameterization).lower()} instead" if one.parameterization else one.label
+        )
         key = "trace_remedy" if one.id == "geometry" else f"trace_remedy_{one.id}"
         st.button(label, key=key, on_click=_mend, args=(one,), width="stretch")
 
@@ -600,7 +604,9 @@ def _stronger(page: Page) -> tuple[str, Mapping[str, Prior]] | None:
         if "skeptical" not in preset.label.lower():
             continue
         priors = preset.priors(page.live.dataset)
-        if set(priors) == set(spec.priors) and any(spec.priors[name] != prior for name, prior in priors.items()):
+        if set(priors) == set(spec.priors) and any(
+            spec.priors[name] != prior for name, prior in priors.items()
+        ):
             return preset.label, priors
     return None
 

@@ -1,13 +1,14 @@
 """Rates given the spread of their population, from none (one rate for all) to any (each on its own).
 
-The spread σ is what makes B = v/(v + σ²) of a typical entity with relative noise v: the coefficient of
-variation of the rates for counts, 1/√κ (nearly the sd of the rates in sds of one trial) for successes. Given
-σ the other parameters are integrated by a product rule around their conditional mean, found twice.
+The spread σ is 1/√α, or 1/√κ of successes: the parameter that alone rules B = 1/(1 + E σ²) of an entity
+with E windows or trials, and on which the prior of μ does not hang. For rates with Var(θ) = μ/α it is
+√(Var(θ)/E(θ)), for multiples of the mean the coefficient of variation. Given σ the other parameters are
+integrated by a product rule around their conditional mean, found by three coarser ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,7 +18,6 @@ from scipy.interpolate import PchipInterpolator
 
 from hbm_core.inference.exact.beta_binomial import BetaBinomialPosterior
 from hbm_core.inference.exact.gamma_counts_posterior import GammaCountsPosterior
-from hbm_core.models.prior import Prior
 
 RatePosterior = GammaCountsPosterior | BetaBinomialPosterior
 
@@ -28,8 +28,6 @@ _NEAR = np.linspace(-4.2, 4.2, 11)
 _FIRST, _RULE = 3, 5
 #: Effective share of a rule's points below which it stands in the wrong place.
 _LEAST = 0.12
-#: Points of an integral over μ of the prior on σ.
-_QUADRATURE = 201
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,24 +74,12 @@ class _Form:
 
 
 def _form(posterior: RatePosterior) -> _Form:
-    structure: Any = posterior.structure
-    if isinstance(posterior, BetaBinomialPosterior):
-        return _Form(
-            (0,),
-            lambda x: x[:, 1] ** -0.5,
-            lambda free, spread: np.column_stack([free[:, 0], spread**-2]),
-        )
-    free = tuple(place for place in range(len(structure.parameters)) if place != 1)
-
-    def joined(some: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        return np.insert(some, 1, alpha, axis=1)
-
-    if structure.effects == "mean_scaled":
-        return _Form(free, lambda x: x[:, 1] ** -0.5, lambda some, s: joined(some, s**-2))
+    tied = 1
+    free = tuple(place for place in range(posterior.lattice.x.shape[1]) if place != tied)
     return _Form(
         free,
-        lambda x: (x[:, 0] * x[:, 1]) ** -0.5,
-        lambda some, s: joined(some, 1 / (some[:, 0] * s**2)),
+        lambda x: x[:, tied] ** -0.5,
+        lambda some, spread: np.insert(some, tied, spread**-2, axis=1),
     )
 
 
@@ -295,20 +281,12 @@ def spread_densities(
 
 def prior_on_spread(posterior: RatePosterior, spread: np.ndarray, slope: np.ndarray) -> np.ndarray | None:
     """Density that the priors imply for σ, per unit of u where d log σ/du = `slope`, ndarray (N,)."""
-    priors: Mapping[str, Prior] = posterior.spec.priors
-    structure: Any = posterior.structure
-    if not all(prior.proper for prior in priors.values()):
+    name = posterior.hyper_names[1]
+    prior = posterior.spec.priors[name]
+    if not prior.proper:
         return None
-    if isinstance(posterior, BetaBinomialPosterior):
-        kappa = spread**-2
-        return np.asarray(np.exp(priors["kappa"].log_density(kappa)) * 2 * kappa * slope)
-    if structure.effects == "mean_scaled":
-        alpha = spread**-2
-        return np.asarray(np.exp(priors["alpha"].log_density(alpha)) * 2 * alpha * slope)
-    share = (np.arange(_QUADRATURE) + 0.5) / _QUADRATURE
-    mu = priors["mu"].distribution.ppf(share)
-    alpha = 1 / (mu[:, None] * spread**2)
-    return np.asarray((np.exp(priors["alpha"].log_density(alpha)) * 2 * alpha).mean(axis=0) * slope)
+    value = spread**-2
+    return np.asarray(np.exp(prior.log_density(value)) * 2 * value * slope)
 
 
 def spread_moments(found: Along) -> tuple[float, float]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-# One process a core runs tests already: threads of a linear algebra library would wait for each other. It
-# must be said before NumPy is imported, and holds for every process that a test starts.
+import pytest
+from playwright.sync_api import Browser, expect
+from threadpoolctl import threadpool_limits
+
+from tests.browser.server import PATIENCE, browse, chromium
+
+# One process a core runs tests already: threads of a linear algebra library would wait for each other, ten
+# times as long as they compute. For every process that a test starts; and for this one, whose NumPy may have
+# been imported by a plugin before.
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
-
-import pytest  # noqa: E402
-from playwright.sync_api import Browser, expect  # noqa: E402
-
-from tests.browser.server import PATIENCE, browse, chromium  # noqa: E402
+threadpool_limits(1)
 
 #: Files that take longest: begun first, so that what comes last is short.
 LONGEST = (

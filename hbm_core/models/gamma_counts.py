@@ -12,8 +12,8 @@ from hbm_core.models.count_windows import CountWindows, Totals
 __all__ = ["CountWindows", "GammaCounts", "Totals", "moment_start"]
 
 #: Geometries. Poisson rates can be integrated out in closed form.
-NEGATIVE_BINOMIAL_PARAMETERIZATIONS = ("scaled", "centered")
-POISSON_PARAMETERIZATIONS = ("collapsed", "scaled", "centered")
+NEGATIVE_BINOMIAL_PARAMETERIZATIONS = ("centered", "scaled")
+POISSON_PARAMETERIZATIONS = ("collapsed", "centered", "scaled")
 
 
 @dataclass(frozen=True, eq=False)

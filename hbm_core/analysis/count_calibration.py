@@ -52,6 +52,7 @@ def calibrate(
     seed: int,
     sampler: Sampler = SHORT,
     cache: CompileCache | None = None,
+    fitted: ModelSpec[Any] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Calibration:
     """Ranks of truths drawn from the priors among draws by NUTS; the model is compiled once.
@@ -67,6 +68,8 @@ def calibrate(
         is less, so that ranks are those among nearly independent draws.
     cache : CompileCache, optional
         Where the compiled model is kept.
+    fitted : ModelSpec, optional
+        Other priors to fit with: what a wrong posterior looks like.
     progress : callable
         Told how many data sets are done.
 
@@ -82,7 +85,8 @@ def calibrate(
     for replication in range(replications):
         truth = draw_parameters(spec, 1, rng)
         structure = simulated_structure(spec.structure, truth, rng)
-        one = replace(spec, structure=structure, priors=dict(spec.priors), constants=dict(spec.constants))
+        told = fitted or spec
+        one = replace(told, structure=structure, priors=dict(told.priors), constants=dict(told.constants))
         named = _named(structure, truth)
         ties = rng.random(len(named))
         chosen = replace(sampler, seed=int(rng.integers(2**31)))

@@ -103,7 +103,7 @@ def pooling_ledger(spec: Any, posterior: ExactPosterior, table: pd.DataFrame) ->
 def three_poolings(spec: Any, posterior: RatePosterior, units: Sequence[str]) -> pd.DataFrame:
     """No, partial and complete pooling of some entities side by side.
 
-    Complete pooling is the same model where the rates have no spread.
+    Complete pooling is the same model where the rates have no spread; only exact posteriors tell of it.
 
     Returns
     -------
@@ -113,15 +113,17 @@ def three_poolings(spec: Any, posterior: RatePosterior, units: Sequence[str]) ->
     place = {str(unit): k for k, unit in enumerate(spec.structure.units)}
     at = np.array([place[str(unit)] for unit in units], dtype=int)
     table = shrinkage_table(spec, posterior, at)
-    given = along_spread(posterior, at)
-    centre, sd = given.theta_mean[0], given.theta_sd[0]
     raws = [f"raw_{name}" for name in _NAMES]
     none = table[["unit", "raw", *raws]].set_axis(["unit", "estimate", *_NAMES], axis=1)
     partial = table[["unit", "pooled", *_NAMES]].set_axis(none.columns, axis=1)
-    values = np.column_stack([centre, *(centre + z * sd for z in (-1.96, -0.6745, 0.6745, 1.96))])
-    complete = pd.DataFrame(np.maximum(values, 0), columns=none.columns[1:])
-    complete.insert(0, "unit", table["unit"])
-    parts = {"none": none, "partial": partial, "complete": complete}
+    parts = {"none": none, "partial": partial}
+    if hasattr(posterior, "rates_at"):
+        given = along_spread(posterior, at)
+        centre, sd = given.theta_mean[0], given.theta_sd[0]
+        values = np.column_stack([centre, *(centre + z * sd for z in (-1.96, -0.6745, 0.6745, 1.96))])
+        complete = pd.DataFrame(np.maximum(values, 0), columns=none.columns[1:])
+        complete.insert(0, "unit", table["unit"])
+        parts["complete"] = complete
     long = pd.concat([part.assign(pooling=name) for name, part in parts.items()], ignore_index=True)
     return long[["unit", "pooling", "estimate", *_NAMES]]
 

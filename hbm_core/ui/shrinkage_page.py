@@ -697,7 +697,7 @@ def _closeups(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     chosen = list(dict.fromkeys([page.view.selected, *chosen]))
     if isinstance(page.live.spec.structure, GroupedUnits):
         long = three_level.three_poolings(cast(Any, page.live.spec), page.posterior, chosen)
-    elif hasattr(page.posterior, "rates_at"):
+    elif isinstance(page.live.spec.structure, RawRates):
         long = rates.three_poolings(page.live.spec, cast(Any, page.posterior), chosen)
     else:
         long = tables.three_poolings(page.live.spec, page.posterior)

@@ -1,0 +1,110 @@
+"""NUTS of counts beyond the gamma population against plain sums; of successes against the exact engine."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from hbm_core.analysis.draws import agreement, summary
+from hbm_core.errors import NotExactError
+from hbm_core.inference.exact import solve
+from hbm_core.inference.nuts import sample
+from hbm_core.inference.sampler import Sampler
+from hbm_core.models.beta_binomial import BetaBinomial
+from hbm_core.models.covariate_counts import CovariateCounts
+from hbm_core.models.prior import Prior
+from hbm_core.models.structure import ModelSpec
+from hbm_core.models.zero_inflated_counts import ZeroInflatedCounts
+
+COUNT = np.array([0, 3, 0, 5, 2, 0, 9, 4, 0, 12, 7, 0, 1, 0, 0, 2, 0, 1])
+ENTITY = np.repeat([0, 1, 2], 6)
+X = np.tile([-1.2, 0.4, 0.8, 1.1, -1.4, 0.3], 3)
+LAWS = {
+    "mu": ("Gamma(3, 0.8)", stats.gamma(3, scale=1 / 0.8)),
+    "alpha": ("Gamma(2, 2)", stats.gamma(2, scale=0.5)),
+    "phi": ("Gamma(3, 1)", stats.gamma(3)),
+    "psi": ("Beta(2, 4)", stats.beta(2, 4)),
+    "beta": ("Normal(0, 0.7)", stats.norm(0, 0.7)),
+}
+POINTS = 36
+
+
+def sums(structure):
+    """Means, sds and medians by sums at even steps of each prior's probability, and of log θ."""
+    u = (np.arange(POINTS) + 0.5) / POINTS
+    grid = {name: LAWS[name][1].ppf(u) for name in structure.parameters}
+    x = np.arange(-30, 5, 0.06)
+    theta = np.exp(x)
+    mu, alpha = (a.ravel()[:, None] for a in np.meshgrid(grid["mu"], grid["alpha"], indexing="ij"))
+    population = stats.gamma(mu * alpha, scale=1 / alpha).pdf(theta) * theta * 0.06
+    other = "psi" if "psi" in grid else "beta"
+    phi, moved = (a.ravel() for a in np.meshgrid(grid["phi"], grid[other], indexing="ij"))
+    parts = []
+    for i in range(3):
+        log_like = np.zeros((phi.size, x.size))
+        for y, z in zip(COUNT[i == ENTITY], X[i == ENTITY], strict=True):
+            scale = np.exp(z * moved) if other == "beta" else np.ones(phi.size)
+            mean = theta * scale[:, None]
+            one = stats.nbinom.logpmf(y, phi[:, None], phi[:, None] / (phi[:, None] + mean))
+            if other == "psi":
+                shut = moved[:, None] * (y == 0)
+                one = np.log(shut + (1 - moved[:, None]) * np.exp(one))
+            log_like += one
+        parts.append(np.exp(log_like - log_like.max()))
+    each = [part @ population.T for part in parts]
+    weight = each[0] * each[1] * each[2]
+    weight = (weight / weight.sum()).reshape((POINTS,) * 4)
+    rows = {}
+    for axis, name in enumerate(("phi", other, "mu", "alpha")):
+        mass = weight.sum(axis=tuple(k for k in range(4) if k != axis))
+        # Within a step the posterior is as good as the prior's: its median is a point of its distribution.
+        median = np.interp(0.5, np.r_[0, np.cumsum(mass)], np.r_[0, np.arange(1, POINTS + 1) / POINTS])
+        mean = mass @ grid[name]
+        sd = np.sqrt(mass @ (grid[name] - mean) ** 2)
+        rows["beta[x]" if name == "beta" else name] = (mean, sd, LAWS[name][1].ppf(median))
+    flat = weight.reshape(POINTS**2, -1)
+    for i, unit in enumerate(structure.units):
+        share = flat / each[i]
+        density = ((share @ population) * parts[i]).sum(axis=0)
+        mean = density @ theta
+        median = np.exp(np.interp(0.5, np.cumsum(density), x + 0.03))
+        rows[f"theta[{unit}]"] = (mean, np.sqrt(density @ (theta - mean) ** 2), median)
+    return pd.DataFrame(rows, index=["mean", "sd", "q0.5"]).T
+
+
+@pytest.mark.sampling
+@pytest.mark.parametrize("case", ["zero_inflated", "covariates"])
+def test_nuts_agrees_with_plain_sums(case, compile_cache):
+    units = ("a", "b", "c")
+    if case == "covariates":
+        structure = CovariateCounts(COUNT, ENTITY, units, np.ones(18), X, ("x",))
+    else:
+        structure = ZeroInflatedCounts(COUNT, ENTITY, units)
+    priors = {name: Prior.parse(LAWS[name][0]) for name in structure.parameters}
+    spec = ModelSpec(structure, priors, {}, "centered")
+    with pytest.raises(NotExactError, match="NUTS"):
+        solve(spec)
+    tree = sample(spec, Sampler(draws=1000, tune=500, target_accept=0.95, seed=3), cache=compile_cache)
+    table = agreement(summary(tree), sums(structure))
+    assert len(table) == 7 and table["agrees"].all(), table
+    # Other numbers and other data of as many entities compile nothing.
+    before = compile_cache.compilations
+    fewer = type(structure)(COUNT[1:], ENTITY[1:], units, np.ones(17), **_rest(structure))
+    other = ModelSpec(fewer, priors | {"mu": Prior.parse("Gamma(2, 2)")}, {}, "centered")
+    sample(other, Sampler(draws=20, tune=50, chains=1), cache=compile_cache)
+    assert compile_cache.compilations == before
+
+
+def _rest(structure):
+    return {"design": X[1:], "columns": ("x",)} if isinstance(structure, CovariateCounts) else {}
+
+
+@pytest.mark.sampling
+@pytest.mark.parametrize("name", ["collapsed", "centered", "scaled"])
+def test_success_rates_by_nuts_are_the_exact_ones(name, compile_cache):
+    structure = BetaBinomial(np.array([1, 0, 4, 31, 6]), np.array([5, 9, 9, 80, 11]), tuple("abcde"))
+    priors = {"mu": Prior.parse("Beta(2, 2)"), "kappa": Prior.parse("Gamma(2, 0.2)")}
+    spec = ModelSpec(structure, priors, {}, name)
+    tree = sample(spec, Sampler(draws=1000, tune=500, target_accept=0.9, seed=5), cache=compile_cache)
+    table = agreement(summary(tree), solve(spec).summary(hdi=False))
+    assert len(table) == 7 and table["agrees"].all(), table

@@ -152,7 +152,8 @@ def correlation(posterior: ExactPosterior, names: Sequence[str], seed: int = 0) 
         matrix = exact_correlation(spec, units=wanted) if wanted else pd.DataFrame()
         if set(names) <= set(matrix.index):
             return matrix.loc[list(names), list(names)], 0.0
-    table = exact_draws_table(posterior, names, _DRAWS, seed)[list(names)]
+    count = _DRAWS // 5 if isinstance(posterior, GaussianMixedPosterior) else _DRAWS
+    table = exact_draws_table(posterior, names, count, seed)[list(names)]
     still = table.std() <= 1e-12 * table.abs().max()
     infinite = [name for name in names if name in posterior.names and not _has_variance(posterior, name)]
     matrix = table.corr()

@@ -32,7 +32,7 @@ _GRID, _BLOCK, _DRAWN = 241, 600_000, 1_000
 #: Components below this share of the mass are left out of mixtures.
 _NEGLIGIBLE = 1e-8
 #: Width, in steps, of the normal kernel that draws come from before they are thinned.
-_KERNEL, _REACH = 0.5, 3
+_KERNEL, _REACH = 0.5, 2
 #: Nodes of the other spreads that stand for them where one is held.
 _HELD = 64
 

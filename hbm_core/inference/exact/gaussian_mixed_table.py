@@ -172,16 +172,20 @@ class MixedTable:
         diagonal = np.add.reduceat(data.weight, bounds[:-1], axis=0)
         values = np.add.reduceat(data.value, bounds[:-1], axis=0)
         at = np.arange(slots)
-        for k, one in enumerate(square):
-            grown = 1 + one * own
-            share = one / grown
-            rest[k] = -0.5 * (constant + np.log(grown).sum() + data.square - share @ np.square(sums))
-            scaled = data.weight * share[:, None]
+        step = max(1, _BLOCK // own.size)
+        for first in range(0, len(square), step):
+            some = slice(first, first + step)
+            grown = 1 + square[some, None] * own
+            share = square[some, None] / grown
+            pull = np.log(grown).sum(axis=1) + data.square - share @ np.square(sums)
+            rest[some] = -0.5 * (constant + pull)
             for g in range(groups):
                 part = slice(bounds[g], bounds[g + 1])
-                matrix[k, g] = -scaled[part].T @ data.weight[part]
-                linear[k, g] = values[g] - sums[part] @ scaled[part]
-            matrix[k, :, at, at] += diagonal.T
+                weight = data.weight[part]
+                outer = (weight[:, :, None] * weight[:, None, :]).reshape(len(weight), -1)
+                matrix[some, g] = -(share[:, part] @ outer).reshape(-1, slots, slots)
+                linear[some, g] = values[g] - share[:, part] @ (sums[part, None] * weight)
+        matrix[:, :, at, at] += diagonal
         eigen, vectors = np.linalg.eigh(pattern.T @ matrix @ pattern)
         axes = pattern @ vectors
         lifted = matrix @ axes

@@ -477,7 +477,7 @@ def _two_modes(weight: float, place: float, narrow: float, wide: float) -> Any:
     return model
 
 
-def counts(share: float) -> Iterator[Proof]:
+def counts_exact(share: float) -> Iterator[Proof]:
     """Counts: calibration of the models that NUTS samples, over truths from their priors.
 
     Parameters, rates and counts are drawn from each model at a reduced size (`benchmarks/count_designs.py`)
@@ -548,7 +548,7 @@ SECTIONS: dict[str, Section] = {
     "tempering": tempering,
     "hurdle": hurdle,
     "mixed": mixed,
-    "counts": counts,
+    "counts_exact": counts_exact,
 }
 
 

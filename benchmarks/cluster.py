@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from benchmarks.row import NotMeasured, Row, show
 from hbm_core.analysis.coverage import Truth, coverage_study
@@ -85,6 +85,13 @@ def scheduler() -> Iterator[str]:
         port = free.getsockname()[1]
     line = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", "127.0.0.1"]
     with _process([*line, "--port", str(port)], dict(os.environ)):
+        until = time.monotonic() + 120
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if time.monotonic() > until:
+                raise RuntimeError("the scheduler did not start")
+            time.sleep(0.1)
         yield f"tcp://127.0.0.1:{port}"
 
 

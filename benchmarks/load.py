@@ -1,6 +1,7 @@
 """Fifty sessions at once: the server's answer to each, its memory, and sliders while fits run.
 
-``python -m benchmarks load [--minutes=3]``; the full length is that of the promise about memory.
+``python -m benchmarks load [--minutes=3] [--pure] [--no-browser]``. The full length is that of the promise
+about memory. Some of the crowd open links and walk through pages; with ``--pure`` all only move priors.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
@@ -36,6 +37,33 @@ SAME, DIFFERENT = 20, 20
 LOOK, FROM, TO = 10.0, 2.0, 12.0
 FIT_DRAWS, LONGEST = 10_000, 300.0
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Who comes, and for how long.
+
+    Parameters
+    ----------
+    minutes : float
+        At work.
+    by_link, wanderers : int
+        Of the sessions: those that open links instead of moving sliders, those that visit other pages too.
+    browser : bool
+        Whether a real browser is among them, where there is one.
+    """
+
+    minutes: float = MINUTES
+    by_link: int = BY_LINK
+    wanderers: int = WANDERERS
+    browser: bool = True
+
+    @classmethod
+    def asked(cls, arguments: list[str]) -> Crowd:
+        """The crowd that a command line asks for."""
+        given = [argument.partition("=")[2] for argument in arguments if argument.startswith("--minutes=")]
+        crowd = cls(float(given[-1]) if given else MINUTES, browser="--no-browser" not in arguments)
+        return replace(crowd, by_link=0, wanderers=0) if "--pure" in arguments else crowd
 
 
 @dataclass
@@ -116,12 +144,14 @@ async def every(seconds: float, until: float, act: Callable[[], Awaitable[object
             seen.late += 1
 
 
-async def session(visitor: Visitor, number: int, until: float, seen: Seen, rate: float = EVERY) -> None:
+async def session(
+    visitor: Visitor, number: int, until: float, seen: Seen, crowd: Crowd, rate: float = EVERY
+) -> None:
     """One person at work."""
     random = np.random.default_rng((number, 2024))
     await asyncio.sleep(rate * float(random.uniform()))
-    wanders = number >= SESSIONS - WANDERERS
-    links = SESSIONS - WANDERERS - BY_LINK <= number < SESSIONS - WANDERERS
+    wanders = number >= SESSIONS - crowd.wanderers
+    links = not wanders and number >= SESSIONS - crowd.wanderers - crowd.by_link
 
     async def act() -> None:
         priors = another(random)
@@ -167,7 +197,7 @@ async def watch_memory(process: Process, began: float, until: float, seen: Seen)
 # ---- phases ----
 
 
-async def crowd(server: Server, visitors: list[Visitor], minutes: float) -> tuple[Seen, float]:
+async def together(server: Server, visitors: list[Visitor], crowd: Crowd) -> tuple[Seen, float]:
     """All sessions at work for some minutes; what was seen, and processor seconds per answer."""
     seen, process = Seen(), Process(server.process.pid)
 
@@ -179,13 +209,14 @@ async def crowd(server: Server, visitors: list[Visitor], minutes: float) -> tupl
 
     await asyncio.gather(*(come(place, visitor) for place, visitor in enumerate(visitors)))
     began, spent, ended = time.perf_counter(), process.cpu, Event()
-    until = began + 60 * minutes
+    until = began + 60 * crowd.minutes
     with ThreadPoolExecutor(1) as pool:
-        real = pool.submit(in_browser, server, ended, seen) if chromium() else None
+        wanted = crowd.browser and chromium()
+        real = pool.submit(in_browser, server, ended, seen) if wanted else None
         try:
             await asyncio.gather(
                 watch_memory(process, began, until, seen),
-                *(session(visitor, number, until, seen) for number, visitor in enumerate(visitors)),
+                *(session(visitor, number, until, seen, crowd) for number, visitor in enumerate(visitors)),
             )
             spent = process.cpu - spent
         finally:
@@ -221,7 +252,8 @@ async def fits(server: Server, visitors: list[Visitor]) -> Fitted:
     for asker, priors in zip(askers, wanted, strict=True):
         texts = {f"prior.{name}": prior.text for name, prior in priors.items()}
         await asker.link(query | texts, priors)
-    most, told, done = 0, set(), Event()
+    told: set[int] = set()
+    most, done = 0, Event()
     spent = process.cpu
 
     async def look() -> None:
@@ -260,39 +292,45 @@ async def fits(server: Server, visitors: list[Visitor]) -> Fitted:
     return Fitted(seen, seconds, jobs, most, len(told), process.cpu - spent, began)
 
 
-async def measure(server: Server, minutes: float) -> list[Row]:
+async def measure(server: Server, crowd: Crowd) -> list[Row]:
     visitors = [Visitor(server.url) for _ in range(SESSIONS)]
     try:
-        seen, cost = await crowd(server, visitors, minutes)
-        together = await fits(server, visitors[: SESSIONS - WANDERERS])
+        seen, cost = await together(server, visitors, crowd)
+        fitted = await fits(server, visitors[: SESSIONS - WANDERERS])
     finally:
         await asyncio.gather(*(visitor.close() for visitor in visitors))
-    return [*crowd_rows(seen, cost), *fit_rows(together)]
+    return [*crowd_rows(seen, cost, crowd), *fit_rows(fitted)]
 
 
 def _ms(values: list[float | None]) -> tuple[float, float, float]:
     """Median, 95 % and longest, in milliseconds; an answer that never came is infinitely late."""
     known = [1000 * value if value is not None else np.inf for value in values]
+    if not known:
+        return (np.nan,) * 3
     return statistics.median(known), percentile(known, 0.95), max(known)
 
 
-def crowd_rows(seen: Seen, cost: float) -> list[Row]:
+def crowd_rows(seen: Seen, cost: float, crowd: Crowd) -> list[Row]:
     middle, late, longest = _ms([move.finished for move in seen.moves])
     picture = _ms([move.picture for move in seen.moves])
-    middle_page, late_page, _ = _ms([one.finished for one in seen.visits])
-    link = _ms([one.finished for one in seen.links])
     size = statistics.median(move.bytes for move in seen.moves) / 1000
-    label = f"{SESSIONS} sessions, a prior every {EVERY:g} s"
+    among = f", {crowd.wanderers} of them on other pages too" if crowd.wanderers else ""
+    label = f"{SESSIONS} sessions{among}, a prior every {EVERY:g} s"
     minutes, web, workers = seen.memory[-1]
     rows = [
         Row(f"{label}: server's answer, median", middle, "ms", note=f"{len(seen.moves):,} moves"),
         Row(f"{label}: server's answer, 95 %", late, "ms", 200, note=f"longest {longest:.0f} ms"),
         Row("of it until the picture was on its way, 95 %", picture[1], "ms", note=f"{size:.0f} kB a move"),
-        Row("the same by opening links, 95 %", link[1], "ms", 200, note=f"{len(seen.links):,} links"),
-        Row(
-            "a visit to Shrinkage or Trace among them, 95 %", late_page, "ms",
-            note=f"median {middle_page:.0f} ms",
-        ),
+    ]
+    if seen.links:
+        link = _ms([one.finished for one in seen.links])
+        note = f"{len(seen.links):,} links"
+        rows.append(Row("the same by opening links, 95 %", link[1], "ms", 200, note=note))
+    if seen.visits:
+        middle_page, late_page, _ = _ms([one.finished for one in seen.visits])
+        note = f"median {middle_page:.0f} ms"
+        rows.append(Row("a visit to Shrinkage or Trace among them, 95 %", late_page, "ms", note=note))
+    rows += [
         Row("errors shown, connections lost", len(seen.errors), target=0, note="; ".join(seen.errors[:2])),
         Row("processor time of the web process per answer", 1000 * cost, "ms"),
         Row(
@@ -306,13 +344,13 @@ def crowd_rows(seen: Seen, cost: float) -> list[Row]:
         echo = _ms(list(seen.browser))
         note = f"in a real browser; 150 ms of it waiting for the hand to rest; 95 % {echo[1]:.0f} ms"
         rows.insert(
-            4, Row("the same until the server's own numbers are drawn, median", echo[0], "ms", note=note)
+            3, Row("the same until the server's own numbers are drawn, median", echo[0], "ms", note=note)
         )
     return rows
 
 
-def fit_rows(together: Fitted) -> list[Row]:
-    seen, jobs = together.seen, together.jobs
+def fit_rows(fitted: Fitted) -> list[Row]:
+    seen, jobs = fitted.seen, fitted.jobs
     runs = [job for job in jobs if job.attempts]
     done = sum(job.state == "done" for job in jobs)
     shared = sum(job.attempts for job in jobs) - DIFFERENT
@@ -322,21 +360,20 @@ def fit_rows(together: Fitted) -> list[Row]:
         Row(f"{label}: runs for the one", shared, target=1, note=f"{len(runs)} runs in all"),
         Row(
             "of these fits, finished", done, target=DIFFERENT + 1, better="more",
-            note=f"{together.seconds:.0f} s in all, 4 × {FIT_DRAWS:,} draws each",
+            note=f"{fitted.seconds:.0f} s in all, 4 × {FIT_DRAWS:,} draws each",
         ),
-        Row("most of them at once", together.most, target=Settings().workers),
-        Row("sessions that saw their place in the queue", together.places),
+        Row("most of them at once", fitted.most, target=Settings().workers),
+        Row("sessions that saw their place in the queue", fitted.places),
         Row("prior moved meanwhile: answer, median", middle, "ms", note=f"{len(seen.moves):,} moves"),
         Row("prior moved meanwhile: answer, 95 %", late, "ms", 200, note=f"longest {longest:.0f} ms"),
         Row("errors shown, connections lost meanwhile", len(seen.errors), target=0),
-        Row("processor time of the web process meanwhile", together.spent / together.seconds, "cores"),
+        Row("processor time of the web process meanwhile", fitted.spent / fitted.seconds, "cores"),
     ]  # fmt: skip
 
 
 def rows() -> list[Row]:
     """Serve the app with a store of its own, send a crowd, measure."""
-    given = [argument.partition("=")[2] for argument in sys.argv if argument.startswith("--minutes=")]
-    minutes = float(given[-1]) if given else MINUTES
+    crowd = Crowd.asked(sys.argv)
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(Path(folder) / "store", Path(folder) / "log") as server,
@@ -346,7 +383,7 @@ def rows() -> list[Row]:
             if time.monotonic() > until:
                 raise RuntimeError("no worker became ready")
             time.sleep(0.2)
-        return asyncio.run(measure(server, minutes))
+        return asyncio.run(measure(server, crowd))
 
 
 if __name__ == "__main__":

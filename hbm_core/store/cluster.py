@@ -41,8 +41,10 @@ from hbm_core.store.worker import reason
 PATIENCE, AGAIN, PULSE, LOOK = 2.0, 2.0, 0.2, 1.0
 #: Seconds within which a row of the table of workers was renewed if it counts.
 FRESH = 60.0
-#: Tasks per worker into which a study is cut: enough to even out, few enough to cost nothing.
+#: Tasks per worker into which a study is cut at least: enough to tell of progress, few enough to be cheap.
 TASKS = 16
+#: And into which what is left is cut: the last tasks are small, so that the workers end together.
+LEFT = 3
 #: What rows of dispatchers begin with; the cluster's own workers follow after a slash.
 _PREFIX = "cluster-"
 #: States of a dispatcher in which nothing runs, in words for who waits; addresses are the log's.
@@ -148,6 +150,20 @@ def disconnect(client: Any) -> None:
         client.close(timeout=1.0)
 
 
+def task_edges(jobs: int, workers: int) -> list[int]:
+    """Where the tasks of a study begin and end among its parts: the last ones have fewer parts each.
+
+    Polychronopoulos and Kuck (1987), IEEE Transactions on Computers C-36, guided self-scheduling.
+
+    >>> task_edges(100, 1)
+    [0, 7, 14, 21, 28, 35, 42, 49, 56, 63, 70, 77, 84, 89, 92, 94, 96, 97, 98, 99, 100]
+    """
+    most, edges = -(-jobs // (TASKS * workers)), [0]
+    while (left := jobs - edges[-1]) > 0:
+        edges.append(edges[-1] + max(1, min(most, left // (LEFT * workers))))
+    return edges
+
+
 class ClusterSpread:
     """Sends the parts of a study to a cluster, and yields their answers in order; a `Spread`.
 
@@ -186,8 +202,7 @@ class ClusterSpread:
         workers = sum(client.nthreads().values())
         if not workers:
             raise StoreError(f"The cluster at {self.scheduler} has no workers.")
-        tasks = min(len(jobs), TASKS * workers)
-        edges = [len(jobs) * place // tasks for place in range(tasks + 1)] if tasks else [0]
+        edges = task_edges(len(jobs), workers)
         asked = remote.versions()
         # Priority falls, so that the first answers come first; the name groups them on Dask's own pages.
         futures = [

@@ -20,6 +20,14 @@ import hbm_core
 #: Seconds until a worker without a scheduler looks for it again.
 AGAIN = 2.0
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+#: Dask looks at its workers a hundred times a second: a tenth of the core that should compute.
+_QUIET = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
+}
 _log = logging.getLogger("hbm.cluster")
 
 
@@ -70,7 +78,7 @@ def command(scheduler: str) -> tuple[list[str], dict[str, str]]:
     root = str(Path(hbm_core.__file__).parents[1])
     path = os.pathsep.join(entry for entry in (root, os.environ.get("PYTHONPATH", "")) if entry)
     # Said before NumPy is imported anywhere: the sampler's chains run in threads of their own.
-    environment = dict.fromkeys(_THREADS, "1") | os.environ | {"PYTHONPATH": path}
+    environment = _QUIET | dict.fromkeys(_THREADS, "1") | os.environ | {"PYTHONPATH": path}
     return [sys.executable, "-m", "hbm_core.store.cluster_worker", scheduler], environment
 
 

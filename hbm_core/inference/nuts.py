@@ -201,6 +201,7 @@ class _Run:
                 progress_rate=int(1000 * _POLL),
                 return_raw_trace=True,
                 blocking=False,
+                adaptation=recipe(self.spec).mass_matrix,
             )
         except RuntimeError as error:
             raise FitError(_no_start(self.spec, error)) from error

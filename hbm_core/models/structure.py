@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 
 from hbm_core.errors import InputError
 from hbm_core.models.beta_binomial import BetaBinomial
+from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.count_windows import CountWindows
 from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.hurdle import HurdleRevenue
@@ -134,7 +135,13 @@ class TwoLevelNormal:
 #: What a model can be made of; a plain `ModelSpec` is one of two levels.
 Structure = TypeVar(
     "Structure",
-    bound=TwoLevelNormal | ThreeLevelNormal | GaussianMixed | CountWindows | BetaBinomial | HurdleRevenue,
+    bound=TwoLevelNormal
+    | ThreeLevelNormal
+    | GaussianMixed
+    | CountWindows
+    | BetaBinomial
+    | HurdleRevenue
+    | CircuitPopulation,
     default=TwoLevelNormal,
 )
 

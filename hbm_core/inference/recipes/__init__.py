@@ -6,6 +6,7 @@ from typing import Any
 
 from hbm_core.inference.recipes.base import Recipe
 from hbm_core.inference.recipes.beta_binomial import BetaBinomialRecipe
+from hbm_core.inference.recipes.circuits import CircuitsRecipe
 from hbm_core.inference.recipes.covariate_counts import CovariateCountsRecipe
 from hbm_core.inference.recipes.drifting_counts import DriftingCountsRecipe
 from hbm_core.inference.recipes.gamma_counts import GammaCountsRecipe
@@ -16,6 +17,7 @@ from hbm_core.inference.recipes.three_level import ThreeLevelRecipe
 from hbm_core.inference.recipes.two_level import TwoLevelRecipe
 from hbm_core.inference.recipes.zero_inflated import ZeroInflatedRecipe
 from hbm_core.models.beta_binomial import BetaBinomial
+from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.covariate_counts import CovariateCounts
 from hbm_core.models.drifting_counts import DriftingCounts
 from hbm_core.models.gamma_counts import GammaCounts
@@ -39,6 +41,7 @@ _RECIPES: dict[type, Recipe] = {
     JointCounts: JointCountsRecipe(),
     BetaBinomial: BetaBinomialRecipe(),
     HurdleRevenue: HurdleRecipe(),
+    CircuitPopulation: CircuitsRecipe(),
 }
 
 

@@ -25,6 +25,9 @@ class Recipe(ABC):
     Specifications are `ModelSpec` of the recipe's own structure.
     """
 
+    #: How nutpie adapts NUTS' mass matrix: "low_rank" where parameters are strongly correlated.
+    mass_matrix: str = "diag"
+
     @abstractmethod
     def dims_of(self, spec: Any) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the posterior's variables beyond chain and draw; scalars are absent."""

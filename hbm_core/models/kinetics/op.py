@@ -67,7 +67,9 @@ class Pull(Op):
 def _curves(op: Curves, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
     def curves(theta, ints, floats, starts):
-        return solve(np.ascontiguousarray(theta), ints, floats, starts, True)
+        # PyMC keeps whole numbers in 32 bits: one width, or the solver would be compiled twice.
+        whole, ends = ints.astype(np.int64), starts.astype(np.int64)
+        return solve(np.ascontiguousarray(theta), whole, floats, ends, True)
 
     return curves, _VERSION
 

@@ -179,8 +179,8 @@ def _experiment(theta, whole, real, values, slopes, row, derivatives):
                 m = block_ptr[b + 1] - low
                 if kind == POOL:
                     _pool(
-                        member[low], times[n], h, reach, eq_ptr, table, moved_ptr, moved, rate, drate, base, sbase,
-                        y, sy, derivatives,
+                        member[low], times[n], h, reach, eq_ptr, table, moved_ptr, moved, rate, drate, base,
+                        sbase, y, sy, derivatives,
                     )  # fmt: skip
                     continue
                 # f(y) of this block as plain + linear y + y square y, given the earlier blocks.

@@ -1,0 +1,255 @@
+"""The population of mechanisms: its density against one written with SciPy, and its geometries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import betaln
+
+from hbm_core.errors import InputError
+from hbm_core.inference.recipes import recipe
+from hbm_core.models.circuits import CircuitPopulation
+from hbm_core.models.kinetics.absorption import ABSORPTION, PARAMETERS
+from hbm_core.models.kinetics.program import Experiment
+from hbm_core.models.kinetics.solver import curves
+from hbm_core.models.prior import Prior
+from hbm_core.models.pymc_circuits import build
+from hbm_core.models.structure import ModelSpec
+
+TIMES = np.array([0.5, 1.0, 2.0, 5.0, 9.0, 24.0])
+PRIORS = {
+    "sigma": "LogNormal(-1.4, 0.5)",
+    "corr": "LKJ(2)",
+    "noise": "LogNormal(-1, 1)",
+    "exponent": "Normal(0.75, 0.25)",
+    "gain": "HalfNormal(0.1)",
+    "slope": "LogNormal(0, 1)",
+    "offset": "Normal(0, 5)",
+    "reading_sd": "HalfNormal(1)",
+}
+
+
+def spec_of(parameterization: str = "noncentered", **structure) -> ModelSpec[CircuitPopulation]:
+    """Three subjects, two doses for the first; every course is read twice for the last."""
+    doses = (({"dose": 4.0}, {"dose": 8.0}), ({"dose": 5.0},), ({"dose": 4.5},))
+    experiments = tuple(Experiment(ABSORPTION, conditions, TIMES) for conditions in doses)
+    point = np.concatenate([np.arange(24), np.arange(18, 24)])
+    course = np.concatenate([np.arange(24) // 6, np.full(6, 4)])
+    value = 6 * np.exp(-0.1 * np.tile(TIMES, 5)) + np.random.default_rng(2).normal(size=30)
+    labels = (("low", "high"), ("one",), ("one",))
+    made = CircuitPopulation(experiments, ("A", "B", "C"), labels, value, point, course, **structure)
+    priors = {
+        f"alpha[{name}]": Prior("Normal", (PARAMETERS[name].center, PARAMETERS[name].sd))
+        for name in made.inferred
+    }
+    priors |= {name: Prior.parse(text) for name, text in PRIORS.items() if name in made.parameters}
+    return ModelSpec(made, priors, {"floor": 0.1}, parameterization)
+
+
+def log_density_of(model, point: dict[str, np.ndarray]) -> float:
+    return float(model.compile_logp(jacobian=False, mode="FAST_COMPILE")(point))
+
+
+def readings_log_density(
+    spec, theta, noise: float, exponent: float, gain: float, slope=1.0, offset=0.0
+) -> float:
+    structure = spec.structure
+    f = curves(structure.tables, theta)[structure.point]
+    sd = noise * ((f + np.sqrt(f**2 + 0.1**2)) / 2) ** exponent
+    value = (structure.value - offset) / slope
+    total = -np.log(slope) * value.size
+    for course in range(5):
+        own = structure.course == course
+        covariance = np.diag(sd[own] ** 2) + gain**2 * np.outer(f[own], f[own])
+        total += stats.multivariate_normal.logpdf(value[own], f[own], covariance)
+    return float(total)
+
+
+def correlations(partial: np.ndarray) -> np.ndarray:
+    """r₂₁, r₃₁, r₃₂ from two correlations with the first and the partial one of the others."""
+    a, b, c = partial
+    return np.array([a, b, c * np.sqrt((1 - a**2) * (1 - b**2)) + a * b])
+
+
+def matrix_of(r: np.ndarray) -> np.ndarray:
+    full = np.eye(3)
+    full[np.tril_indices(3, -1)] = r
+    return full + full.T - np.eye(3)
+
+
+def lkj_log_density(r: np.ndarray, eta: float) -> float:
+    """Lewandowski, Kurowicka and Joe (2009), equation 16."""
+    d = 3
+    power = sum((2 * eta - 2 + d - k) * (d - k) for k in range(1, d)) * np.log(2)
+    betas = sum((d - k) * betaln(eta + (d - k - 1) / 2, eta + (d - k - 1) / 2) for k in range(1, d))
+    return float((eta - 1) * np.linalg.slogdet(matrix_of(r))[1] - power - betas)
+
+
+def jacobian(function, x: np.ndarray) -> np.ndarray:
+    step = 1e-6 * np.eye(x.size)
+    return np.array([(function(x + h) - function(x - h)) / 2e-6 for h in step]).T
+
+
+def prior_log_density(alpha: np.ndarray, spec) -> float:
+    center, sd = np.array([spec.priors[f"alpha[{name}]"].numbers for name in spec.structure.inferred]).T
+    return float(stats.norm.logpdf(alpha, center, sd).sum())
+
+
+@pytest.fixture(scope="module")
+def point() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(4)
+    alpha = np.array([PARAMETERS[name].center for name in ("ka", "ke", "Cl")]) + 0.1 * rng.normal(size=3)
+    return {
+        "alpha": alpha,
+        "sigma": np.array([0.2, 0.3, 0.15]),
+        "partial": np.array([0.4, -0.3, 0.5]),
+        "z": rng.normal(size=(3, 3)),
+    }
+
+
+def unconstrained(point: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    share = (point["partial"] + 1) / 2
+    return {
+        "alpha": point["alpha"],
+        "sigma_log__": np.log(point["sigma"]),
+        "partial_logodds__": np.log(share / (1 - share)),
+        "noise_log__": np.log(0.4),
+        "exponent": np.array(0.7),
+        "gain_log__": np.log(0.06),
+    }
+
+
+def root_of(point: dict[str, np.ndarray]) -> np.ndarray:
+    return np.diag(point["sigma"]) @ np.linalg.cholesky(matrix_of(correlations(point["partial"])))
+
+
+def population_log_density(spec, point) -> float:
+    """Log density of α, σ, Ω by their own coordinates, of Ω by the partial correlations' Beta variables."""
+    r = correlations(point["partial"])
+    change = np.linalg.slogdet(jacobian(correlations, point["partial"]))[1] + 3 * np.log(2)
+    sigma = stats.lognorm(0.5, scale=np.exp(-1.4)).logpdf(point["sigma"]).sum()
+    return prior_log_density(point["alpha"], spec) + float(sigma) + lkj_log_density(r, 2.0) + change
+
+
+NOISE = (
+    stats.lognorm(1, scale=np.exp(-1)).logpdf(0.4)
+    + stats.norm(0.75, 0.25).logpdf(0.7)
+    + stats.halfnorm(scale=0.1).logpdf(0.06)
+)
+
+
+def test_the_full_model_has_the_density_that_it_says(point) -> None:
+    spec = spec_of()
+    theta = point["alpha"] + point["z"] @ root_of(point).T
+    expected = population_log_density(spec, point) + NOISE + stats.norm.logpdf(point["z"]).sum()
+    expected += readings_log_density(spec, theta, 0.4, 0.7, 0.06)
+    found = log_density_of(build(spec), unconstrained(point) | {"z": point["z"]})
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_geometries_are_one_posterior(point) -> None:
+    """Centered is the density by θ; the others differ from it by the Jacobian of their map alone."""
+    spec, base = spec_of(), unconstrained(point)
+    theta = point["alpha"] + point["z"] @ root_of(point).T
+    centered = log_density_of(build(replace(spec, parameterization="centered")), base | {"circuits": theta})
+    noncentered = log_density_of(build(spec), base | {"z": point["z"]})
+    determinant = 3 * np.linalg.slogdet(root_of(point))[1]
+    assert noncentered - determinant == pytest.approx(centered, abs=1e-6)
+
+    model = build(replace(spec, parameterization="transport"))
+    inputs = [model.rvs_to_values[rv] for rv in model.free_RVs]
+    where = model.replace_rvs_by_values([model["theta"]])[0]
+    made = model.compile_fn(
+        where, inputs=inputs, point_fn=False, mode="FAST_COMPILE", on_unused_input="ignore"
+    )
+    names = [value.name for value in inputs]
+
+    def theta_of(u: np.ndarray) -> np.ndarray:
+        values = base | {"u": u.reshape(3, 3)}
+        return np.ravel(made(*(values[name] for name in names)))
+
+    u = 0.5 * np.random.default_rng(9).normal(size=9)
+    moved = theta_of(u).reshape(3, 3)
+    change = np.linalg.slogdet(jacobian(theta_of, u))[1]
+    transport = log_density_of(model, base | {"u": u.reshape(3, 3)})
+    centered = log_density_of(build(replace(spec, parameterization="centered")), base | {"circuits": moved})
+    assert transport - change == pytest.approx(centered, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "noise, exponent", [("heteroscedastic", 0.5), ("proportional", 1.0), ("constant", 0.0)]
+)
+def test_noise_models_and_roles(noise: str, exponent: float) -> None:
+    """One common parameter, one fixed, no gain; complete pooling of what is left."""
+    spec = spec_of(noise=noise, pooling="shared", roles={"ke": "shared", "Cl": "fixed"})
+    alpha = np.array([0.3, -1.0])
+    theta = np.tile([0.3, -1.0, PARAMETERS["Cl"].center], (3, 1))
+    expected = prior_log_density(alpha, spec) + stats.lognorm(1, scale=np.exp(-1)).logpdf(0.4)
+    expected += readings_log_density(spec, theta, 0.4, exponent, 0.0)
+    found = log_density_of(build(spec), {"alpha": alpha, "noise_log__": np.log(0.4)})
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_calibration_is_a_proper_density() -> None:
+    """Standards tell slope and offset; readings keep the Jacobian of their conversion."""
+    standards = np.array([[0.0, 1.0], [5.0, 11.5], [10.0, 20.5]])
+    spec = spec_of(noise="constant", pooling="independent", standards=standards)
+    theta = np.array([[0.2, -1.1, -1.4], [0.1, -1.0, -1.3], [0.3, -1.2, -1.5]])
+    center, sd = np.array([spec.priors[f"alpha[{name}]"].numbers for name in ("ka", "ke", "Cl")]).T
+    z = (theta - center) / sd
+    expected = stats.norm.logpdf(z).sum() + stats.lognorm(1, scale=np.exp(-1)).logpdf(0.4)
+    expected += (
+        stats.lognorm(1).logpdf(2.0) + stats.norm(0, 5).logpdf(0.5) + stats.halfnorm(scale=1).logpdf(0.7)
+    )
+    expected += stats.norm.logpdf(standards[:, 1], 2 * standards[:, 0] + 0.5, 0.7).sum()
+    expected += readings_log_density(spec, theta, 0.4, 0.0, 0.0, 2.0, 0.5)
+    given = {"alpha": np.empty(0), "z": z, "noise_log__": np.log(0.4), "slope_log__": np.log(2.0)}
+    given |= {"offset": np.array(0.5), "reading_sd_log__": np.log(0.7)}
+    model = build(spec)
+    found = log_density_of(
+        model, {name: value for name, value in given.items() if name in model.initial_point()}
+    )
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_likelihoods_of_conditions_add_up(point) -> None:
+    spec = spec_of()
+    theta = point["alpha"] + point["z"] @ root_of(point).T
+    draws = {
+        "theta": theta[None],
+        "noise": np.array([0.4]),
+        "exponent": np.array([0.7]),
+        "gain": np.array([0.06]),
+    }
+    found = recipe(spec).log_likelihood(spec, draws)
+    assert found.shape == (1, 4)
+    assert found.sum() == pytest.approx(readings_log_density(spec, theta, 0.4, 0.7, 0.06), abs=1e-9)
+
+
+def test_inverse_wishart_has_its_mean_precision() -> None:
+    """Under InverseWishart(ν, ψ I) the mean of Σ⁻¹ is ν/ψ I."""
+    import pymc as pm
+
+    spec = spec_of(covariance="inverse_wishart")
+    spec = replace(spec, constants={"nu": 7.0, "psi": 2.0})
+    model = build(spec)
+    sigma, corr = pm.draw([model["sigma"], model["corr"]], draws=1500, random_seed=1, mode="FAST_COMPILE")
+    scale = sigma[:, :, None] * sigma[:, None, :]
+    precision = np.linalg.inv(np.array([matrix_of(r) for r in corr]) * scale)
+    error = precision.std(axis=0) / np.sqrt(1500)
+    assert (np.abs(precision.mean(axis=0) - 3.5 * np.eye(3)) < 5 * error).all()
+
+
+def test_what_cannot_be_a_population_is_refused() -> None:
+    with pytest.raises(InputError, match="role of"):
+        spec_of(roles={"k_tx": "fixed"})
+    with pytest.raises(InputError, match="at least one fitted"):
+        spec_of(roles=dict.fromkeys(("ka", "ke", "Cl"), "fixed"))
+    with pytest.raises(InputError, match="standards"):
+        spec_of(standards=np.array([[0.0, 1.0]]))
+    structure = spec_of().structure
+    with pytest.raises(InputError, match="places on the curves"):
+        replace(structure, point=structure.point + 1)

@@ -176,8 +176,12 @@ class Creators(Scenario):
         """Every estimator against the truth of the simulator's default design; see `validation.recovery`."""
         from hbm_core.scenarios.creators.validation import recovery
 
+        if model in ("crossed", "drift"):
+            from hbm_core.scenarios.creators.mixed_lab import mixed_recovery
+
+            return mixed_recovery(model, replications, seed, priors)
         if model not in ("", self.default_model):
-            raise InputError("model for coverage", self.default_model, repr(model))
+            raise InputError("model for coverage", f"{self.default_model}, crossed or drift", repr(model))
         return recovery(replications, seed, priors)[0]
 
     def scale_note(self, dataset: Dataset) -> str:

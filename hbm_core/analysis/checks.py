@@ -26,9 +26,8 @@ from hbm_core.analysis.predictive import cochran_q, pooled_mean, prior_predictiv
 from hbm_core.analysis.shrinkage import pooling_factor
 from hbm_core.errors import ImproperPosteriorError, NotExactError
 from hbm_core.inference.exact import ExactPosterior, solve
-from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.raw_rates import RawRates
-from hbm_core.models.structure import ModelSpec
+from hbm_core.models.structure import ModelSpec, TwoLevelNormal
 from hbm_core.models.three_level import ThreeLevelNormal
 
 Verdict = Literal["pass", "warn", "fail", "information", "not applicable"]
@@ -102,7 +101,9 @@ class Evidence:
     @cached_property
     def loo(self) -> pd.DataFrame | None:
         """Exact leave-one-out; None where there is none, or too many units to refit."""
-        if len(self.spec.structure.units) > (_MOST_UNITS if linear(self.spec) else _MOST_REFITS):
+        structure: Any = self.spec.structure
+        at_once = linear(self.spec) or isinstance(structure, ThreeLevelNormal)
+        if len(structure.units) > (_MOST_UNITS if at_once else _MOST_REFITS):
             return None
         try:
             table = loo_table(self.spec, self.solver, self.seed)
@@ -567,7 +568,7 @@ def _law(evidence: Evidence) -> bool:
     structure: Any = evidence.spec.structure
     if isinstance(structure, ThreeLevelNormal):
         return True
-    if isinstance(structure, RawRates | GaussianMixed):
+    if not isinstance(structure, TwoLevelNormal):
         return False
     return structure.pooling == "partial" and "student_t" not in (structure.effects, structure.likelihood)
 

@@ -19,6 +19,7 @@ from hbm_core.errors import ImproperPosteriorError, InputError, NotExactError
 from hbm_core.inference.exact import solve
 from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
+from hbm_core.models.three_level import ThreeLevelNormal
 
 #: Draws of the hyperparameters per unit where the predictive density is averaged over draws.
 _DRAWS = 4000
@@ -54,6 +55,8 @@ def loo_table(
     """
     structure = spec.structure
     units = len(structure.units)
+    if isinstance(structure, ThreeLevelNormal):
+        return _three_level(spec, solver)
     if not isinstance(structure, TwoLevelNormal):
         raise NotExactError("leave-one-out", "units around one common mean", type(structure).__name__)
     if units < 2 and structure.pooling != "none":
@@ -62,11 +65,42 @@ def loo_table(
         found = _by_quadrature(spec)
     else:
         found = pd.DataFrame([_by_draws(spec, place, solver, seed) for place in range(units)])
-    found.insert(0, "unit", list(structure.units))
+    return _tidy(spec, found)
+
+
+def _tidy(spec: ModelSpec[Any], found: pd.DataFrame) -> pd.DataFrame:
+    structure: Any = spec.structure
+    found.insert(0, "unit", [str(label) for label in structure.units])
     found.insert(1, "effect", structure.effect)
     found["outside"] = (found["effect"] < found["low95"]) | (found["effect"] > found["high95"])
     columns = ["unit", "effect", "predicted", "low95", "high95", "log_density", "pit", "outside", "mcse"]
     return found[columns]
+
+
+def _three_level(spec: ModelSpec[Any], solver: Callable[[ModelSpec], ExactPosterior]) -> pd.DataFrame:
+    """One solution for all units: what each leaves to the others follows from the weights of both sds.
+
+    The posterior without unit i has the density of the full one over p(y_i | y_-i, both sds).
+    """
+    structure: ThreeLevelNormal = spec.structure
+    if len(structure.units) < 2:
+        raise ImproperPosteriorError("leave-one-out", "at least two units", 1, "Add units.")
+    posterior: Any = solver(spec)
+    rows, done = [], 0
+    try:
+        for weight, mean, sd in posterior.unit_predictive():
+            effect = structure.effect[done : done + len(mean), None]
+            done += len(mean)
+            normals = Normals(weight, mean[:, None], sd[:, None])
+            low, median, high = normals.quantiles(_TAILS)[:, 0].T
+            values = (median, low, high, normals.log_density(effect)[:, 0], normals.cdf(effect)[:, 0])
+            rows.append(np.column_stack(values))
+    except NotImplementedError as reason:
+        raise NotExactError(
+            "leave-one-out", "a normal or flat prior on mu", spec.priors["mu"].text, str(reason)
+        ) from None
+    columns = ["predicted", "low95", "high95", "log_density", "pit"]
+    return _tidy(spec, pd.DataFrame(np.concatenate(rows), columns=columns).assign(mcse=0.0))
 
 
 def elpd(table: pd.DataFrame) -> dict[str, float]:

@@ -889,23 +889,52 @@ class ThreeLevelPosterior(ExactPosterior):
         1/p(y_i | y_-i) is the posterior mean of 1/p(y_i | y_-i, both sds), and the latter is normal. Under
         a prior on μ that is neither normal nor flat NotImplementedError.
         """
+        log_weights = np.log(self.components.weights)
+        found = [
+            -logsumexp(log_weights - _log_left_out(rest, own), axis=1)
+            for rest, own in self._left_out(self._choose(units))
+        ]
+        return np.concatenate([np.empty(0), *found])
+
+    def unit_predictive(
+        self, units: Sequence[int] | np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Distribution of y_i given the other units: mixtures of C normals, some units at a time.
+
+        Raises as `unit_log_predictive`.
+
+        Yields
+        ------
+        weights, mean, sd : ndarray (M', C)
+            In the outcome's units.
+        """
+        chosen, done = self._choose(units), 0
+        log_weights = np.log(self.components.weights)
+        for rest, own in self._left_out(chosen):
+            part = slice(done, done + len(rest))
+            done += len(rest)
+            logs = log_weights - _log_left_out(rest, own)
+            weights = np.exp(logs - logsumexp(logs, axis=1, keepdims=True))
+            middle = self.table.location + self.table.middle[chosen.group[part]]
+            yield weights, middle[:, None] + chosen.deviation[part, None] - rest / own, own**-0.5
+
+    def _left_out(self, chosen: Chosen) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The precision matrix of all y given both sds: times the residuals, and its diagonal."""
         if not self._question.mu.gaussian:
             raise NotImplementedError("leave-one-out has no closed form under this prior on mu")
-        chosen, parts = self._choose(units), self.components
-        mean, variance = parts.groups(self.table.middle)
-        t, size = np.square(parts.sigma), chosen.group.size
-        out = np.empty(size)
+        mean, variance = self.components.groups(self.table.middle)
+        t, size = np.square(self.components.sigma), chosen.group.size
         step = max(1, _BLOCK // t.size)
-        log_weights = np.log(parts.weights)
         for at in range(0, size, step):
             part = slice(at, min(at + step, size))
             group, inverse = chosen.group[part], 1 / (chosen.variance[part, None] + t)
-            # Of the precision matrix of all y: its diagonal, and its product with the residuals.
             own = inverse - np.square(inverse) * variance[group]
-            rest = inverse * (chosen.deviation[part, None] - mean[group])
-            log_density = -0.5 * (np.log(2 * np.pi / own) + np.square(rest) / own)
-            out[part] = -logsumexp(log_weights - log_density, axis=1)
-        return out
+            yield inverse * (chosen.deviation[part, None] - mean[group]), own
+
+
+def _log_left_out(rest: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Log p(y_i | y_-i, both sds), which is normal with precision `own`."""
+    return -0.5 * (np.log(2 * np.pi / own) + np.square(rest) / own)
 
 
 def _take(sums: Sums, kept: np.ndarray) -> Sums:

@@ -113,6 +113,7 @@ def statistics(counts: np.ndarray) -> dict[str, np.ndarray]:
     mean = counts.mean(axis=1)
     ratio = counts.var(axis=1) / np.where(mean > 0, mean, 1.0)
     return {
+        "mean": mean,
         "zero_share": (counts == 0).mean(axis=1),
         "variance_to_mean": ratio,
         "largest": counts.max(axis=1),

@@ -85,6 +85,8 @@ class Model:
         Whether an exact engine covers it.
     covariates : bool
         Whether it takes columns of the data as moderators.
+    needs : str
+        What data must have for it, in a few words; empty where all will do.
     """
 
     id: str
@@ -98,6 +100,7 @@ class Model:
     families: Mapping[str, tuple[str, ...]]
     exact: bool = True
     covariates: bool = False
+    needs: str = ""
 
 
 @dataclass(frozen=True)

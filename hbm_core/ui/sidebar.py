@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import streamlit as st
 
 from hbm_core.inference.sampler import LEAST_TARGET, LIMITS
@@ -26,7 +28,7 @@ def draw(study: Study) -> None:
             simulator.knobs(study)
     models = {id: id.replace("_", " ") for id in _applicable(study)}
     models[study.model] = fits.title_of(study)
-    _choice("Model", "model", models, study.model, help=study.declared.summary)
+    _choice("Model", "model", models, study.model, help=study.declared.summary + _others(study, models))
     st.caption(study.declared.label)
     _options(study)
     with st.expander("Sampler settings"):
@@ -46,6 +48,13 @@ def _applicable(study: Study) -> tuple[str, ...]:
     dataset = study.data(session.uploads)
     found = _buildable(study.scenario, dataset.digest, study.covariates, study, dataset)
     return tuple(id for id in find_scenario(study.scenario).models if id in found or id == study.model)
+
+
+def _others(study: Study, offered: Container[str]) -> str:
+    """What the models need that are not offered for these data; empty where there are none."""
+    every = find_scenario(study.scenario).models.values()
+    missing = [f"{one.id} needs {one.needs}" for one in every if one.needs and one.id not in offered]
+    return f" Not for these data: {'; '.join(missing)}." if missing else ""
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)

@@ -178,6 +178,7 @@ def _model(id: str, label: str, summary: str, formula: tuple[str, ...], declared
         constants=declared.default_constants,
         parameterizations=GAUSSIAN_MIXED_PARAMETERIZATIONS,
         families=declared.families,
+        needs=f"a column {declared.column} with at least {_FEWEST[declared.column]} {declared.column}s",
     )
 
 

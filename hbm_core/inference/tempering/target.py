@@ -17,6 +17,9 @@ from hbm_core.models.structure import ModelSpec
 if TYPE_CHECKING:
     import pymc as pm
 
+#: Names of potentials that are likelihood, as observed variables are, and of those that belong to the prior.
+LIKELIHOOD = ("likelihood", "marginal", "readings")
+PRIOR = ("walk", "start", "steps", "circuits_density")
 #: Names that the tempered model adds.
 _BETA, _LIKELIHOOD = "inverse_temperature", "log_likelihood_total"
 #: From how many draws and a seed to points of the unconstrained space, ndarray (n, D).
@@ -123,7 +126,7 @@ def refuse_improper(spec: ModelSpec) -> None:
 def target_of(model: pm.Model) -> Target:
     """Compile any PyMC model with continuous variables and proper priors.
 
-    Its potentials count as likelihood. The model is changed.
+    Its potentials are told apart by their names, see `LIKELIHOOD` and `PRIOR`. The model is changed.
     """
     return _Compiled.of(model).with_data({})
 
@@ -175,21 +178,34 @@ class _Compiled:
 
 
 def tempered(model: pm.Model) -> pm.Model:
-    """The model with its likelihood to the power β, a datum; the whole log likelihood is a variable of it."""
+    """The model with its likelihood to the power β, a datum; the whole log likelihood is a variable of it.
+
+    Raises
+    ------
+    InputError
+        The model has none, or a potential that is not known to be prior or likelihood.
+    """
     import pymc as pm
     import pytensor.tensor as pt
 
+    for potential in model.potentials:
+        if potential.name not in (*LIKELIHOOD, *PRIOR):
+            known = f"a name of a likelihood ({', '.join(LIKELIHOOD)}) or of a prior ({', '.join(PRIOR)})"
+            raise InputError("potential", known, repr(potential.name))
     with model:
         terms = [pm.logp(rv, model.rvs_to_values[rv]).sum() for rv in model.observed_RVs]
-        terms += [pt.as_tensor(potential).sum() for potential in model.potentials]
-        total = pt.as_tensor(sum(terms[1:], terms[0])) if terms else pt.constant(0.0)
+        potentials = [potential for potential in model.potentials if potential.name in LIKELIHOOD]
+        terms += [pt.as_tensor(potential).sum() for potential in potentials]
+        if not terms:
+            raise InputError("model", "observed variables or a potential called likelihood", "neither")
+        total = pt.as_tensor(sum(terms[1:], terms[0]))
         for rv in tuple(model.observed_RVs):
             model.observed_RVs.remove(rv)
             model.values_to_rvs.pop(model.rvs_to_values.pop(rv))
             model.rvs_to_transforms.pop(rv, None)
             model.rvs_to_initial_values.pop(rv, None)
             model.named_vars.pop(rv.name)
-        for potential in tuple(model.potentials):
+        for potential in potentials:
             model.potentials.remove(potential)
             model.named_vars.pop(potential.name)
         pm.Deterministic(_LIKELIHOOD, total)
@@ -198,12 +214,20 @@ def tempered(model: pm.Model) -> pm.Model:
 
 
 def _forward(model: pm.Model) -> tuple[Any, bool]:
-    """A function that draws the prior, in the unconstrained space, and whether it draws many at once."""
+    """A function that draws the prior, in the unconstrained space, and whether it draws many at once.
+
+    None where a part of the prior is a density alone.
+    """
     import pytensor.tensor as pt
     from pymc.distributions.shape_utils import change_dist_size
     from pymc.pytensorf import compile as compiled
     from pytensor.graph.replace import vectorize_graph
+    from pytensor.graph.utils import MissingInputError
 
+    if any(potential.name not in LIKELIHOOD for potential in model.potentials):
+        return None, False
+    # What PyTensor says of a distribution that it cannot draw many of at once, or at all.
+    unable = (NotImplementedError, ValueError, TypeError, AttributeError, MissingInputError)
     parts = []
     for rv in model.free_RVs:
         transform = model.rvs_to_transforms[rv]
@@ -220,12 +244,12 @@ def _forward(model: pm.Model) -> tuple[Any, bool]:
         draw = compiled([count], vectorize_graph(point, replace=batch), mode="FAST_COMPILE")
         if draw(3).shape == (3, draw(1).size):
             return draw, True
-    except (NotImplementedError, ValueError, TypeError, AttributeError):
+    except unable:
         pass
     try:
         draw = compiled([], point, mode="FAST_COMPILE")
         draw()
-    except (NotImplementedError, ValueError, TypeError):
+    except unable:
         return None, False
     return draw, False
 

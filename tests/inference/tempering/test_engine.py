@@ -14,7 +14,7 @@ from hbm_core.errors import FitError, InputError
 from hbm_core.inference.exact import solve
 from hbm_core.inference.sampler import Sampler
 from hbm_core.inference.tempering.engine import explore, temper
-from hbm_core.inference.tempering.target import TargetCache, target_of
+from hbm_core.inference.tempering.target import TargetCache, target_of, tempered
 from hbm_core.models.prior import Prior
 from hbm_core.scenarios import scenario
 
@@ -35,7 +35,7 @@ def modes():
         place, sd = pm.Data("place", np.array([PLACE, -PLACE])), pm.Data("sd", np.array(NARROW))
         weight = pm.Data("weight", np.array([WEIGHT, 1 - WEIGHT]))
         each = -0.5 * pt.sum(((x[:, None] - place) / sd) ** 2, axis=0) - 2 * pt.log(sd)
-        pm.Potential("seen", pt.logsumexp(pt.log(weight) + each) - np.log(2 * np.pi))
+        pm.Potential("likelihood", pt.logsumexp(pt.log(weight) + each) - np.log(2 * np.pi))
     return target_of(model)
 
 
@@ -187,3 +187,25 @@ def test_improper_priors_are_refused_with_the_reason() -> None:
     )
     with pytest.raises(InputError, match="walks from draws of the prior"):
         temper(spec, SETTINGS)
+
+
+def test_parts_of_a_prior_are_no_likelihood() -> None:
+    """Of a random walk whose prior is a density alone, only the observations are tempered."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    with pm.Model() as model:
+        level = pm.Flat("level", shape=3)
+        pm.Potential("walk", -0.5 * pt.sum(level**2))
+        pm.Normal("y", level, 1.0, observed=np.array([0.0, 1.0, 2.0]))
+    point = np.array([0.3, -1.0, 2.0])
+    seen = stats.norm.logpdf([0.0, 1.0, 2.0], point).sum()
+    prepared = tempered(model)
+    log = prepared.compile_logp(mode="FAST_COMPILE")
+    for beta in (0.0, 0.4, 1.0):
+        prepared["inverse_temperature"].set_value(np.array(beta))
+        assert log({"level": point}) == pytest.approx(-0.5 * (point @ point) + beta * seen)
+    with pm.Model() as model:
+        pm.Potential("guess", pm.Normal("x") ** 2)
+    with pytest.raises(InputError, match="'guess'"):
+        tempered(model)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hbm_core.errors import InputError
 from hbm_core.inference.sampler import Sampler, check_settings, usual_settings
-from hbm_core.models.dataset import Dataset, table_from_arrow
+from hbm_core.models.dataset import Dataset, Words, table_from_arrow
 from hbm_core.models.prior import Prior, read_number
 from hbm_core.models.structure import ModelSpec
 from hbm_core.scenarios import scenario as find_scenario
@@ -31,6 +31,9 @@ PARAMETERS = (
 _GROUPS = ("knob", "prior", "constant")
 #: Longest text of a single URL value; longer ones are nonsense or an attack.
 _LONGEST = 400
+
+#: Rows of a table that may be a built-in one, edited by hand.
+_LONGEST_EDITED = 10_000
 
 #: Finds an uploaded data set's Arrow bytes by digest; None where it is not kept.
 Uploads = Callable[[str], bytes | None]
@@ -326,4 +329,19 @@ def _load(scenario: str, dataset: str, seed: int, knobs: tuple[tuple[str, Any], 
 
 @lru_cache(maxsize=16)
 def _read(scenario: str, arrow: bytes) -> Dataset:
-    return find_scenario(scenario).read(table_from_arrow(arrow))
+    found = find_scenario(scenario).read(table_from_arrow(arrow))
+    return replace(found, words=_words(scenario, found))
+
+
+def _words(scenario: str, found: Dataset) -> Words:
+    """Words of a table: a built-in one's, where most of its rows are still its own; it was edited."""
+    if len(found.table) > _LONGEST_EDITED:
+        return found.words
+    for name in find_scenario(scenario).datasets:
+        built_in = _load(scenario, name, 1, ())
+        shared = [column for column in built_in.table if column in found.table]
+        own = set(built_in.table[shared].itertuples(index=False, name=None))
+        kept = sum(row in own for row in found.table[shared].itertuples(index=False, name=None))
+        if 2 * kept > max(len(own), len(found.table)):
+            return built_in.words
+    return found.words

@@ -297,8 +297,15 @@ class Grid:
     numeric: Mapping[str, str]
 
 
+#: A number with more significant digits than this was computed, not written down.
+_MEASURED = 12
+
+
 def grid(base: pd.DataFrame, decimal: str, known: Mapping[str, bool]) -> Grid:
-    """What is given to a browser for `base`; `known` says of some columns whether they hold numbers."""
+    """What is given to a browser for `base`; `known` says of some columns whether they hold numbers.
+
+    Computed numbers are shown `readable`; those of cells that nobody edits keep all their digits.
+    """
     shown, numeric = base.copy(), {}
     for name in map(str, base.columns):
         cells = base[name]
@@ -308,8 +315,21 @@ def grid(base: pd.DataFrame, decimal: str, known: Mapping[str, bool]) -> Grid:
         if typed or (known[name] if name in known else mostly_numbers(cells)):
             mark = decimal_mark(cells)
             numeric[name] = decimal if typed or mark == "?" else mark
-            shown[name] = pd.array([_cell(value, decimal) for value in cells], dtype="str")
+            shown[name] = pd.array([_cell(readable(value), decimal) for value in cells], dtype="str")
     return Grid(base, shown, numeric)
+
+
+def readable(value: Any) -> Any:
+    """A number with digits that nobody measured, as simulated ones have, with six of them; else the value.
+
+    >>> readable(28.394129381293812), readable(1234567.0123456789), readable(0.1), readable("A")
+    (28.3941, 1234567.0, 0.1, 'A')
+    """
+    if not isinstance(value, float | np.floating) or not np.isfinite(value) or not value:
+        return value
+    if float(f"{value:.{_MEASURED}g}") == value:
+        return value
+    return round(float(value), max(0, 5 - int(np.floor(np.log10(abs(value))))))
 
 
 def _cell(value: Any, decimal: str) -> str | None:

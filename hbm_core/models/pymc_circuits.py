@@ -174,8 +174,8 @@ def build(spec: Spec) -> pm.Model:
 
         rest = pt.concatenate([common, data["fixed"]])
         whole = pt.concatenate([theta, pt.zeros((count, rest.shape[0])) + rest], axis=1)
-        found, _ = curves(whole, data["ints"], data["floats"], data["starts"])
-        mean_of_reading = found[data["point"]]
+        found: Any = curves(whole, data["ints"], data["floats"], data["starts"])
+        mean_of_reading = found[0][data["point"]]
         value, scale = data["value"], 0.0
         if structure.standards.size:
             slope, offset = variable("slope"), variable("offset")

@@ -522,7 +522,7 @@ def divergence_from_prior(spec: ModelSpec, exact: ExactPosterior, name: str) -> 
     return float(np.trapezoid(terms * width * np.cosh(v), v))
 
 
-def _quantiles(exact: ExactPosterior, name: str, probabilities: tuple[float, ...]) -> np.ndarray:
+def _quantiles(exact: Any, name: str, probabilities: tuple[float, ...]) -> np.ndarray:
     """Quantiles of a hyperparameter; of very many units none is asked for."""
     if hasattr(exact, "hyper_quantiles"):
         return exact.hyper_quantiles(probabilities)[exact.hyper_names.index(name)]

@@ -26,6 +26,8 @@ _SHARES = (0.02, 0.06, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.88, 0.94, 0.98
 _NEAR = np.linspace(-4.2, 4.2, 11)
 #: Points of the rule per dimension: to find the conditional mean, then around it.
 _FIRST, _RULE = 3, 5
+#: Nodes of the rule over each rate: a picture's curves need fewer than the posterior does.
+_OVER_RATES, _COARSE = 15, 11
 #: Effective share of a rule's points below which it stands in the wrong place.
 _LEAST = 0.12
 
@@ -248,7 +250,10 @@ def _rule(
     jacobian = np.log(x[:, tied]) + sum(scale.log_jacobian(v[:, f]) for f, scale in enumerate(scales))
     volume = np.log(np.einsum("gff->gf", roots)).sum(axis=1)
     log_weight = (np.log(mass) + 0.5 * (grid**2).sum(axis=1))[None] + volume[:, None]
-    likelihood = posterior.table.log_likelihood(x)
+    if isinstance(posterior, BetaBinomialPosterior):
+        likelihood = posterior.table.log_likelihood(x)
+    else:
+        likelihood = posterior.table.log_likelihood(x, _OVER_RATES if points == _RULE else _COARSE)
     return _Nodes(posterior.lattice, np.exp(log_spread), v, x, likelihood, log_weight.ravel() + jacobian)
 
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from hbm_core.cli import main
+from tests.test_cli import Done, answer
+
 MEASURES = ("mse", "rmse", "mae", "bias", "coverage", "width", "interval_score")
 
 
-def hbm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hbm_core.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+@pytest.fixture
+def hbm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run a command in this process: what it prints, and its exit code."""
+    monkeypatch.setenv("HBM_STORE", str(tmp_path / "store"))
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["hbm", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return Done(int(stop.value.code or 0), *capfd.readouterr())
+
+    return run
 
 
-def answer(done: subprocess.CompletedProcess[str]) -> dict:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def test_coverage_is_a_list_of_rows_with_standard_errors() -> None:
+def test_coverage_is_a_list_of_rows_with_standard_errors(hbm) -> None:
     found = answer(hbm("coverage", "schools", "--replications", "400", "--json"))
     rows = found["rows"]
     assert {row["estimator"] for row in rows} == {"none", "complete", "eb", "partial"}
@@ -38,7 +42,7 @@ def test_coverage_is_a_list_of_rows_with_standard_errors() -> None:
     assert next(row for row in all_units if row["estimator"] == "complete")["mse"] is None
 
 
-def test_fixed_tau_gives_the_published_figure() -> None:
+def test_fixed_tau_gives_the_published_figure(hbm) -> None:
     arguments = ("--model", "skeptical", "--tau", "20", "--replications", "1500", "--json")
     rows = answer(hbm("coverage", "schools", *arguments))["rows"]
     chosen = {"estimator": "partial", "bin": "all", "level": 0.95, "tau": 20.0}
@@ -46,7 +50,7 @@ def test_fixed_tau_gives_the_published_figure() -> None:
     assert 100 * row["coverage"] == pytest.approx(78.5, abs=1.5)
 
 
-def test_sbc_gives_a_verdict() -> None:
+def test_sbc_gives_a_verdict(hbm) -> None:
     found = answer(hbm("sbc", "schools", "--model", "skeptical", "--replications", "60", "--json"))
     assert found["passed"] is True
     assert found["replications"] == 60
@@ -65,7 +69,7 @@ def test_sbc_gives_a_verdict() -> None:
         ("sbc", "schools", "--engine", "guess"),
     ],
 )
-def test_nonsense_is_one_line_and_exit_2(arguments: tuple[str, ...]) -> None:
+def test_nonsense_is_one_line_and_exit_2(hbm, arguments: tuple[str, ...]) -> None:
     done = hbm(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""

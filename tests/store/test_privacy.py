@@ -21,6 +21,7 @@ from hbm_core.store.local import LocalEngine
 from hbm_core.store.results import Result
 from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
+from tests.store.test_service import PATIENCE
 
 ANN, BOB, EVE = "ann", "bob", "eve"
 DAY = 86400.0
@@ -444,7 +445,7 @@ def test_the_supervisor_lets_go_what_is_old(tmp_path):
         old, fresh = fit(engine, data(1), ANN), fit(engine, data(2), ANN)
         unused(engine, 8, fits=[old])
         with Supervisor(settings):
-            end = time.monotonic() + 20
+            end = time.monotonic() + PATIENCE
             while engine.status(old).state != "none":
                 assert time.monotonic() < end, "it is still there"
                 time.sleep(0.02)

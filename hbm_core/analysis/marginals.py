@@ -20,6 +20,8 @@ _SHOWN = (0.0005, 0.9995)
 _POINTS = 201
 #: Numbers drawn for the exact background of the funnel, at most.
 _MOST_NUMBERS = 8_000_000
+#: Draws behind a funnel where they are dear.
+_FEW_DRAWS = 6_000
 
 
 def value_range(table: pd.DataFrame, name: str, exact: ExactPosterior | None = None) -> tuple[float, float]:
@@ -106,6 +108,9 @@ def funnel_background(
     count = min(60_000, _MOST_NUMBERS // (drawn + 3))
     if count < 4_000:
         return None
+    if isinstance(exact, GaussianMixedPosterior):
+        # Each of its draws solves the model once.
+        count = _FEW_DRAWS
     own = f"theta[{unit}]"
     found = exact_draws_table(exact, [*names, own], count, seed=1)
     count, tau = len(found), np.maximum(found[names[1]].to_numpy(), 1e-12)

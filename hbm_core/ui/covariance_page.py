@@ -18,8 +18,8 @@ from hbm_core.analysis import covariance as tables
 from hbm_core.analysis import joint, marginals
 from hbm_core.analysis.batched import linear
 from hbm_core.errors import StoreError
+from hbm_core.models.grouped import GroupedUnits
 from hbm_core.models.raw_rates import RawRates
-from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.plots import covariance as plots
 from hbm_core.plots.diagnostics import funnel
 from hbm_core.plots.theme import legend, number
@@ -163,7 +163,7 @@ def story(page: Page) -> None:
 
 
 def _grouped(page: Page) -> bool:
-    return isinstance(page.live.spec.structure, ThreeLevelNormal)
+    return isinstance(page.live.spec.structure, GroupedUnits)
 
 
 def _shown_units(page: Page) -> list[str]:

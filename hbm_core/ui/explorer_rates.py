@@ -130,7 +130,9 @@ def _posterior_value(posterior: ExactPosterior, shown: np.ndarray) -> dict[str, 
         sds = {name: posterior.sd[place] for name, place in at.items()}
     densities = {}
     for name, (low, high) in ends.items():
-        x = np.linspace(low, high, DENSITY_GRID)
+        # A long tail must not take the points from where the density is.
+        far = 0 < low < high / 20
+        x = (np.geomspace if far else np.linspace)(low, high, DENSITY_GRID)
         densities[name] = [{"label": "", "x": x.tolist(), "y": finite_list(posterior.density(name, x))}]
     lo95, lo50, hi50, hi95 = quantiles.T
     mu = None

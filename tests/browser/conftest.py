@@ -14,7 +14,7 @@ from tests.browser.server import EAGER, PATIENCE, Server, serve
 @pytest.fixture(scope="session")
 def server(chromium_is_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    with serve(folder / "store", folder / "server.log", **EAGER) as running:
+    with serve(folder / "store", folder / "server.log", HBM_WORKERS="1", **EAGER) as running:
         yield running
 
 

@@ -87,7 +87,7 @@ def test_twenty_sessions_that_ask_for_one_fit_share_one_run(server: Server) -> N
     async def ask(visitor: Visitor) -> None:
         await visitor.link(query, {})
         await visitor.trigger("fit")
-        await visitor.until(lambda: visitor.explorer["fit"]["state"] in ("done", "failed"), 120)
+        await visitor.until(lambda: visitor.explorer["fit"]["state"] in ("done", "failed"), 240)
 
     async def all_at_once() -> list[Visitor]:
         visitors = await opened(server, ASKERS)

@@ -119,7 +119,10 @@ def test_a_wrong_file_is_told_and_corrected_by_hand(page: Page, server: Server) 
     main = page.get_by_test_id("stMain")
     expect(main).to_contain_text("2 problems in 2 rows")
     # The grid is a canvas: row 2, the last column; then row 3, the one before.
-    for column, row, value in ((0.92, 2, "2"), (0.62, 3, "3,3")):
+    for column, row, value, then in (
+        (0.92, 2, "2", "1 problem in 1 row"),
+        (0.62, 3, "3,3", "In order: 3 rows"),
+    ):
         canvas = main.get_by_test_id("stDataFrame").locator("canvas").first
         canvas.scroll_into_view_if_needed()
         page.wait_for_timeout(600)
@@ -129,9 +132,8 @@ def test_a_wrong_file_is_told_and_corrected_by_hand(page: Page, server: Server) 
         page.wait_for_timeout(300)
         page.keyboard.type(value, delay=60)
         page.keyboard.press("Enter")
-        page.wait_for_timeout(600)
+        expect(main).to_contain_text(then)
         settled(page)
-    expect(main).to_contain_text("In order: 3 rows")
     with page.expect_download() as download:
         main.get_by_role("button", name="Download as CSV").last.click()
     assert Path(download.value.path()).read_text().split() == [

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.server import ROOT, Server, settled
+from tests.browser.server import PATIENCE, ROOT, Server, settled
 
 pytestmark = pytest.mark.browser
 PAGES = [path.stem for path in sorted((ROOT / "pages").glob("*.py"))]
@@ -40,6 +40,7 @@ def test_a_phone_in_the_dark_shows_the_page_without_scrolling_sideways(
     browser: Browser, server: Server, name: str
 ) -> None:
     page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme="dark")
+    page.set_default_timeout(1000 * PATIENCE)
     try:
         page.goto(server.url + path_of(name))
         settled(page)

@@ -16,7 +16,7 @@ from hbm_core.store.local import LocalEngine
 from hbm_core.store.results import Result
 from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
-from tests.browser.server import Server, settled
+from tests.browser.server import PATIENCE, Server, settled
 
 pytestmark = pytest.mark.browser
 REFUSED = "could not be opened"
@@ -41,13 +41,15 @@ def left_by(server: Server, owner: str) -> tuple[str, str]:
             tree = xr.DataTree.from_dict({"/posterior": xr.Dataset({"mu": ("draw", [1.0, 2.0])})})
             size = engine.results.publish(job.ask, Result(tree, {"diagnostics": {"draws": 11, "chains": 4}}))
             engine.table.finish(id, "this-test", size, False)
-        engine.wait(id, 60)
+        engine.wait(id, PATIENCE)
     return digest, id
 
 
 def test_each_browser_sees_its_own_and_anothers_only_by_its_link(server: Server, browser: Browser) -> None:
     contexts = [browser.new_context(viewport={"width": 1280, "height": 900}) for _ in range(2)]
     try:
+        for context in contexts:
+            context.set_default_timeout(1000 * PATIENCE)
         ann, bob = (context.new_page() for context in contexts)
         opened(ann, f"{server.url}/fits")
         (cookie,) = [one for one in contexts[0].cookies() if one["name"] == "hbm_visitor"]

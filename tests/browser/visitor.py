@@ -98,7 +98,7 @@ class Visitor:
         jar = CookieJar()
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
         for path in (f"/{page}", "/_stcore/health", "/_stcore/host-config"):
-            with opener.open(self.url + path, timeout=60) as answer:
+            with opener.open(self.url + path, timeout=240) as answer:
                 answer.read()
         return {cookie.name: cookie.value or "" for cookie in jar}
 
@@ -148,7 +148,7 @@ class Visitor:
         """Ask for a run that changes nothing."""
         return await self._act(ClientState())
 
-    async def until(self, true: Callable[[], bool], seconds: float = 60.0) -> None:
+    async def until(self, true: Callable[[], bool], seconds: float = 240.0) -> None:
         """Wait until something shows."""
         if not true():
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()

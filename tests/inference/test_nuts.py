@@ -239,7 +239,7 @@ def test_stopping_keeps_what_there_is(compile_cache, monkeypatch):
         cache=compile_cache,
         on_progress=seen.append,
         on_partial=partial.append,
-        should_stop=lambda: len(partial) > 1 and seen[-1].fraction > 0,
+        should_stop=lambda: len(partial) > 1 and seen[-1].fraction > 0.02,
     )
     assert tree.attrs["partial"] == True and tree.attrs["stopped"] == "on request"  # noqa: E712
     posterior = tree["posterior"]
@@ -252,8 +252,9 @@ def test_stopping_keeps_what_there_is(compile_cache, monkeypatch):
 
 def test_time_limit_and_a_stop_during_warm_up(compile_cache):
     spec = eight_schools("collapsed")
-    tree = sample(spec, Sampler(draws=200_000, tune=300), cache=compile_cache, time_limit=0.2)
-    assert tree.attrs["partial"] and "0.2 s" in tree.attrs["stopped"]
+    # A short warm-up, which is over within the limit on a busy machine too.
+    tree = sample(spec, Sampler(draws=200_000, tune=50), cache=compile_cache, time_limit=1.5)
+    assert tree.attrs["partial"] and "1.5 s" in tree.attrs["stopped"]
     with pytest.raises(FitError, match="warming up"):
         sample(spec, Sampler(draws=10, tune=100_000), cache=compile_cache, should_stop=lambda: True)
 

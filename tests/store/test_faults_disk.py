@@ -20,7 +20,7 @@ from hbm_core.store.retention import evict
 from hbm_core.store.settings import Settings
 from hbm_core.store.worker import compute_here
 from tests.store.test_local import schools_request
-from tests.store.test_service import until
+from tests.store.test_service import PATIENCE, until
 
 #: Bytes of the small file system, and of a result that still fits after the others.
 SIZE, DRAWS = 4_000_000, 100_000
@@ -93,9 +93,9 @@ def disk(request, tmp_path):
         yield disk
 
 
-def want(engine, name, value, draws=20, seconds=0.02):
+def want(engine, name, value, draws=20, **more):
     log = str(engine.settings.store.parent.parent / "fits.log")
-    request = json.dumps({"seconds": seconds, "value": value, "draws": draws, "log": log})
+    request = json.dumps({"seconds": 0.02, "value": value, "draws": draws, "log": log} | more)
     return engine.ask(Ask(name, "tests.store.fake_tasks.known", request), "s")
 
 
@@ -140,15 +140,17 @@ def test_a_disk_that_fills_while_a_fit_runs_fails_it_with_the_reason(disk, monke
     with LocalEngine(settings) as engine:
         want(engine, "early", 3)
         compute_here(settings, "early")
-        want(engine, "late", 5, DRAWS, seconds=0.6)
+        gate = disk.store.parent.parent / "late.gate"
+        want(engine, "late", 5, DRAWS, gate=str(gate))
         monkeypatch.setattr(ResultStore, "publish", tell)
         worker = threading.Thread(target=compute_here, args=(settings, "late"))
         worker.start()
         until(lambda: engine.results.has_partial("late"))
         disk.fill()
         assert holds(engine, "early", 3)
+        gate.touch()
         # The result cannot be written. Whether its row can depends on what room the table has left.
-        assert tried.wait(60)
+        assert tried.wait(PATIENCE)
         disk.free()
         worker.join()
         status = engine.status("late")
@@ -156,7 +158,7 @@ def test_a_disk_that_fills_while_a_fit_runs_fails_it_with_the_reason(disk, monke
         assert "Earlier results are intact" in status.error
         assert engine.results.ids() == ["early"]
         assert list((disk.store / "tmp").iterdir()) == []
-        want(engine, "late", 5, DRAWS, seconds=0.02)
+        want(engine, "late", 5, DRAWS)
         compute_here(settings, "late")
         assert holds(engine, "late", 5) and holds(engine, "early", 3)
         assert engine.table.problems() == []

@@ -480,9 +480,7 @@ def _correlation(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> Non
             f"letter are {escape(many)}; values {how}.{some}"
         )
         if page.sampled and page.live.exact is not None:
-            exact = matrix(
-                replace(page, sampled=False), [n for n in names if n in page.live.exact.names]
-            )[0]
+            exact = matrix(replace(page, sampled=False), [n for n in names if n in page.live.exact.names])[0]
             both = found.loc[exact.index, exact.columns].to_numpy(dtype=float) - exact.to_numpy(dtype=float)
             gap = number(float(np.nanmax(np.abs(both), initial=0.0)), 2)
             _sentence(f"<b>The fit's correlations differ from the exact ones by at most {gap}.</b>")

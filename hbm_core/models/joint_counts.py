@@ -106,4 +106,4 @@ class JointCounts(CountWindows):
     @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
-        return ("noncentered", "centered")
+        return ("centered", "noncentered")

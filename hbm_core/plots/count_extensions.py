@@ -17,9 +17,13 @@ def shares(table: pd.DataFrame, view: View) -> vega.Figure:
     """Draw `shut_table`: share of zeros seen, and under the model with and without shut windows."""
     c = view.colours
     y = vega.channel(
-        "label:N", title=None, sort=None, axis=dict(grid=False, ticks=False, domain=False, labelLimit=160)
+        "label:N",
+        title=None,
+        sort=list(table["label"]),
+        axis=dict(grid=False, ticks=False, domain=False, labelLimit=160),
     )
-    x = vega.channel("low95:Q", title="Share of windows without an event", axis=dict(format="%", tickCount=6))
+    axis = dict(title="Share of windows without an event", axis=dict(format="%", tickCount=6))
+    x = vega.channel("low95:Q", **axis)
     base = vega.Chart(table.assign(text=[f"{100 * value:.1f} %" for value in table["share"]]))
     lines = base.mark_rule(color=c["accent"], strokeWidth=MARKS["interval-95"]).encode(
         y=y, x=x, x2="high95:Q"
@@ -30,7 +34,7 @@ def shares(table: pd.DataFrame, view: View) -> vega.Figure:
         color=vega.expr(f"datum.kind == 'seen' ? '{c['raw']}' : '{c['accent']}'"),
     ).encode(
         y=y,
-        x=vega.channel("share:Q"),
+        x=vega.channel("share:Q", **axis),
         tooltip=[vega.channel("label:N", title="Of"), vega.channel("text:N", title="Share")],
     )
     return themed(vega.layer(lines, marks).properties(height=110), view.mode)
@@ -50,7 +54,12 @@ def coefficients(table: pd.DataFrame, view: View) -> vega.Figure:
     y = vega.channel(
         "column:N", title=None, sort=None, axis=dict(grid=False, ticks=False, domain=False, labelLimit=160)
     )
-    x = vega.channel("low95:Q", title="Effect on the log rate, per sd of the column", axis=dict(tickCount=6))
+    x = vega.channel(
+        "low95:Q",
+        title="Effect on the log rate, per sd of the column",
+        scale=dict(nice=False, padding=14),
+        axis=dict(tickCount=6),
+    )
     base = vega.Chart(rows)
     zero = vega.Chart([{"low95": 0}]).mark_rule(color=c["ink-3"], strokeDash=[3, 3]).encode(x=x)
     wide = base.mark_rule(color=c["accent"], strokeWidth=MARKS["interval-95"]).encode(y=y, x=x, x2="high95:Q")

@@ -253,7 +253,7 @@ JOINT = _model(
         r"\rho_{ac}\, \sigma_a \sigma_c, \quad \rho_{ac} \sim \mathrm{LKJ}(\eta)",
     ),
     _JOINT,
-    ("noncentered", "centered"),
+    ("centered", "noncentered"),
 )
 
 #: In the order in which they are offered.

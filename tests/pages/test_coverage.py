@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "pages" / "coverage.py"
 
 
 def opened(query: Mapping[str, str] | None = None, **lab: object) -> AppTest:
-    app = AppTest.from_file(str(PAGE), default_timeout=60)
+    app = AppTest.from_file(str(PAGE), default_timeout=240)
     for name, value in (query or {}).items():
         app.query_params[name] = value
     app.session_state["coverage_lab"] = Lab(**{"replications": 100, **lab})

@@ -29,7 +29,7 @@ GOOD = "unit,effect,se\nA,28,15\nB,8,10\nC,-3,16\nZoë,70,4\n"
 
 
 def opened(section: str = "Change") -> AppTest:
-    app = AppTest.from_file(str(PAGE), default_timeout=60)
+    app = AppTest.from_file(str(PAGE), default_timeout=240)
     app.session_state["session_token"] = SESSION
     app.session_state["data_section"] = section
     return sound(app.run())

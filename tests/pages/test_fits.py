@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[2] / "pages" / "fits.py"
 
 
 def opened(**state: object) -> AppTest:
-    app = AppTest.from_file(str(PAGE), default_timeout=60)
+    app = AppTest.from_file(str(PAGE), default_timeout=240)
     app.session_state["session_token"] = SESSION
     for name, value in state.items():
         app.session_state[name] = value
@@ -185,7 +185,7 @@ def sidebar(chosen) -> AppTest:
 
         fits.panel(chosen)
 
-    app = AppTest.from_function(page, args=(chosen,), default_timeout=60)
+    app = AppTest.from_function(page, args=(chosen,), default_timeout=240)
     app.session_state["session_token"] = SESSION
     app.session_state["study"] = chosen
     return app.run()

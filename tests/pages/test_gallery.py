@@ -23,7 +23,7 @@ def store(tmp_path_factory):
 
 @pytest.mark.parametrize("page", ["trace", "covariance", "shrinkage"])
 def test_the_first_visit_finds_a_finished_fit(store, page: str) -> None:
-    found = AppTest.from_file("../../hbm_core/ui/main.py", default_timeout=60)
+    found = AppTest.from_file("../../hbm_core/ui/main.py", default_timeout=240)
     found.switch_page(f"../../pages/{page}.py")
     found.run()
     assert not found.exception

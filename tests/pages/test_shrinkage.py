@@ -21,7 +21,7 @@ HOSTILE = ("<script>alert(1)</script>", "=cmd|' /C calc'!A0", "long " * 60, "{da
 
 
 def opened(section: str = "Arrows", **query: str) -> AppTest:
-    app = AppTest.from_file(str(PAGE), default_timeout=60)
+    app = AppTest.from_file(str(PAGE), default_timeout=240)
     for name, value in query.items():
         app.query_params[name.replace("__", ".")] = value
     app.session_state["shrinkage_section"] = section

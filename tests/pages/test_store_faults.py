@@ -22,7 +22,7 @@ def nowhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", ["explore", "fits"])
 def test_every_page_says_why_the_store_cannot_be_used(nowhere, page):
-    app = AppTest.from_file(str(MAIN), default_timeout=60)
+    app = AppTest.from_file(str(MAIN), default_timeout=240)
     app.run()
     if page != "explore":
         app.switch_page(str(MAIN.parents[2] / "pages" / f"{page}.py")).run()

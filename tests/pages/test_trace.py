@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "pages" / "trace.py"
 
 
 def opened(chosen=None, section: str = "Traces") -> AppTest:
-    app = AppTest.from_file(str(PAGE), default_timeout=60)
+    app = AppTest.from_file(str(PAGE), default_timeout=240)
     app.session_state["study"] = chosen or study()
     app.session_state["session_token"] = SESSION
     app.session_state["trace_section"] = section

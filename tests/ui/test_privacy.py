@@ -37,7 +37,7 @@ def digest(engine):
 
 def opened(who, query=None):
     """The page Fits as `who` sees it, opened with a link's parameters."""
-    app = AppTest.from_file(str(ROOT / "pages" / "fits.py"), default_timeout=60)
+    app = AppTest.from_file(str(ROOT / "pages" / "fits.py"), default_timeout=240)
     app.session_state["session_token"] = who
     for name, value in (query or {}).items():
         app.query_params[name] = value

@@ -21,7 +21,7 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.models.structure import ModelSpec
 from hbm_core.scenarios import scenarios
 from hbm_core.store.jobs import Job
-from hbm_core.store.request import FitRequest
+from hbm_core.store.request import FitRequest, engine_versions
 from hbm_core.store.results import Result, ResultStore
 from hbm_core.store.summary import summarize
 
@@ -78,6 +78,7 @@ def find(path: str) -> Task:
 def fit(job: Job, run: Run) -> Result:
     """Fit what the job's request says to the data it names."""
     request = FitRequest.from_dict(json.loads(job.request))
+    refuse_other_versions(request)
 
     def should_stop() -> bool:
         # Nobody waits for the draws so far, and completing them may take longer than drawing them did.
@@ -95,6 +96,24 @@ def fit(job: Job, run: Run) -> Result:
         time_limit=run.time_limit,
     )
     return result_of(tree, request.spec(dataset))
+
+
+def refuse_other_versions(request: FitRequest) -> None:
+    """Raise FitError where a request names other versions than are installed: its draws would be others.
+
+    A fit that waited while the server was brought up to date is such a request.
+    """
+    here = engine_versions()
+    wrong = ", ".join(
+        f"{name} {here.get(name, 'absent')} instead of {version}"
+        for name, version in request.versions.items()
+        if here.get(name) != version
+    )
+    if wrong:
+        raise FitError(
+            f"This fit was asked for with other versions than are installed here ({wrong}), and its draws "
+            "would not be those that were asked for. Ask for it again."
+        )
 
 
 def run_fit(

@@ -325,11 +325,12 @@ def readable(value: Any) -> Any:
     >>> readable(28.394129381293812), readable(1234567.0123456789), readable(0.1), readable("A")
     (28.3941, 1234567.0, 0.1, 'A')
     """
-    if not isinstance(value, float | np.floating) or not np.isfinite(value) or not value:
+    if not isinstance(value, float | np.floating) or not np.isfinite(value):
         return value
-    if float(f"{value:.{_MEASURED}g}") == value:
+    given = float(value)
+    if float(f"{given:.{_MEASURED}g}") == given:
         return value
-    return round(float(value), max(0, 5 - int(np.floor(np.log10(abs(value))))))
+    return round(given, max(0, 5 - int(np.floor(np.log10(abs(given))))))
 
 
 def _cell(value: Any, decimal: str) -> str | None:

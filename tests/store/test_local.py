@@ -216,8 +216,8 @@ def test_a_crowd_that_asks_at_once_makes_one_job_per_request(engine):
 
 @pytest.mark.sampling
 def test_a_fit_that_passes_its_time_limit_keeps_its_draws_as_partial(tmp_path):
-    request, dataset = schools_request(sampler=Sampler(draws=200_000, seed=2))
-    settings = Settings(tmp_path / "limited", workers=0, fit_seconds=1)
+    request, dataset = schools_request(sampler=Sampler(draws=200_000, tune=50, seed=2))
+    settings = Settings(tmp_path / "limited", workers=0, fit_seconds=2)
     with LocalEngine(settings) as engine:
         id = engine.submit(request, dataset, "s1")
         compute_here(settings, id)
@@ -249,3 +249,13 @@ def test_schools_from_request_to_posterior(engine, settings):
     assert {"posterior", "sample_stats", "log_likelihood", "observed_data"} <= set(tree.children)
     assert tree.sample_stats["energy"].dtype == np.float64
     pd.testing.assert_frame_equal(engine.dataset(id).table, dataset.table)
+
+
+def test_a_fit_that_was_asked_for_with_other_versions_is_refused_in_words(engine):
+    request, dataset = schools_request(engine="exact", versions={"pymc": "6.0.0a1"})
+    id = engine.submit(request, dataset, "s1")
+    compute_here(engine.settings, id)
+    status = engine.status(id)
+    assert status.state == "failed"
+    assert "other versions" in status.error and "instead of 6.0.0a1" in status.error
+    assert id not in engine.results.ids()

@@ -65,7 +65,7 @@ def stubborn(job, run):
     run.progress(Progress("sampling"))
     time.sleep(0.5)
     run.partial(tree(0))
-    time.sleep(60)
+    time.sleep(600)
 
 
 @task

@@ -150,7 +150,7 @@ def test_an_orphan_that_never_looks_whether_to_stop_ends_too(tmp_path):
         "from hbm_core.store.settings import Settings\n"
         "from hbm_core.store.supervisor import Supervisor\n"
         "Supervisor(Settings.from_environment()).start()\n"
-        "time.sleep(300)\n"
+        "time.sleep(3600)\n"
     )
     server = subprocess.Popen([sys.executable, "-c", code], env=os.environ | service.settings.environment())
     try:

@@ -13,7 +13,7 @@ from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
-from hbm_core.scenarios.counts.data import has_trials
+from hbm_core.scenarios.counts.data import entity_codes, has_trials
 
 #: Families of parameters that must be positive and whose posterior is improper, or hardly proper, when flat.
 POSITIVE = (
@@ -40,7 +40,10 @@ def prior_scale(dataset: Dataset) -> float:
     if has_trials(table):
         return 1.0
     exposure = table["exposure"].to_numpy(float) if "exposure" in table else np.ones(len(table))
-    ratio = float((table["count"].sum() + 0.5) / exposure.sum()) / _RATE
+    code = entity_codes(dataset)[0]
+    # Half an event more in all: data without any have a scale, too.
+    rates = (np.bincount(code, table["count"]) + 0.5 / (code.max() + 1)) / np.bincount(code, exposure)
+    ratio = float(rates.mean()) / _RATE
     return 1.0 if 1 / _NEAR <= ratio <= _NEAR else float(f"{ratio:.0e}")
 
 

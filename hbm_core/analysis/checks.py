@@ -539,7 +539,7 @@ def contraction(spec: ModelSpec, exact: ExactPosterior, name: str) -> float:
 def _learned(evidence: Evidence, name: str) -> Finding:
     spec, exact = evidence.spec, evidence.exact
     if name not in spec.priors:
-        return _absent(f"the model has no {name}")
+        return _absent(f"the model has no {name or 'single spread'}")
     if exact is None or not spec.priors[name].proper:
         return _absent("needs an exact posterior and a proper prior")
     kl = divergence_from_prior(spec, exact, name)

@@ -10,6 +10,7 @@ from hbm_core.analysis import counts_predictive
 from hbm_core.analysis.batched import effect_scale, predictor
 from hbm_core.errors import InputError
 from hbm_core.models.gaussian_mixed import GaussianMixed
+from hbm_core.models.hurdle import PARTS, HurdleRevenue, readout
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
@@ -52,6 +53,8 @@ def prior_predictive(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, np
         return _three_level(cast(Any, spec), structure, count, rng)
     if isinstance(structure, GaussianMixed):
         return _mixed(cast(Any, spec), structure, count, rng)
+    if isinstance(structure, HurdleRevenue):
+        return _hurdle(cast(Any, spec), structure, count, rng)
     shape = (count, len(structure.units))
 
     def drawn(name: str, size: int | tuple[int, int]) -> np.ndarray:
@@ -120,6 +123,34 @@ def _mixed(
     contrasts = structure.contrast_of(cells, found["mu"])
     drawn = {structure.group_mean: cells, structure.contrast: contrasts, "theta": theta, "effect": effect}
     return found | drawn
+
+
+def _hurdle(
+    spec: ModelSpec[HurdleRevenue], structure: HurdleRevenue, count: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Raw differences by the central limit theorem: from mean and variance of a user's revenue."""
+    found = {
+        name: np.asarray(prior.distribution.rvs(size=count, random_state=rng), dtype=float)
+        for name, prior in spec.priors.items()
+    }
+    units = []
+    for part in PARTS:
+        mu, among, within = (found[name][:, None] for name in structure.names_of(part))
+        means = mu + among * rng.standard_normal((count, len(structure.groups)))
+        units.append(means[:, structure.group] + within * rng.standard_normal((count, structure.effect.size)))
+        found[structure.group_vector(part)] = means
+    pay, pay_effect, amount, amount_effect = units
+    residual = found[structure.residual][:, None]
+    lognormal = structure.amounts == "lognormal"
+    half = residual**2 / 2 if lognormal else 0.0
+    stretch = np.exp(residual**2) if lognormal else 1 + 1 / residual
+    variance = np.zeros_like(pay)
+    for arm, (odds, level) in enumerate(((pay, amount), (pay + pay_effect, amount + amount_effect))):
+        chance, mean = 1 / (1 + np.exp(-odds)), np.exp(level + half)
+        variance += chance * mean**2 * (stretch - chance) / structure.users[:, arm]
+    theta = readout(pay, pay_effect, amount, amount_effect, half)
+    effect = theta + np.sqrt(variance) * rng.standard_normal(theta.shape)
+    return found | {"theta": theta, "effect": effect}
 
 
 def cochran_q(effect: np.ndarray, se: np.ndarray) -> np.ndarray:

@@ -86,6 +86,11 @@ class HurdleRevenue(GroupedUnits):
         return f"mean_{self.levels[1]}"
 
     @property
+    def spread(self) -> str:
+        """Empty: a readout's spread is made of four."""
+        return ""
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that take a prior, in order."""
         return (*(name for part in PARTS for name in self.names_of(part)), self.residual)

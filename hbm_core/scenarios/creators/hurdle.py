@@ -93,9 +93,9 @@ def _structure(dataset: Dataset, amounts: Amounts) -> HurdleRevenue:
 
 def _priors(residual: Mapping[str, str]) -> dict[str, Prior]:
     texts = {
-        "pay": ("Normal(0, 2)", "HalfNormal(1)", "HalfNormal(1)"),
+        "pay": ("Normal(0, 2)", "HalfNormal(0.5)", "HalfNormal(0.5)"),
         "pay_effect": ("Normal(0, 0.5)", "HalfNormal(0.3)", "HalfNormal(0.3)"),
-        "amount": ("Normal(0, 3)", "HalfNormal(1)", "HalfNormal(1)"),
+        "amount": ("Normal(0, 1)", "HalfNormal(0.5)", "HalfNormal(0.5)"),
         "amount_effect": ("Normal(0, 0.5)", "HalfNormal(0.3)", "HalfNormal(0.3)"),
     }
     unit, group = LEVELS
@@ -182,7 +182,7 @@ def _model(amounts: Amounts, residual: Mapping[str, str], label: str, summary: s
 
 HURDLE = _model(
     "lognormal",
-    {"sigma_log": "HalfNormal(2)"},
+    {"sigma_log": "HalfNormal(1)"},
     "Users who pay nothing, log-normal amounts",
     "Whether a user pays, and how much a payer pays, are pooled apart: for revenue with many zeros.",
     r"\log y \mid y > 0 \sim \mathrm{Normal}(\eta_i + a\,\gamma_i, \sigma_{\log})",

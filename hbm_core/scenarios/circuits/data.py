@@ -90,7 +90,7 @@ def _check(table: pd.DataFrame, rows: np.ndarray) -> None:
     for at in np.flatnonzero(again)[: tables.MOST_PROBLEMS]:
         text = "this circuit, condition, replicate and time are in an earlier row."
         problems.append(Problem(int(rows[at]), "time_min", text))
-    doses = [column for column in table if column.startswith(PLASMID)]
+    doses = [column for column in map(str, table.columns) if column.startswith(PLASMID)]
     for keys, columns in ((["circuit"], ["mechanism", "baseline_min"]), (["circuit", "condition"], doses)):
         for column in columns:
             changed = table[column] != table.groupby(keys)[column].transform("first")

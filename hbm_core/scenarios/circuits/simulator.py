@@ -86,7 +86,7 @@ def simulate(seed: int, knobs: Mapping[str, float]) -> Dataset:
                 rows.append(frame)
     table = pd.concat(rows, ignore_index=True)
     table["baseline_min"] = 0.0
-    plasmids = sorted(column for column in table if column.startswith(PLASMID))
+    plasmids = sorted(column for column in map(str, table.columns) if column.startswith(PLASMID))
     table[plasmids] = table[plasmids].fillna(0.0)
     first = ["circuit", "mechanism", "condition", "replicate", "time_min", "gfp_nM", "baseline_min"]
     table = table[first + plasmids].sort_values(first[:1] + first[2:5], kind="stable").reset_index(drop=True)

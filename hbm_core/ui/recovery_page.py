@@ -151,7 +151,8 @@ def _bars(rows: pd.DataFrame, looked: dict[str, Any], words: Any, mode: Mode) ->
 
 def _distance(level: pd.DataFrame, words: Any) -> None:
     kept = level[level["grouping"].isin(["all", "distance", "selection"])]
-    kept = kept[kept["estimator"].isin(["no_pooling", "empirical_bayes", "partial_pooling"])]
+    bayes = "empirical_bayes" if "empirical_bayes" in set(kept["estimator"]) else "empirical_bayes_moments"
+    kept = kept[kept["estimator"].isin(["no_pooling", bayes, "partial_pooling"])]
     rows = {}
     for (grouping, label), part in kept.groupby(["grouping", "bin"], sort=False):
         name = f"All {words.many}" if grouping == "all" else f"{str(label).capitalize()}"

@@ -21,7 +21,7 @@ from hbm_core.scenarios.counts.estimators import count_estimators
 from hbm_core.scenarios.counts.models import BASE
 from hbm_core.scenarios.counts.simulator import KNOBS, simulate
 
-WINDOW_BINS = ("1 or 2 windows", "3 to 9 windows", "10 windows and more")
+WINDOW_BINS = ("1–2 windows", "3–9 windows", "≥ 10 windows")
 
 
 def window_bins(windows: np.ndarray) -> np.ndarray:
@@ -44,7 +44,9 @@ def _intervals(
         shape = np.maximum((one.point / one.se) ** 2, 1e-6)
         scale = np.maximum(one.point, 1e-12) / shape
         ends = stats.gamma.ppf(np.array(tails), shape[:, None], scale=scale[:, None])
-        found[name] = Intervals(one.point, ends[:, :count], ends[:, count:])
+        # Its spreads are moment estimates.
+        key = "empirical_bayes_moments" if name == "empirical_bayes" else name
+        found[key] = Intervals(one.point, ends[:, :count], ends[:, count:])
     ends = posterior.quantiles(tails)[posterior.theta]
     mean = posterior.mean[posterior.theta]
     found["partial_pooling"] = Intervals(mean, ends[:, :count], ends[:, count:])

@@ -445,22 +445,32 @@ class GaussianMixedPosterior(ExactPosterior):
 
     def unit_log_predictive(self, units: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Log p(y_r | the other rows), ndarray (M,): leave-one-out with all effects integrated out."""
-        rows, parts = self._checked(units), self.parts
-        out = np.empty(rows.size)
-        at = 0
-        for part in self._blocks(rows):
-            own, load, kappa, group = self._load(parts.square, part)
-            mean = own + (load * parts.mean.transpose(1, 0, 2)[group]).sum(axis=2)
-            inside = parts.within.transpose(1, 0, 2, 3)[group]
-            variance = kappa + (load * np.matmul(inside, load[..., None])[..., 0]).sum(axis=2)
-            square = self.structure.se[part, None] ** 2
-            gap = self.structure.effect[part, None] - self.table.location - mean
-            # Without y_r the variance of y_r grows to s⁴/(s² − v), and the gap by the same factor.
-            rest = np.maximum(square - variance, 1e-12 * square)
-            log_density = -0.5 * (np.log(2 * np.pi * square**2 / rest) + gap**2 / rest)
-            out[at : at + part.size] = -logsumexp(np.log(parts.weights) - log_density, axis=1)
-            at += part.size
-        return out
+        rows, weights = self._checked(units), self.shares.weights
+        # Node by node: what is rare under the posterior counts more in the mean of 1/p.
+        kept = np.flatnonzero(weights > _NEGLIGIBLE * weights.max())
+        slots = self.table.data.weight.shape[1]
+        step = max(1, _BLOCK // (_HELD * slots * slots))
+        total = np.full(rows.size, -np.inf)
+        for at in range(0, kept.size, _HELD):
+            nodes = kept[at : at + _HELD]
+            parts = self._row_parts(self.nodes.lattice.x[nodes], weights[nodes], np.arange(nodes.size))
+            for first in range(0, rows.size, step):
+                here = slice(first, first + step)
+                inverse = -self._log_left_out(rows[here], parts) + np.log(weights[nodes])
+                total[here] = np.logaddexp(total[here], logsumexp(inverse, axis=1))
+        return np.log(weights[kept].sum()) - total
+
+    def _log_left_out(self, rows: np.ndarray, parts: RowParts) -> np.ndarray:
+        """Log p(y_r | the other rows, spreads) at nodes, ndarray (M, K)."""
+        own, load, kappa, group = self._load(parts.square, rows)
+        mean = own + (load * parts.mean.transpose(1, 0, 2)[group]).sum(axis=2)
+        inside = parts.within.transpose(1, 0, 2, 3)[group]
+        variance = kappa + (load * np.matmul(inside, load[..., None])[..., 0]).sum(axis=2)
+        square = self.structure.se[rows, None] ** 2
+        gap = self.structure.effect[rows, None] - self.table.location - mean
+        # Without y_r the variance of y_r grows to s⁴/(s² − v), and the gap by the same factor.
+        rest = np.maximum(square - variance, 1e-12 * square)
+        return -0.5 * (np.log(2 * np.pi * square**2 / rest) + gap**2 / rest)
 
     def given_spread(
         self, spread: np.ndarray, units: Sequence[int] | np.ndarray | None = None

@@ -24,7 +24,7 @@ from hbm_core.plots.theme import digits
 from hbm_core.plots.tokens import Mode
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
-from hbm_core.ui import many, session, theme
+from hbm_core.ui import cells_section, many, session, theme
 from hbm_core.ui.live import Live, live
 
 #: Units whose intervals are counted against the truth.
@@ -39,6 +39,7 @@ def background(study: Study) -> None:
     st.divider()
     if said := truth_sentence(seen):
         st.markdown(said)
+    cells_section.draw(seen, mode)
     dataset = seen.dataset
     structure: Any = seen.spec.structure
     if isinstance(structure, GroupedUnits):
@@ -73,7 +74,7 @@ def follows(study: Study) -> object:
     """
     seen = live(study)
     adaptive = isinstance(seen.posterior, TwoLevelPosterior) and seen.spec.structure.scale == "adaptive"
-    drawn = adaptive or isinstance(seen.spec.structure, GroupedUnits)
+    drawn = adaptive or cells_section.has(seen) or isinstance(seen.spec.structure, GroupedUnits)
     return truth_sentence(seen), seen.posterior if drawn else None
 
 

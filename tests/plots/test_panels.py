@@ -18,7 +18,9 @@ def fill(figure: Any) -> dict[str, Any]:
     figure.update_layout(height=300, margin={"l": 4}, showlegend=False)
     figure.update_layout(margin={"r": 5})
     figure.add_scatter(x=table["x"], y=table["y"], line={"color": "#123456"}, fill=None, row=1, col=1)
-    figure.add_scatter(x=np.array([1, 2], dtype=np.float32), y=[0, *table["y"][:1]], mode="markers", row=2, col=2)
+    figure.add_scatter(
+        x=np.array([1, 2], dtype=np.float32), y=[0, *table["y"][:1]], mode="markers", row=2, col=2
+    )
     figure.add_contour(x=np.arange(2.0), y=np.arange(2.0), z=np.eye(2), showscale=False, row=2, col=1)
     figure.update_xaxes(range=[0, 4], title_text="Draw", row=2)
     figure.update_xaxes(title={"standoff": 26}, row=2, col=2)

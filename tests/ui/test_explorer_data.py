@@ -26,7 +26,6 @@ from hbm_core.ui.explorer_component import (
 )
 from hbm_core.ui.explorer_value import engine_of, why_no_pooling
 
-
 EFFECT = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
 SE = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
 WEAK = {"mu": Prior.parse("Normal(0, 20)"), "tau": Prior.parse("HalfCauchy(10)")}

@@ -159,20 +159,13 @@ def test_a_long_fit_can_be_cancelled(page: Page, server: Server) -> None:
     assert server.health()["running"] == 0
 
 
+#: One of each kind; what else is refused, and with which words, is in the tests of requests.
 @pytest.mark.parametrize(
     "query",
     [
         "scenario=nowhere",
-        "scenario=schools&model=nothing",
-        "scenario=schools&prior.tau=HalfCauchy(nan)",
-        "scenario=schools&prior.tau=Normal(0,1)",
         "scenario=schools&prior.tau=%3Cscript%3Ealert(1)%3C/script%3E",
-        "scenario=schools&dataset=../../etc/passwd",
-        "scenario=schools&draws=1000000000",
-        "scenario=schools&chains=-1",
-        "scenario=schools&seed=nan",
         "scenario=schools&dataset=simulated&knob.J=1e9",
-        "scenario=schools&parameterization=oblique",
         "scenario=schools&constant.threshold=inf&model=adaptive",
         "scenario=schools&prior.tau=" + "9" * 5000,
     ],
@@ -221,17 +214,22 @@ def steady_picture(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("family", "field", "typed", "words"),
+    ("family", "field", "refused"),
     [
-        ("HalfCauchy", "scale", "0", "Scale must be above 0"),
-        ("HalfCauchy", "scale", "\u22123", "Scale must be above 0"),
-        ("HalfCauchy", "scale", "xyz", "Type a number"),
-        ("Uniform", "lower end", "3000", "Lower end must be below upper end"),
-        ("Uniform", "lower end", "-5", "Lower end must be 0 or above"),
+        (
+            "HalfCauchy",
+            "scale",
+            {"0": "Scale must be above 0", "\u22123": "Scale must be above 0", "xyz": "Type a number"},
+        ),
+        (
+            "Uniform",
+            "lower end",
+            {"3000": "Lower end must be below upper end", "-5": "Lower end must be 0 or above"},
+        ),
     ],
 )
 def test_impossible_numbers_stay_at_their_field(
-    page: Page, server: Server, family: str, field: str, typed: str, words: str
+    page: Page, server: Server, family: str, field: str, refused: dict[str, str]
 ) -> None:
     visit(page, server, "/?scenario=schools")
     app = explorer(page)
@@ -241,16 +239,17 @@ def test_impossible_numbers_stay_at_their_field(
         settled(page)
     before, link = steady_picture(page), page.url
     number = app.get_by_label(f"{field} of the prior on tau, exact", exact=True)
-    number.fill(typed)
-    number.press("Enter")
-    expect(app.locator(".problem:not([hidden])")).to_have_text(words)
-    expect(number).to_have_attribute("aria-invalid", "true")
-    expect(number).to_have_value(typed)
-    expect(app.get_by_role("button", name="Fit", exact=True)).to_be_disabled()
-    page.wait_for_timeout(500)
-    assert picture(page) == before
-    assert page.url == link
-    assert "NaN" not in app.inner_html()
+    for typed, words in refused.items():
+        number.fill(typed)
+        number.press("Enter")
+        expect(app.locator(".problem:not([hidden])")).to_have_text(words)
+        expect(number).to_have_attribute("aria-invalid", "true")
+        expect(number).to_have_value(typed)
+        expect(app.get_by_role("button", name="Fit", exact=True)).to_be_disabled()
+        page.wait_for_timeout(500)
+        assert picture(page) == before
+        assert page.url == link
+        assert "NaN" not in app.inner_html()
     number.fill("2")
     number.press("Enter")
     expect(app.locator(".problem:not([hidden])")).to_have_count(0)

@@ -90,6 +90,11 @@ ONLY_LINKS = [
     ({"dataset": "simulated", "knob.zzz": "1"}, "'zzz'"),
     ({"dataset": "simulated", "knob.se_low": "9", "knob.se_high": "3"}, "knob se_high"),
     ({"dataset": "simulated", "data_seed": "-1"}, "seed"),
+    ({"chains": "-1"}, "chains"),
+    ({"seed": "nan"}, "seed"),
+    ({"model": "adaptive", "constant.threshold": "inf"}, "threshold"),
+    ({"prior.tau": "<script>alert(1)</script>"}, "prior"),
+    ({"prior.tau": "9" * 5000}, "'prior.tau'.*400 characters"),
     ({"dataset": "simulated", "data_seed": "1.5"}, "data_seed"),
 ]
 

@@ -1,6 +1,8 @@
-"""The solver inside a PyTensor graph, compiled by numba with the rest of the model.
+"""The solver inside a PyTensor graph under numba's backend.
 
-This module imports PyTensor and numba: import it where a model is built.
+The graph calls the solver by the name of a symbol: linked into the graph's own code it would be compiled
+anew with every model, several times over. This module imports PyTensor and numba: import it where a model is
+built.
 """
 
 from __future__ import annotations
@@ -9,8 +11,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
+import numba
 import numpy as np
 import pytensor.tensor as pt
+from numba import types
 from pytensor.gradient import disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
@@ -21,6 +26,39 @@ from hbm_core.models.kinetics.radau import solve
 
 #: Compiled graphs on disk hold the solver's code: they are another one's when the solver is.
 _VERSION = zlib.crc32(Path(radau.__file__).read_bytes() + Path(program.__file__).read_bytes())
+_SYMBOL = f"hbm_kinetics_solve_{_VERSION}"
+_SIGNATURE = types.void(
+    types.CPointer(types.float64),
+    types.intp,
+    types.intp,
+    types.CPointer(types.int64),
+    types.intp,
+    types.CPointer(types.float64),
+    types.intp,
+    types.CPointer(types.int64),
+    types.CPointer(types.float64),
+    types.CPointer(types.float64),
+)
+
+
+@numba.cfunc(_SIGNATURE, cache=True)
+def _pointed(theta, rows, columns, ints, whole, floats, real, starts, values, slopes):
+    """`solve` with addresses and lengths, results written where they are wanted."""
+    ends = numba.carray(starts, (rows + 1, 3))
+    count = ends[rows, 2]
+    found, moved = solve(
+        numba.carray(theta, (rows, columns)),
+        numba.carray(ints, (whole,)),
+        numba.carray(floats, (real,)),
+        ends,
+        True,
+    )
+    numba.carray(values, (count,))[:] = found
+    numba.carray(slopes, (count, columns))[:] = moved
+
+
+llvmlite.binding.add_symbol(_SYMBOL, _pointed.address)
+_external: Any = types.ExternalFunction(_SYMBOL, _SIGNATURE)
 
 
 class Curves(Op):
@@ -67,9 +105,24 @@ class Pull(Op):
 def _curves(op: Curves, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
     def curves(theta, ints, floats, starts):
-        # PyMC keeps whole numbers in 32 bits: one width, or the solver would be compiled twice.
+        # PyMC keeps whole numbers in 32 bits.
         whole, ends = ints.astype(np.int64), starts.astype(np.int64)
-        return solve(np.ascontiguousarray(theta), whole, floats, ends, True)
+        rates, real = np.ascontiguousarray(theta), np.ascontiguousarray(floats)
+        count, columns = ends[-1, 2], theta.shape[1]
+        values, slopes = np.empty(count), np.empty((count, columns))
+        _external(
+            rates.ctypes,
+            theta.shape[0],
+            columns,
+            whole.ctypes,
+            whole.size,
+            real.ctypes,
+            real.size,
+            ends.ctypes,
+            values.ctypes,
+            slopes.ctypes,
+        )
+        return values, slopes
 
     return curves, _VERSION
 

@@ -615,6 +615,34 @@ def counts_exact(share: float) -> Iterator[Proof]:
             )
 
 
+def kinetics(share: float) -> Iterator[Proof]:
+    """The solver of circuits against SciPy's stiff solver.
+
+    Parameters are drawn from their priors, every tenth twice as far out; every strand in every state is
+    a species of its own in the equations that SciPy solves to 1e-10. The error is relative to the curve's
+    maximum.
+    """
+    from hbm_core.models.kinetics.program import Experiment, program
+    from hbm_core.models.kinetics.rna import CIRCUITS, PARAMETERS
+    from hbm_core.models.kinetics.solver import curves
+    from tests.models.kinetics.by_hand import CONDITIONS, curve
+
+    names, times = tuple(PARAMETERS), np.linspace(9.0, 180.0, 20)
+    center = np.array([parameter.center for parameter in PARAMETERS.values()])
+    sd = np.array([parameter.sd for parameter in PARAMETERS.values()])
+    count, seed = max(3, round(500 * share)), 71
+    for id, mechanism in CIRCUITS.items():
+        rng, worst = np.random.default_rng(seed), 0.0
+        tables = program([Experiment(mechanism, CONDITIONS[id][2:], times)], names)
+        for place in range(count):
+            # Every tenth draw is a corner: twice as far out.
+            theta = center + (2 if place % 10 == 9 else 1) * sd * rng.standard_normal(center.size)
+            truth = curve(id, dict(zip(names, 10**theta, strict=True)), CONDITIONS[id][2], times)
+            worst = max(worst, float(np.abs(curves(tables, theta[None]) - truth).max() / truth.max()))
+        what = f"{mechanism.label}, {count:,} draws, seed {seed}"
+        yield Proof(what, f"largest error {worst:.1e} of the maximum", "≤ 1e-4", worst <= 1e-4)
+
+
 SECTIONS: dict[str, Section] = {
     "calibration": calibration,
     "coverage_at_tau": coverage_at_tau,
@@ -627,6 +655,7 @@ SECTIONS: dict[str, Section] = {
     "mixed": mixed,
     "counts": counts,
     "counts_exact": counts_exact,
+    "kinetics": kinetics,
 }
 
 

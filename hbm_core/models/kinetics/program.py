@@ -27,7 +27,7 @@ _LONGEST = 1 / 16
 #: Nor longer than this multiple of the time at which it starts.
 _GROWTH = 0.5
 #: Ends of the steps within the first step, as shares of it: everything may move at once at the start.
-_FIRST = (0.02, 0.06, 0.13, 0.24, 0.39, 0.6)
+_FIRST = (0.004, 0.02, 0.06, 0.13, 0.24, 0.39, 0.6)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 # Byte code is kept, but beside the environment and not in the tree: dozens of processes of the tests would each
 # compile the sources of every package anew.
-export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.pycache
 
 .PHONY: help env app test tests lint types shots validate bench requirements clean
 
@@ -63,4 +63,4 @@ requirements: .uv/path ## pin anew what pyproject.toml asks for
 	    --python-version 3.12 --quiet --upgrade --custom-compile-command "make requirements" -o "$${set%%:*}"; done
 
 clean: ## remove the environment and what was generated
-	rm -rf .venv .uv shots .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf .venv .uv .pycache shots .pytest_cache .mypy_cache .ruff_cache *.egg-info

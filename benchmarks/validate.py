@@ -618,8 +618,8 @@ def counts_exact(share: float) -> Iterator[Proof]:
 def kinetics(share: float) -> Iterator[Proof]:
     """The solver of circuits against SciPy's stiff solver.
 
-    Parameters are drawn from their priors, and as corners from twice as far out; every strand in every state is
-    a species of its own in the equations that SciPy solves to 1e-10. The error is relative to the curve's
+    Parameters are drawn from their priors, and as corners from twice as far out; every strand in every state
+    is a species of its own in the equations that SciPy solves to 1e-10. The error is relative to the curve's
     maximum.
     """
     from hbm_core.models.kinetics.program import Experiment, program
@@ -643,7 +643,7 @@ def kinetics(share: float) -> Iterator[Proof]:
                     continue
                 truth = curve(id, dict(zip(names, 10**theta, strict=True)), CONDITIONS[id][2], times)
                 worst = max(worst, float(np.abs(found - truth).max() / truth.max()))
-            what = f"{mechanism.label}, {count:,} draws {'twice as far out, ' * (wide > 1)}seed {seed}"
+            what = f"{mechanism.label}, {count:,} draws{' twice as far out' * (wide > 1)}, seed {seed}"
             passed = worst <= 1e-4 and not unsolved if wide == 1 else None
             said = f"largest error {worst:.1e} of the maximum, {unsolved} unsolved"
             yield Proof(what, said, "≤ 1e-4, 0 unsolved", passed)

@@ -73,7 +73,7 @@ def test_given_no_spread_all_poisson_rates_are_one_gamma(solved):
 
 
 def test_a_changed_prior_weighs_the_same_nodes(solved):
-    spec, posterior = solved["base"]
+    _, posterior = solved["base"]
     along_spread(posterior, np.arange(2))
     other = COUNTS.model("base").spec(COUNTS.dataset("hosts"), {"mu": Prior.parse("Exponential(0.12)")})
     moved = solve(other)

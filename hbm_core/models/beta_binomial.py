@@ -65,6 +65,11 @@ class BetaBinomial(RawTrials):
         return ("mu", "kappa")
 
     @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit."""
+        return ("kappa",)
+
+    @property
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive."""
         return frozenset(self.parameters)

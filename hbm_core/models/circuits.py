@@ -192,6 +192,11 @@ class CircuitPopulation:
         return names + (("slope", "offset", "reading_sd") if self.standards.size else ())
 
     @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit: rates have their own, on a log scale."""
+        return self.parameters
+
+    @property
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive."""
         return frozenset({"sigma", "noise", "gain", "slope", "reading_sd"})

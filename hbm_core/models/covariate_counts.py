@@ -88,6 +88,11 @@ class CovariateCounts(CountWindows):
         return ("mu", "alpha", "beta", "phi")
 
     @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit: coefficients are on a log scale."""
+        return ("alpha", "beta", "phi")
+
+    @property
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive."""
         return frozenset({"mu", "alpha", "phi"})

@@ -84,6 +84,11 @@ class DriftingCounts(CountWindows):
         return names if self.likelihood == "poisson" else (*names, "phi")
 
     @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit: a drift is on a log scale."""
+        return ("alpha", "phi", "rho", "sigma_drift", "sigma_innovation")
+
+    @property
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive."""
         return frozenset(self.parameters) - {"rho"}

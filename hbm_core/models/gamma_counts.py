@@ -48,6 +48,11 @@ class GammaCounts(CountWindows):
         return ("mu", "alpha") if self.likelihood == "poisson" else ("mu", "alpha", "phi")
 
     @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit."""
+        return ("alpha", "phi")
+
+    @property
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive: all."""
         return frozenset(self.parameters)

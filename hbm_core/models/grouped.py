@@ -59,6 +59,11 @@ class GroupedUnits:
             value.setflags(write=False)
             object.__setattr__(self, name, value)
 
+    @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit: none."""
+        return ()
+
     @cached_property
     def typical_se(self) -> float:
         """Median standard error: where a typical unit has B = ½ at σ_unit = this."""

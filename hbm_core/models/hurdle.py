@@ -102,8 +102,8 @@ class HurdleRevenue(GroupedUnits):
 
     @property
     def unitless(self) -> tuple[str, ...]:
-        """Parameters that do not carry the outcome's unit: all are on a log scale."""
-        return self.parameters
+        """Parameters that do not carry the outcome's unit: all but readouts are on a log scale."""
+        return (*self.parameters, *map(self.group_vector, PARTS))
 
     @property
     def hyperparameters(self) -> tuple[str, ...]:

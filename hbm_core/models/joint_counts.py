@@ -85,6 +85,11 @@ class JointCounts(CountWindows):
         return ("mu_count", "mu_bytes", "sigma_count", "sigma_bytes", "corr", "phi", "sigma_window")
 
     @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit: all are on a log scale."""
+        return self.parameters
+
+    @property
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive."""
         return frozenset({"sigma_count", "sigma_bytes", "phi", "sigma_window"})

@@ -99,6 +99,11 @@ class TwoLevelNormal:
         return names
 
     @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit."""
+        return ("nu",)
+
+    @property
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive."""
         return frozenset({"tau", "nu"})

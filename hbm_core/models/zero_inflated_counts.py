@@ -50,6 +50,11 @@ class ZeroInflatedCounts(CountWindows):
         return ("mu", "alpha", "phi", "psi")
 
     @property
+    def unitless(self) -> tuple[str, ...]:
+        """Parameters that do not carry the outcome's unit."""
+        return ("alpha", "phi", "psi")
+
+    @property
     def positive(self) -> frozenset[str]:
         """Parameters that must be positive: all."""
         return frozenset(self.parameters)

@@ -67,7 +67,7 @@ def pairs(
     ranges: Mapping[str, tuple[float, float]],
     correlation: pd.DataFrame,
     titles: Mapping[str, str],
-    unit: str,
+    units: Mapping[str, str],
     mode: Mode,
 ) -> go.Figure:
     """Draws of every pair below the diagonal, marginal densities on it, correlations above.
@@ -84,8 +84,8 @@ def pairs(
         Square, labelled by parameter.
     titles : mapping of str to str
         Symbol of each parameter, as markup.
-    unit : str
-        The outcome's.
+    units : mapping of str to str
+        Unit of each parameter that has one.
     mode : {"light", "dark"}
         Theme.
     """
@@ -138,10 +138,10 @@ def pairs(
                         name=f"divergent {across} {down}",
                         **at,
                     )
-    small = f"<br><span style='font-size:{TYPE['tick'][0]}px'>{escape(unit)}</span>" if unit else ""
     for place, name in enumerate(names, start=1):
-        units = "" if name == "nu" else small
-        figure.update_xaxes(title_text=titles[name] + units, row=count, col=place)
+        unit = units.get(name, "")
+        small = f"<br><span style='font-size:{TYPE['tick'][0]}px'>{escape(unit)}</span>" if unit else ""
+        figure.update_xaxes(title_text=titles[name] + small, row=count, col=place)
         figure.update_yaxes(title_text=titles[name], row=place, col=1)
     return figure
 

@@ -309,11 +309,13 @@ def _pairs(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     density = pd.concat(densities, ignore_index=True) if densities else pd.DataFrame(columns=["parameter"])
     found, error = matrix(page, names)
     titles = {name: escape(symbol(name)) for name in names}
+    bare = page.live.spec.structure.unitless
+    units = {name: page.words.unit for name in names if name.partition("[")[0] not in bare}
     with left:
         theme.title("Parameters two by two")
         _keys(page, ("area", "exact marginal") if exact is not None else ("area", "their histogram"))
         picture(
-            plots.pairs(table, density, ranges, found, titles, page.words.unit, page.mode),
+            plots.pairs(table, density, ranges, found, titles, units, page.mode),
             "covariance_pairs",
             "Pair plot: draws below the diagonal, marginal densities on it, correlations above",
         )

@@ -98,9 +98,7 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         spec=spec,
         posterior=seen.posterior,
         words=dataset.words,
-        priors=prior_entries(
-            spec, seen.study.declared.families, scenario.parameter_words, **_unitless(structure)
-        ),
+        priors=prior_entries(spec, seen.study.declared.families, scenario.parameter_words),
         model=seen.study.model,
         focus=focus,
         presets=presets,
@@ -112,12 +110,6 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         note=scenario.scale_note(dataset),
         serial=session.resets(),
     )
-
-
-def _unitless(structure: Any) -> dict[str, Any]:
-    """Parameters that do not carry the outcome's unit, where the structure says which."""
-    named = getattr(structure, "unitless", None)
-    return {} if named is None else {"unitless": named}
 
 
 def focus_of(seen: Live) -> str:

@@ -357,8 +357,6 @@ def prior_entries(
     spec: ModelSpec[Any],
     families: Mapping[str, Sequence[str]],
     words: Mapping[str, tuple[str, str]],
-    *,
-    unitless: Sequence[str] = ("nu", "alpha", "phi", "kappa"),
 ) -> tuple[PriorEntry, ...]:
     """The panel for a model: one entry per prior, with ranges that follow the spread of the data.
 
@@ -370,8 +368,6 @@ def prior_entries(
         Offered per parameter; the current family is always among them.
     words : mapping of str to (symbol, words)
         The symbol may be LaTeX.
-    unitless : sequence of str
-        Parameters that do not carry the outcome's unit.
     """
     spread = data_spread(spec)
     structure = spec.structure
@@ -379,14 +375,15 @@ def prior_entries(
     high = float(max(0.0, np.max(structure.effect)))
     entries = []
     for name, prior in spec.priors.items():
-        unit = 1.0 if name in unitless else spread
-        around = (0.0, 0.0) if name in unitless or name == "beta" else (low, high)
+        unitless = name in structure.unitless
+        unit = 1.0 if unitless else spread
+        around = (0.0, 0.0) if unitless or name == "beta" else (low, high)
         offered = tuple(dict.fromkeys((*families.get(name, ()), prior.family)))
         symbol, said = words.get(name, (name, name))
         offers = tuple(offer(family, unit, around, name in structure.positive) for family in offered)
         sign = _sign(symbol)
         positive = name in structure.positive
-        entries.append(PriorEntry(name, sign, said, prior, offers, name in unitless, positive))
+        entries.append(PriorEntry(name, sign, said, prior, offers, unitless, positive))
     return tuple(entries)
 
 

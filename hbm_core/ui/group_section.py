@@ -49,9 +49,9 @@ def groups(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         shown_truth = False
         words = find_scenario(page.live.study.scenario).parameter_words
         curves = tables.spread_curves(page.posterior, page.posterior.spec)
-        unit = f", {view.words.unit}" if view.words.unit and not hasattr(structure, "unitless") else ""
         for name, part in curves.groupby("parameter", sort=False):
             said = words.get(str(name), ("", str(name)))[1]
+            unit = f", {view.words.unit}" if view.words.unit and name not in structure.unitless else ""
             found = float(truth[str(name)]) if str(name) in truth else None
             shown_truth |= found is not None
             st.caption(f"{said[0].upper()}{said[1:]}{unit}")

@@ -49,8 +49,6 @@ _GREEK = {
     "psi": "ψ",
     "rho": "ρ",
 }
-#: Parameters that do not carry the outcome's unit.
-_UNITLESS = frozenset({"nu", "alpha", "phi", "kappa", "psi", "rho"})
 #: Geometry → name for a person, and what the sampler moves in.
 GEOMETRIES: Mapping[str, tuple[str, str]] = {
     "centered": ("Centered", "samples θ itself"),
@@ -269,7 +267,7 @@ def titled(page: Live, names: Sequence[str]) -> dict[str, str]:
             text = f"effective spread of the true effects{unit}"
         else:
             text = known[head][1] if head in known else head
-            text += unit if head not in _UNITLESS else ""
+            text += unit if head not in page.spec.structure.unitless else ""
         found[name] = f"<b>{escape(symbol(name))}</b>   {escape(text)}"
     return found
 

@@ -24,7 +24,7 @@ from hbm_core.analysis.count_calibration import calibrate
 from hbm_core.analysis.coverage import LEVELS, Truth, coverage_by_tau, coverage_study, sbc, uniformity
 from hbm_core.analysis.draws import agreement, diagnostics, summary
 from hbm_core.analysis.predictive import prior_predictive
-from hbm_core.analysis.tempering import drawn
+from hbm_core.analysis.ranked import solver
 from hbm_core.errors import FitError
 from hbm_core.inference.exact import solve
 from hbm_core.inference.nuts import CompileCache, sample
@@ -456,7 +456,7 @@ def tempering(share: float) -> Iterator[Proof]:
             fine = fine and bool(abs(away) <= 4)
         yield Proof(f"{model}, seed 62", said, f"≤ {limit:g} MCSE, ≤ 4 errors", fine)
     count = max(20, round(share * 300))
-    ranked = sbc(spec_of("weak"), count, 63, solver=drawn)
+    ranked = sbc(spec_of("weak"), count, 63, solver=solver("tempering"))
     yield _calibrated(f"weak, ranks among its draws, {count} data sets, seed 63", ranked, True)
 
 

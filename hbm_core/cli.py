@@ -652,15 +652,16 @@ def sbc(
     constant: Constants = None,
     covariate: Covariates = None,
     replications: Annotated[int, typer.Option("--replications", help="Simulated data sets.")] = 200,
-    engine: Annotated[str, typer.Option("--engine", help="exact or tempering.")] = "exact",
+    engine: Annotated[str, typer.Option("--engine", help="exact, nuts, tempering or variational.")] = "exact",
     seed: Annotated[int, typer.Option("--seed", min=0)] = 42,
     json: JsonFlag = False,
 ) -> None:
     """Simulation-based calibration: whether posteriors rank the truth evenly."""
     from hbm_core.analysis.coverage import sbc_pit, uniformity
+    from hbm_core.analysis.ranked import STUDIES, solver
 
-    if engine not in ("exact", "tempering"):
-        raise InputError("--engine", "exact or tempering", repr(engine))
+    if engine != "exact" and engine not in STUDIES:
+        raise InputError("--engine", "one of exact, " + ", ".join(STUDIES), repr(engine))
     _check_replications(replications, 10)
     study = _study(scenario, dataset, model, prior, constant, covariate, engine="exact")
     chosen = _data(study, data, dataset)
@@ -668,10 +669,8 @@ def sbc(
     spec = study.spec(chosen)
     begun = time.perf_counter()
     options: dict[str, Any] = {}
-    if engine == "tempering":
-        from hbm_core.analysis.tempering import drawn
-
-        options["solver"] = drawn
+    if engine != "exact":
+        options["solver"] = solver(engine)
     with _spread() as spread:
         verdict = uniformity(sbc_pit(spec, replications, seed, spread=spread, **options))
     seconds = time.perf_counter() - begun

@@ -1,24 +1,11 @@
-"""Tables of a fit by parallel tempering: the ladder, walkers' paths, the barrier, the evidence; its ranks."""
+"""Tables of a fit by parallel tempering: the ladder, walkers' paths, the barrier, the evidence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from hbm_core.inference.sampler import Sampler
-from hbm_core.models.structure import ModelSpec
-
-if TYPE_CHECKING:
-    from hbm_core.inference.tempering.target import TargetCache
-
-#: Of one simulated data set's posterior, for calibration.
-STUDY = Sampler(draws=400, tune=200, chains=2, target_accept=0.3, temperatures=8)
-#: Draws among which a truth is ranked, thinned so far that they hardly depend on each other.
-_RANKED = 100
 
 
 def is_tempered(tree: Any) -> bool:
@@ -118,68 +105,3 @@ def sentence(tree: Any) -> str:
         f"barrier {tree.attrs['barrier']:.2f}, {trips.min():,} to {trips.max():,} round trips per replica. "
         f"Log evidence {tree.attrs['log_evidence']:.3f} ± {tree.attrs['log_evidence_se']:.3f}."
     )
-
-
-# --- calibration ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """Draws in the place of an exact posterior, for ranks.
-
-    Parameters
-    ----------
-    names : tuple of str
-        Flat names.
-    values : ndarray (n, P)
-        Draws.
-    rng : numpy.random.Generator
-        Breaks ties: a rank becomes uniform on its step.
-    """
-
-    names: tuple[str, ...]
-    values: np.ndarray
-    rng: np.random.Generator
-
-    def cdf(self, name: str, at: np.ndarray) -> np.ndarray:
-        """Randomised ranks of `at`, as probabilities: uniform where the truth is one more draw."""
-        draws = self.values[:, self.names.index(name)]
-        below = (draws[:, None] < np.ravel(at)).sum(axis=0)
-        return (below + self.rng.random(below.size)) / (len(draws) + 1)
-
-
-def drawn(spec: ModelSpec[Any]) -> Any:
-    """Thinned draws of a posterior by tempering, in the shape that `sbc_pit` ranks in.
-
-    The seed follows from the data, so that every simulated data set has its own and a study repeats.
-    """
-    from hbm_core.inference.tempering.engine import temper
-
-    effect = np.ascontiguousarray(spec.structure.effect, dtype=float)
-    seed = int(np.random.SeedSequence(effect.view(np.uint32).tolist()).generate_state(1)[0])
-    tree = temper(spec, replace(STUDY, seed=seed), cache=_targets())
-    names, values = _flat(tree)
-    step = max(1, len(values) // _RANKED)
-    return Drawn(names, values[::step], np.random.default_rng([seed, 9]))
-
-
-@cache
-def _targets() -> TargetCache:
-    from hbm_core.inference.tempering.target import TargetCache
-
-    return TargetCache()
-
-
-def _flat(tree: Any) -> tuple[tuple[str, ...], np.ndarray]:
-    """Flat names and draws (n, P), replica after replica."""
-    names: list[str] = []
-    columns: list[np.ndarray] = []
-    dataset = tree["posterior"].to_dataset()
-    for name, values in dataset.data_vars.items():
-        array = values.transpose("chain", "draw", ...).to_numpy()
-        flat = array.reshape(array.shape[0] * array.shape[1], -1)
-        inner = [dim for dim in values.dims if dim not in ("chain", "draw")]
-        labels = [f"[{label}]" for label in dataset[inner[0]].to_numpy()] if inner else [""]
-        names += [f"{name}{label}" for label in labels]
-        columns.append(flat)
-    return tuple(names), np.concatenate(columns, axis=1)

@@ -152,8 +152,8 @@ class Scenario(ABC):
     default_dataset: str
     presets: tuple[Preset, ...] = ()
     sampler: SamplerDefaults = SamplerDefaults()
-    #: Whether coverage is studied on the scenario's own simulator, by `recovery`.
-    own_lab: bool = False
+    #: Ids of the models whose coverage is studied on the scenario's own simulator, by `recovery`.
+    own_lab: tuple[str, ...] = ()
     #: Parameter name to (symbol in LaTeX, words), in the order of the prior panel.
     parameter_words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -181,7 +181,12 @@ class Scenario(ABC):
     def recovery(
         self, replications: int, seed: int, model: str = "", priors: Mapping[str, Prior] | None = None
     ) -> pd.DataFrame:
-        """Estimators scored on the scenario's own simulator, over seeds, where `own_lab` says that it can.
+        """Estimators scored on the scenario's own simulator, over seeds, for the models of `own_lab`.
+
+        Raises
+        ------
+        InputError
+            Another model.
 
         Returns
         -------
@@ -189,6 +194,17 @@ class Scenario(ABC):
             As of `hbm_core.analysis.recovery.over_data_sets`.
         """
         raise InputError("simulation lab", "a scenario with a lab of its own", repr(self.id))
+
+    def lab_model(self, model: str) -> str:
+        """`model`, or the default for none; InputError where `recovery` has no lab for it."""
+        if model and model not in self.own_lab:
+            raise InputError(
+                "model for coverage",
+                " or ".join(self.own_lab),
+                repr(model),
+                "Choose one of them as the model.",
+            )
+        return model or self.default_model
 
     def open(self, path: str | Path, name: str = "upload", label: str = "") -> Dataset:
         """Read a CSV or Parquet file into canonical form; scenarios that reduce large files do it here."""

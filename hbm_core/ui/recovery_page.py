@@ -67,6 +67,11 @@ def bench() -> Bench:
 def draw(live: Live) -> None:
     """Draw the whole page."""
     study, words = live.study, live.dataset.words
+    try:
+        find_scenario(study.scenario).lab_model(study.model)
+    except InputError as problem:
+        st.info(theme.plain(str(problem)))
+        return
     most = fits.engine().settings.max_replications
     offered = [size for size in SIZES if size <= most] or [max(2, most)]
     controls = st.columns([1, 1, 2])

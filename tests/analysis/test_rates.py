@@ -60,16 +60,22 @@ def test_the_posterior_along_the_spread_averages_to_the_posterior(solved, model)
     assert average == pytest.approx(means, abs=0.02 * float(sds.min()) + 2e-3 * float(means.max()))
 
 
-def test_given_no_spread_all_poisson_rates_are_one_gamma(solved):
+def test_given_the_spread_poisson_rates_are_sums_over_one_mean(solved):
+    """Given α counts are negative binomial, and only μ is left to be summed over."""
     spec, posterior = solved["poisson"]
+    count, exposure = spec.structure.count[:, None], spec.structure.exposure[:, None]
     found = along_spread(posterior, np.arange(3))
-    # Without spread θ = μ: an exponential prior times a Poisson likelihood of the sums.
-    total, exposure = spec.structure.count.sum(), spec.structure.exposure.sum()
-    rate = exposure + spec.priors["mu"].numbers[0]
-    assert found.mu_mean[0] == pytest.approx((total + 1) / rate, rel=0.02)
-    assert found.theta_mean[0] == pytest.approx((total + 1) / rate, rel=0.05)
-    # With any: each on its own, up to what the prior on μ takes from small counts.
-    assert found.theta_mean[-1] == pytest.approx(spec.structure.effect[:3], rel=0.03)
+    log_mu = np.linspace(-9, 9, 20_001)
+    mu = np.exp(log_mu)
+    for place in range(0, len(found.spread), 3):
+        alpha = found.spread[place] ** -2
+        each = stats.nbinom.logpmf(count, mu * alpha, alpha / (alpha + exposure))
+        log_weight = each.sum(axis=0) + spec.priors["mu"].log_density(mu) + log_mu
+        weight = np.exp(log_weight - log_weight[np.isfinite(log_weight)].max())
+        weight /= weight.sum()
+        rates_given = ((count + mu * alpha) / (exposure + alpha)) @ weight
+        assert found.mu_mean[place] == pytest.approx(weight @ mu, rel=2e-3)
+        assert found.theta_mean[place] == pytest.approx(rates_given[:3], rel=2e-3)
 
 
 def test_a_changed_prior_weighs_the_same_nodes(solved):

@@ -182,7 +182,8 @@ def test_the_lab_is_honest_where_there_is_one_geometry(engine):
 def test_names_are_text(engine):
     assert trace_page.symbol("theta[<b>x</b>]") == "θ <b>x</b>"
     bad = "<script>alert(1)</script>"
+    data = study().data()
     titles = trace_page.titled(
-        type("L", (), {"dataset": study().data(), "study": study()})(), [f"theta[{bad}]"]
+        type("L", (), {"dataset": data, "study": study(), "spec": study().spec(data)})(), [f"theta[{bad}]"]
     )
     assert "<script" not in titles[f"theta[{bad}]"]

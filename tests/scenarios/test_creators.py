@@ -629,7 +629,7 @@ def test_partial_pooling_does_on_the_default_design_what_the_theory_says():
 
 
 def test_the_scenario_has_a_lab_of_its_own():
-    assert CREATORS.own_lab
+    assert "base" in CREATORS.own_lab
     found = CREATORS.recovery(2, 5, priors={"mu": Prior.parse("Normal(0, 5)")})
     assert set(found["estimator"]) == {*validation.CLASSICAL, validation.PARTIAL}
     assert set(found["bin"]) >= {"all", *look.SIZE_BINS}

@@ -88,7 +88,7 @@ class Counts(Scenario):
     presets = PRESETS
     default_model = "base"
     default_dataset = "hosts"
-    own_lab = True
+    own_lab = ("base",)
     sampler = SamplerDefaults(draws=2000, tune=1000, chains=4, target_accept=0.9, seed=42)
     parameter_words = MappingProxyType(
         {
@@ -185,10 +185,7 @@ class Counts(Scenario):
         """Every estimator against the truth of the simulator's default design; see `validation.recovery`."""
         from hbm_core.scenarios.counts.validation import recovery
 
-        if model not in ("", self.default_model):
-            raise InputError(
-                "model for coverage", self.default_model, repr(model), "Choose the model base in the sidebar."
-            )
+        self.lab_model(model)
         return recovery(replications, seed, priors)
 
     def scale_note(self, dataset: Dataset) -> str:

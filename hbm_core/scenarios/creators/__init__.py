@@ -64,7 +64,7 @@ class Creators(Scenario):
     presets = PRESETS
     default_model = "base"
     default_dataset = "ab_tests"
-    own_lab = True
+    own_lab = ("base", "crossed", "drift")
     sampler = SamplerDefaults(draws=2000, tune=1000, chains=4, target_accept=0.9, seed=42)
     parameter_words = MappingProxyType(
         {
@@ -176,12 +176,10 @@ class Creators(Scenario):
         """Every estimator against the truth of the simulator's default design; see `validation.recovery`."""
         from hbm_core.scenarios.creators.validation import recovery
 
-        if model in ("crossed", "drift"):
+        if self.lab_model(model) in ("crossed", "drift"):
             from hbm_core.scenarios.creators.mixed_lab import mixed_recovery
 
             return mixed_recovery(model, replications, seed, priors)
-        if model not in ("", self.default_model):
-            raise InputError("model for coverage", f"{self.default_model}, crossed or drift", repr(model))
         return recovery(replications, seed, priors)[0]
 
     def scale_note(self, dataset: Dataset) -> str:

@@ -51,7 +51,7 @@ types: env ## mypy
 shots: env ## screenshots of every page, 1280 and 400 wide, light and dark, into shots/
 	.venv/bin/python -m tests.browser.shots
 
-validate: env ## the long statistical proofs; writes docs/validation.md
+validate: env ## the long statistical proofs (hours); writes docs/validation.md
 	.venv/bin/python -m benchmarks.validate
 
 bench: env ## the project beside its peers, one run, one table

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import benchmarks
+from benchmarks.page import merged
 from benchmarks.row import NotMeasured, Row, show
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def modules() -> list[str]:
     return sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
 
 
-_OTHERS = {"__main__", "row", "validate"}
+_OTHERS = {"__main__", "page", "row", "validate"}
 
 
 def environment() -> str:
@@ -64,14 +65,6 @@ def document(sections: dict[str, list[Row]], load: float) -> str:
         ]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row.cells) + " |" for row in rows]
     return "\n".join(lines) + "\n"
-
-
-def merged(new: str, old: str) -> str:
-    """`new`, with those sections of `old` that it lacks; sections keep the old page's places."""
-    head, *fresh = new.split("\n## ")
-    _, *kept = old.split("\n## ")
-    tables = {section.partition("\n")[0]: section.rstrip() for section in (*kept, *fresh)}
-    return "\n\n## ".join([head.rstrip(), *tables.values()]) + "\n"
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,8 @@
 """The long statistical proofs: ``make validate`` runs them and writes docs/validation.md.
 
-``python -m benchmarks.validate [SECTION …] [--quick]``: only those sections; ``--quick`` with a tenth of
-the replications, and nothing is written. Exits 1 where a proof fails.
+``python -m benchmarks.validate [SECTION …] [--write] [--quick]``: only those sections, of which ``--write``
+renews the tables in the document; ``--quick`` with a tenth of the replications, and nothing is written. Exits
+1 where a proof fails.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from benchmarks import mixed_designs
 from benchmarks.__main__ import ROOT, environment
 from benchmarks.count_designs import DESIGNS
 from benchmarks.count_designs import spec_of as design
+from benchmarks.page import merged
 from hbm_core.analysis.count_calibration import calibrate
 from hbm_core.analysis.coverage import LEVELS, Truth, coverage_by_tau, coverage_study, sbc, uniformity
 from hbm_core.analysis.draws import agreement, diagnostics, summary
@@ -665,31 +667,28 @@ SECTIONS: dict[str, Section] = {
 }
 
 
-def document(proofs: dict[str, list[Proof]]) -> str:
-    """The page of proofs, in Markdown."""
-    everything = [proof for found in proofs.values() for proof in found]
-    judged = [proof for proof in everything if proof.passed is not None]
-    passed = sum(bool(proof.passed) for proof in judged)
-    lines = [
-        "# Validation",
-        "",
-        "Written by `make validate`; `make test` keeps a quick part of each proof with fixed seeds.",
-        "",
-        f"Run with {environment()}. {passed} of {len(judged)} judged lines pass; "
-        f"{len(everything) - len(judged)} are reported without a verdict.",
-    ]
+def document(proofs: dict[str, list[Proof]], old: str = "") -> str:
+    """The page of proofs, in Markdown; sections that were not run keep what `old` says."""
+    lines = ["# Validation"]
     for name, found in proofs.items():
         title, _, body = (SECTIONS[name].__doc__ or name).partition("\n")
         lines += ["", f"## {title.rstrip('.')}", "", " ".join(body.split()), ""]
         table = pd.DataFrame([(p.what, p.found, p.wanted, p.verdict) for p in found])
         lines += ["| tried | found | wanted | verdict |", "| --- | --- | --- | --- |"]
         lines += ["| " + " | ".join(row) + " |" for row in table.itertuples(index=False, name=None)]
-    return "\n".join(lines) + "\n"
+    page = merged("\n".join(lines), old)
+    passed, failed, reported = (page.count(f"| {word} |\n") for word in ("pass", "FAIL", "reported"))
+    head = (
+        "Written by `make validate`; `make test` keeps a quick part of each proof with fixed seeds.\n\n"
+        f"Run with {environment()}. {passed} of {passed + failed} judged lines pass; {reported} are reported "
+        "without a verdict."
+    )
+    return page.replace("# Validation\n", f"# Validation\n\n{head}\n", 1)
 
 
 def main(arguments: list[str]) -> int:
     """Run the proofs, print them as they come, write the document."""
-    quick = "--quick" in arguments
+    quick, write = "--quick" in arguments, "--write" in arguments
     chosen = [name for name in arguments if name in SECTIONS] or list(SECTIONS)
     proofs: dict[str, list[Proof]] = {}
     for name in chosen:
@@ -700,12 +699,13 @@ def main(arguments: list[str]) -> int:
             proofs[name].append(proof)
             print(f"{proof.verdict:<9} {proof.what}: {proof.found} (wanted {proof.wanted})", flush=True)
         print(f"{time.perf_counter() - began:.0f} s", flush=True)
+        if not quick and (write or len(chosen) == len(SECTIONS)):
+            # After each section: the whole takes hours.
+            old = DOCUMENT.read_text("utf-8") if DOCUMENT.exists() else ""
+            DOCUMENT.write_text(document({name: proofs[name]}, old), "utf-8")
+            print(f"written: {DOCUMENT.relative_to(ROOT)}")
     failed = sum(proof.passed is False for found in proofs.values() for proof in found)
     print(f"\n{failed} proofs failed")
-    if not quick and list(proofs) == list(SECTIONS):
-        DOCUMENT.parent.mkdir(exist_ok=True)
-        DOCUMENT.write_text(document(proofs), "utf-8")
-        print(f"written: {DOCUMENT.relative_to(ROOT)}")
     return 1 if failed else 0
 
 

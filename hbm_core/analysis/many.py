@@ -110,9 +110,12 @@ def units_table(posterior: ExactPosterior, most: int = 50_000) -> pd.DataFrame:
 def raw_table(structure: GroupedUnits, at: np.ndarray | None = None) -> pd.DataFrame:
     """Raw effect of units at some places, all by default: unit, group, raw, se."""
     places = np.arange(structure.effect.size) if at is None else at
+    units: Any = structure.units
+    # Names of millions are kept in Arrow, where one by one they take a hundred times as long.
+    names = units.take(places) if hasattr(units, "take") else (units[int(place)] for place in places)
     return pd.DataFrame(
         {
-            "unit": [str(structure.units[int(place)]) for place in places],
+            "unit": list(names),
             "group": np.asarray(structure.groups, dtype=object)[structure.group[places]],
             "raw": structure.effect[places],
             "se": structure.se[places],

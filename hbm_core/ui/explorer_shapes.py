@@ -42,6 +42,8 @@ class Spread:
         What it is, and its axis title without unit.
     center, together : str
         What units are pulled to, and where they all are when it is zero.
+    apart, end : str
+        How they are where it is infinite, and that end of its axis in short.
     groups : str
         Several groups in a word.
     unitless : bool
@@ -55,6 +57,8 @@ class Spread:
     words: str = "spread of the true effects"
     center: str = "pooled mean"
     together: str = "one value for all"
+    apart: str = "each on its own"
+    end: str = "no pooling"
     groups: str = "groups"
     unitless: bool = False
 
@@ -226,6 +230,8 @@ class Mixed(ThreeLevel):
             words=f"spread within a {group}",
             center=f"mean of its {group} (over {slot}s)",
             together=f"one value for all of a {group} in a {slot}",
+            apart=f"each {words.one} by all its {slot}s",
+            end=f"{words.many} apart",
             groups=f"{group}s",
         )
 

@@ -78,7 +78,7 @@ export class TauPart {
     }
     const ends = d1 + 36, inset = narrow ? 4 : 0, unit = data.words.unit && !data.model.spread.unitless ? `, ${data.words.unit}` : "";
     parts.push(
-      svg("text", { class: "axis", x: x0 - inset, y: ends }, "complete pooling"), svg("text", { class: "axis", x: x1 + inset, y: ends, "text-anchor": "end" }, "no pooling"),
+      svg("text", { class: "axis", x: x0 - inset, y: ends }, "complete pooling"), svg("text", { class: "axis", x: x1 + inset, y: ends, "text-anchor": "end" }, data.model.spread.end),
       svg("text", { class: "axis", x: (x0 + x1) / 2, y: narrow ? ends + 17 : ends, "text-anchor": "middle" }, svg("tspan", { class: "maths" }, app.symbol), `, ${data.model.spread.words}${unit}`),
       svg("path", { d: `M${x0} ${this.rail}H${x1}`, class: "rail" }),
     );
@@ -128,7 +128,7 @@ export class TauPart {
     setAttribute(this.pill, "aria-disabled", !app.canHold);
     const exact = app.posterior && app.posterior.error > 0 ? ` Exact to ${powerOfTen(app.posterior.error)}${words.unit ? ` ${words.unit}` : ""}.` : "";
     const prior = app.priors.mu, dashed = !app.posterior || !Number.isFinite(app.posterior.view.m) ? "" : prior && prior.family !== "Flat" ? "; dashed: the pooled mean, which falls back to the prior's mean as " : "; dashed: the pooled mean";
-    setRuns(this.caption, [["How to read this.", "strong"], ` Each arrow runs from what a ${words.one} measured to what it is pooled to. Below, each line follows one ${words.one} from ${app.data.model.spread.together} (left) to each on its own (right), darkest where the data put `,
+    setRuns(this.caption, [["How to read this.", "strong"], ` Each arrow runs from what a ${words.one} measured to what it is pooled to. Below, each line follows one ${words.one} from ${app.data.model.spread.together} (left) to ${app.data.model.spread.apart} (right), darkest where the data put `,
       [app.symbol, "maths"], ...(dashed.endsWith(" ") ? [dashed, [app.symbol, "maths"], " grows"] : [dashed]), "; drag ", [app.symbol, "maths"], ` and the forest follows. Areas are probabilities.${exact}`]);
     this.caption.hidden = Boolean(why);
     for (const c of [this.cFocus, this.cFront]) c.clearRect(0, 0, this.W, this.height);

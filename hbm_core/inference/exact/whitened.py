@@ -26,7 +26,7 @@ _EDGE = 6e-5
 #: Error estimate in sds above which a lattice is too coarse; new ones aim lower.
 _COARSE, _AIM = 1e-3, 3e-4
 #: A lattice is never made of more nodes.
-_MOST = 60_000
+_MOST = 150_000
 _FARTHEST = 600.0
 #: Draws made at a time.
 _DRAWS = 2_000

@@ -155,20 +155,3 @@ def test_tables_and_figure(tree) -> None:
     table = draws_table(tree)
     assert {"log_prior", "log_likelihood", "log_posterior", "step_acceptance"} <= set(table)
     assert "round trips per replica" in tempering.sentence(tree)
-
-
-def test_ranks_of_draws_are_uniform() -> None:
-    """A truth among its own posterior's draws ranks evenly: the law behind `hbm sbc`."""
-    rng = np.random.default_rng(2)
-    values = rng.normal(size=(99, 1))
-    ranks = tempering.Drawn(("x",), values, rng).cdf("x", rng.normal(size=4000))
-    assert ranks.mean() == pytest.approx(solve_mean(values), abs=0.03)
-    assert ranks.min() > 0
-    assert ranks.max() < 1
-
-
-def solve_mean(values: np.ndarray) -> float:
-    """Mean of the ranks of standard normal truths among fixed draws."""
-    from scipy.stats import norm
-
-    return float((norm.sf(values).sum() + 0.5) / (len(values) + 1))

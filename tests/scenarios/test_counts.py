@@ -157,5 +157,5 @@ def test_partial_pooling_beats_the_others_on_simulated_rates():
     best = level.loc["partial_pooling", "mse"]
     assert best < 0.8 * level.loc["no_pooling", "mse"] and best < 0.8 * level.loc["complete_pooling", "mse"]
     assert 0.9 < level.loc["partial_pooling", "coverage"] <= 1
-    with pytest.raises(InputError, match="Choose the model base"):
+    with pytest.raises(InputError, match="model for coverage: expected base"):
         COUNTS.recovery(2, 1, "poisson")

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import pyarrow as pa
+
+
+def once[Source, Value](function: Callable[[Source], Value]) -> Callable[[Source], Value]:
+    """A function of one frozen value that lives long, computed once for each while it lives.
+
+    Medians of a million units take as long as an answer may: pages ask for the same ones again and again.
+    """
+    known: WeakKeyDictionary[Source, Value] = WeakKeyDictionary()
+
+    @wraps(function)
+    def ask(source: Source) -> Value:
+        if source not in known:
+            known[source] = function(source)
+        return known[source]
+
+    return ask
 
 
 @dataclass(frozen=True)

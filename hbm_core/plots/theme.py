@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from hbm_core.models.dataset import once
 from hbm_core.plots import vega
 from hbm_core.plots.tokens import MARKS, MATH, SANS, TYPE, Mode, colours
 
@@ -182,6 +183,12 @@ def digits(effect: np.ndarray, se: np.ndarray) -> Digits:
     most = int(np.clip(1 - np.floor(np.log10(typical)), 1 if typical < 100 else 0, 9))
     raw = next((d for d in range(most) if np.allclose(effect, np.round(effect, d), rtol=0, atol=1e-9)), most)
     return Digits(raw, max(1 if typical < 100 else 0, min(raw + 1, most)))
+
+
+@once
+def digits_of(structure: Any) -> Digits:
+    """Decimals of a structure's raw effects and of its estimates, as of `digits`."""
+    return digits(structure.effect, structure.se)
 
 
 def nice_domain(values: Sequence[float] | np.ndarray, count: int = 6) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from hbm_core.plots.induced import induced, induced_table
 from hbm_core.plots.plate import plate_svg, plate_table
 from hbm_core.plots.rates import chance, chance_table
 from hbm_core.plots.shrinkage import View
-from hbm_core.plots.theme import digits
+from hbm_core.plots.theme import digits_of
 from hbm_core.plots.tokens import Mode
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
@@ -43,7 +43,7 @@ def background(study: Study) -> None:
     dataset = seen.dataset
     structure: Any = seen.spec.structure
     if isinstance(structure, GroupedUnits):
-        many.glance(seen, View(dataset.words, digits(structure.effect, structure.se), mode, study.unit))
+        many.glance(seen, View(dataset.words, digits_of(structure), mode, study.unit))
     left, right = st.columns([1, 1], gap="large")
     data = (dataset.name, dataset.digest, study.scenario)
     with left:

@@ -20,7 +20,7 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.models.structure import TwoLevelNormal
 from hbm_core.plots.change import change_figure, chosen_changes
 from hbm_core.plots.first_look import funnel, funnel_table
-from hbm_core.plots.theme import Digits, digits, legend, number, signed
+from hbm_core.plots.theme import Digits, digits_of, legend, number, signed
 from hbm_core.plots.tokens import colours
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios.base import DataProblems, Problem, Scenario
@@ -456,7 +456,7 @@ def effect(page: Page, dataset: Dataset) -> None:
         st.info(theme.plain(after.problem or before.problem or "There is no exact answer to compare."))
         return
     words = before.dataset.words
-    scale = digits(before.spec.structure.effect, before.spec.structure.se)
+    scale = digits_of(before.spec.structure)
     theme.title("What changes")
     st.html(_parameters_html(page, parameter_change(before.posterior, after.posterior), scale))
     if notes := _prior_notes(before, after):
@@ -647,7 +647,7 @@ def _invite(page: Page) -> None:
     st.html(f'<p class="data-words">{said}</p>')
     if posterior is not None:
         summary = parameter_change(posterior, posterior)
-        scale = digits(spec.structure.effect, spec.structure.se)
+        scale = digits_of(spec.structure)
         st.html(_parameters_html(page, summary, scale, alone=True))
 
 
@@ -822,7 +822,7 @@ def _alone(page: Page, dataset: Dataset) -> None:
         if found is not None:
             st.info(theme.plain(found.problem))
         return
-    scale = digits(found.spec.structure.effect, found.spec.structure.se)
+    scale = digits_of(found.spec.structure)
     if set(dataset.table.iloc[:, 0]) & set(page.dataset.table.iloc[:, 0]):
         effect(page, dataset)
         return

@@ -18,11 +18,11 @@ import streamlit as st
 
 from hbm_core.errors import InputError
 from hbm_core.inference.exact import ExactPosterior
-from hbm_core.models.dataset import Words
+from hbm_core.models.dataset import Words, once
 from hbm_core.models.families import FAMILIES, Family, Number
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
-from hbm_core.plots.theme import digits
+from hbm_core.plots.theme import digits_of
 from hbm_core.plots.tokens import css_variables
 from hbm_core.ui.explorer_shapes import Spread, shape_of
 from hbm_core.ui.explorer_value import prior_value
@@ -343,7 +343,7 @@ class ExplorerData:
         """Units, what is said of the model, the posterior, and the first unit's label."""
         structure: Any = self.spec.structure
         shape = shape_of(structure)
-        said = digits(structure.effect, structure.se)
+        said = digits_of(structure)
         units = shape.units(structure, self.listed, self.truth, said)
         found = None if self.posterior is None else shape.posterior(self.posterior, self.listed)
         spread = asdict(self.spread or shape.spread(structure, self.words))
@@ -395,7 +395,11 @@ def _sign(symbol: str) -> str:
 
 def data_spread(spec: ModelSpec[Any]) -> float:
     """A round number near the scale of the data: what a prior's defaults are multiplied with."""
-    structure = spec.structure
+    return _spread_of(spec.structure)
+
+
+@once
+def _spread_of(structure: Any) -> float:
     quartiles = np.subtract(*np.percentile(structure.effect, [75, 25])) / 1.349
     return nice(max(structure.typical_se, float(quartiles)) * 0.95)
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
+from itertools import islice
 from threading import Lock
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+#: Entries of a container that are weighed one by one.
+_LOOKED = 10_000
+
 
 def weight(value: Any) -> int:
     """Bytes of the arrays that a value holds, directly or in containers and the project's own objects."""
     seen: set[int] = set()
+
+    def several(parts: Collection[Any]) -> int:
+        # Of a million names the first ones tell: to walk through all takes longer than what is weighed.
+        looked = sum(of(inner) for inner in islice(parts, _LOOKED))
+        return looked * max(1, len(parts) // _LOOKED)
 
     def of(part: Any) -> int:
         if id(part) in seen:
@@ -23,9 +32,9 @@ def weight(value: Any) -> int:
         if isinstance(part, np.ndarray):
             return part.nbytes
         if isinstance(part, (dict, MappingProxyType)):
-            return sum(of(inner) for inner in part.values())
+            return several(part.values())
         if isinstance(part, (tuple, list)):
-            return sum(of(inner) for inner in part)
+            return several(part)
         # Anything else may lead anywhere: a function to its module, a module to the whole program.
         if type(part).__module__.startswith("hbm_core"):
             return sum(of(inner) for inner in getattr(part, "__dict__", {}).values())

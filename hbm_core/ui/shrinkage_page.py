@@ -24,7 +24,7 @@ from hbm_core.models.grouped import GroupedUnits
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots import shrinkage as plots
 from hbm_core.plots.shrinkage import SELECTION, View
-from hbm_core.plots.theme import MINUS, digits, legend, number, whole_percents
+from hbm_core.plots.theme import MINUS, digits_of, legend, number, whole_percents
 from hbm_core.scenarios.tables import csv_text
 from hbm_core.ui import reweighted, session, theme
 from hbm_core.ui.live import Live
@@ -184,7 +184,7 @@ def _view(live: Live, table: pd.DataFrame) -> View:
     truth = live.dataset.truth or {}
     return View(
         live.dataset.words,
-        digits(live.spec.structure.effect, live.spec.structure.se),
+        digits_of(live.spec.structure),
         theme.mode(),
         chosen,
         st.session_state.get(_TURN, 0),

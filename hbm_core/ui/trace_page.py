@@ -20,7 +20,7 @@ from hbm_core.inference.sampler import Progress
 from hbm_core.models.prior import Prior
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots import diagnostics as plots
-from hbm_core.plots.theme import digits, legend, number, signed
+from hbm_core.plots.theme import digits_of, legend, number, signed
 from hbm_core.plots.tokens import Mode, colours
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
@@ -505,7 +505,7 @@ def divergence_words(page: Page) -> str:
     spread = page.live.spec.structure.spread
     if spread in tree["posterior"]:
         tau, sign = tree["posterior"][spread].transpose("chain", "draw").values, symbol(spread)
-        decimals = digits(page.live.spec.structure.effect, page.live.spec.structure.se).estimate
+        decimals = digits_of(page.live.spec.structure).estimate
         here, all_ = (number(float(np.median(values)), decimals) for values in (tau[flags], tau))
         text += f", at a median {sign} of {here} against {all_} for all"
         if float(np.median(tau[flags])) < float(np.median(tau)):
@@ -897,7 +897,7 @@ def parameter_table(page: Page) -> str:
     c = colours(page.mode)
     table, compared = page.read.summary, page.read.agreement
     names = _listed(page)
-    decimals = digits(page.live.spec.structure.effect, page.live.spec.structure.se).estimate
+    decimals = digits_of(page.live.spec.structure).estimate
     head = ["", "Mean", "sd", "MCSE", "R-hat", "ESS bulk", "ESS tail"]
     head += ["Exact", "Draws − exact, MCSE"] if compared is not None else []
     exact = page.live.exact

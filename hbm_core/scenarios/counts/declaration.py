@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hbm_core.errors import InputError
-from hbm_core.models.dataset import Dataset
+from hbm_core.models.dataset import Dataset, once
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
 from hbm_core.scenarios.counts.data import entity_codes, has_trials
@@ -31,6 +31,7 @@ LINE = ("Normal", "StudentT", "Uniform")
 _RATE, _NEAR = 5.0, 10.0
 
 
+@once
 def prior_scale(dataset: Dataset) -> float:
     """What rates are multiplied by in the default priors: exactly 1 for data on the scale they were made for.
 

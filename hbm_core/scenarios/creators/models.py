@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hbm_core.errors import InputError
-from hbm_core.models.dataset import Dataset
+from hbm_core.models.dataset import Dataset, once
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import THREE_LEVEL_PARAMETERIZATIONS, ThreeLevelNormal
@@ -40,6 +40,7 @@ _SPREAD = 0.6
 _NEAR = 3.0
 
 
+@once
 def prior_scale(dataset: Dataset) -> float:
     """What the default priors are multiplied by: exactly 1 for data on the scale they were written for.
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hbm_core.errors import InputError
-from hbm_core.models.dataset import Dataset
+from hbm_core.models.dataset import Dataset, once
 from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
@@ -68,17 +67,12 @@ def robust_spread(effect: np.ndarray, se: np.ndarray) -> float:
 _EIGHT_SPREAD = robust_spread(np.array(EIGHT_EFFECTS), np.array(EIGHT_SES))
 
 
-#: Every default prior asks for it.
-_SCALES: WeakKeyDictionary[Dataset, float] = WeakKeyDictionary()
-
-
+@once
 def prior_scale(dataset: Dataset) -> float:
     """Spread of the data relative to the eight schools, to two digits; exactly 1 for the eight schools."""
-    if dataset not in _SCALES:
-        table = dataset.table
-        ratio = robust_spread(table["effect"].to_numpy(), table["se"].to_numpy()) / _EIGHT_SPREAD
-        _SCALES[dataset] = _rounded(ratio, 2)
-    return _SCALES[dataset]
+    table = dataset.table
+    ratio = robust_spread(table["effect"].to_numpy(), table["se"].to_numpy()) / _EIGHT_SPREAD
+    return _rounded(ratio, 2)
 
 
 def _rounded(value: float, digits: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class Recipe(ABC):
     Specifications are `ModelSpec` of the recipe's own structure.
     """
 
+    #: Module of the PyMC model: its `structure_key`, `data_values` and `build`.
+    model: ModuleType
     #: How nutpie adapts NUTS' mass matrix: "low_rank" where parameters are strongly correlated.
     mass_matrix: str = "diag"
 
@@ -32,17 +35,19 @@ class Recipe(ABC):
     def dims_of(self, spec: Any) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the posterior's variables beyond chain and draw; scalars are absent."""
 
-    @abstractmethod
     def key(self, spec: Any) -> Hashable:
         """What decides the compiled code: no numbers."""
+        found: Hashable = self.model.structure_key(spec)
+        return found
 
-    @abstractmethod
     def data(self, spec: Any) -> Arrays:
         """Every ``pm.Data`` of the model with its value."""
+        found: Arrays = self.model.data_values(spec)
+        return found
 
-    @abstractmethod
     def build(self, spec: Any) -> pm.Model:
         """The model in PyMC."""
+        return self.model.build(spec)
 
     @abstractmethod
     def centres(self, spec: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.special import betaln, gammaln
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
-from hbm_core.models.pymc_beta_binomial import Spec, build, data_values, structure_key
-
-if TYPE_CHECKING:
-    import pymc as pm
+from hbm_core.models import pymc_beta_binomial
+from hbm_core.models.pymc_beta_binomial import Spec
 
 
 class BetaBinomialRecipe(Recipe):
     """``mu``, ``kappa`` and ``theta`` (unit)."""
 
+    model = pymc_beta_binomial
+
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of θ."""
         return {"theta": ("unit",)}
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: Spec) -> tuple[Arrays, Arrays]:
         """All successes over all trials; a population that counts as much as a typical entity."""

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
+from hbm_core.models import pymc_circuits
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.pymc_circuits import (
-    FLOOR,
-    Spec,
-    build,
-    data_values,
-    population,
-    smooth_positive,
-    structure_key,
-)
-
-if TYPE_CHECKING:
-    import pymc as pm
+from hbm_core.models.pymc_circuits import FLOOR, Spec, population, smooth_positive
 
 #: Where parameters of the noise start.
 _START = {"noise": 0.3, "exponent": 0.75, "gain": 0.05, "sigma": 0.25, "corr": 0.0}
@@ -29,6 +19,8 @@ _START = {"noise": 0.3, "exponent": 0.75, "gain": 0.05, "sigma": 0.25, "corr": 0
 
 class CircuitsRecipe(Recipe):
     """``alpha``, ``sigma``, ``corr`` (pair), the noise's parameters and ``theta`` (circuit, parameter)."""
+
+    model = pymc_circuits
 
     mass_matrix = "low_rank"
 
@@ -40,18 +32,6 @@ class CircuitsRecipe(Recipe):
             "corr": ("pair",),
             "theta": ("circuit", "parameter"),
         }
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Prior medians of the means; middling spreads and noise."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.special import gammaln
 
 from hbm_core.inference.gamma_marginal import Integrand
-from hbm_core.inference.recipes.base import Arrays
 from hbm_core.inference.recipes.count_windows import CountWindowsRecipe, blocks, own_terms, padded
-from hbm_core.models.pymc_covariate_counts import Spec, build, data_values, structure_key
-
-if TYPE_CHECKING:
-    import pymc as pm
+from hbm_core.models import pymc_covariate_counts
+from hbm_core.models.pymc_covariate_counts import Spec
 
 #: Nodes over each rate.
 _NODES = 15
@@ -24,21 +21,11 @@ _NODES = 15
 class CovariateCountsRecipe(CountWindowsRecipe):
     """``mu``, ``alpha``, ``beta`` (column), ``phi`` and ``theta`` (unit)."""
 
+    model = pymc_covariate_counts
+
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of θ and β."""
         return {"theta": ("unit",), "beta": ("column",)}
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def coords(self, spec: Spec) -> Mapping[str, Iterable[Any]]:
         """Labels of the entities and of the covariates."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
@@ -11,10 +10,8 @@ import xarray as xr
 from hbm_core.inference.exact.base import PROBABILITIES
 from hbm_core.inference.recipes.base import Arrays
 from hbm_core.inference.recipes.count_windows import CountWindowsRecipe
-from hbm_core.models.pymc_drifting_counts import Spec, build, data_values, structure_key
-
-if TYPE_CHECKING:
-    import pymc as pm
+from hbm_core.models import pymc_drifting_counts
+from hbm_core.models.pymc_drifting_counts import Spec
 
 
 class DriftingCountsRecipe(CountWindowsRecipe):
@@ -24,21 +21,11 @@ class DriftingCountsRecipe(CountWindowsRecipe):
     keeps mean, sd and quantiles, in the group ``trajectory``: their draws would be many times the rest.
     """
 
+    model = pymc_drifting_counts
+
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the rates."""
         return {"latest": ("unit",), "theta": ("unit",)}
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: Spec) -> tuple[Arrays, Arrays]:
         """As of all counts, with a middling drift."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,11 +11,9 @@ import xarray as xr
 from hbm_core.inference.exact.gamma_counts_posterior import draw_entities
 from hbm_core.inference.exact.gamma_counts_table import CountsTable
 from hbm_core.inference.recipes.base import Arrays, Recipe
+from hbm_core.models import pymc_gamma_counts
 from hbm_core.models.gamma_counts import GammaCounts, moment_start
-from hbm_core.models.pymc_gamma_counts import Spec, build, data_values, structure_key
-
-if TYPE_CHECKING:
-    import pymc as pm
+from hbm_core.models.pymc_gamma_counts import Spec
 
 #: Draws whose unit likelihoods are computed at a time.
 _ROWS = 500
@@ -24,21 +22,11 @@ _ROWS = 500
 class GammaCountsRecipe(Recipe):
     """``mu``, ``alpha``, ``phi`` and ``theta`` (unit)."""
 
+    model = pymc_gamma_counts
+
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of θ."""
         return {"theta": ("unit",)}
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: Spec) -> tuple[Arrays, Arrays]:
         """Moment estimates of μ and α; all are positive, so their starts vary on the log scale."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.inference.exact.gaussian_mixed_posterior import draw_rows
 from hbm_core.inference.recipes.base import Arrays, Recipe
+from hbm_core.models import pymc_gaussian_mixed
 from hbm_core.models.gaussian_mixed import member_moments, moment_starts
-from hbm_core.models.pymc_gaussian_mixed import Spec, build, data_values, structure_key
-
-if TYPE_CHECKING:
-    import pymc as pm
+from hbm_core.models.pymc_gaussian_mixed import Spec
 
 #: Numbers that unit likelihoods hold at a time.
 _BLOCK = 2_000_000
@@ -23,22 +21,12 @@ _BLOCK = 2_000_000
 class GaussianMixedRecipe(Recipe):
     """``mu``, the spreads, the means of cells (cell), contrasts (compared) and ``theta`` (unit)."""
 
+    model = pymc_gaussian_mixed
+
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the means of cells, the contrasts and θ."""
         structure = spec.structure
         return {structure.group_mean: ("cell",), structure.contrast: ("compared",), "theta": ("unit",)}
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Mean of all rows and moment estimates of the spreads."""

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
+from hbm_core.models import pymc_hurdle
 from hbm_core.models.hurdle import PARTS, HurdleRevenue
-from hbm_core.models.pymc_hurdle import Spec, approximations, build, data_values, spreads, structure_key
+from hbm_core.models.pymc_hurdle import Spec, approximations, spreads
 from hbm_core.models.pymc_three_level import data_shares, group_sums
-
-if TYPE_CHECKING:
-    import pymc as pm
 
 
 class HurdleRecipe(Recipe):
     """Parameters, group means of the four parts, mean readouts of groups, and ``theta`` (unit)."""
+
+    model = pymc_hurdle
 
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the group means and of θ."""
         structure = spec.structure
         vectors = (*map(structure.group_vector, PARTS), structure.group_mean)
         return {**{name: ("group",) for name in vectors}, "theta": ("unit",)}
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Rough estimates of each part, as if they were normal."""

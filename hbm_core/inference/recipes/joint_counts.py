@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.inference.recipes.base import Arrays
 from hbm_core.inference.recipes.count_windows import CountWindowsRecipe, blocks, own_terms, padded
+from hbm_core.models import pymc_joint_counts
 from hbm_core.models.joint_counts import PAIR
-from hbm_core.models.pymc_joint_counts import Spec, build, data_values, structure_key
-
-if TYPE_CHECKING:
-    import pymc as pm
+from hbm_core.models.pymc_joint_counts import Spec
 
 #: Nodes over each rate.
 _NODES = 21
@@ -23,21 +21,11 @@ _NODES = 21
 class JointCountsRecipe(CountWindowsRecipe):
     """Means, sds, ``corr`` (pair), ``phi``, ``sigma_window``, ``theta_bytes`` and ``theta`` (unit)."""
 
+    model = pymc_joint_counts
+
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of effects and of the correlation."""
         return {"corr": ("pair",), "theta_bytes": ("unit",), "theta": ("unit",)}
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: Spec) -> tuple[Arrays, Arrays]:
         """Means and spreads of the entities' own levels."""

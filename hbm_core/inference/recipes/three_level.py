@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
-from hbm_core.models.pymc_three_level import (
-    Spec,
-    build,
-    data_shares,
-    data_values,
-    group_sums,
-    moment_spreads,
-    structure_key,
-)
+from hbm_core.models import pymc_three_level
+from hbm_core.models.pymc_three_level import Spec, data_shares, group_sums, moment_spreads
 from hbm_core.models.three_level import ThreeLevelNormal
-
-if TYPE_CHECKING:
-    import pymc as pm
 
 #: Numbers that conditional draws hold at a time.
 _BLOCK = 4_000_000
@@ -30,21 +20,11 @@ _BLOCK = 4_000_000
 class ThreeLevelRecipe(Recipe):
     """``mu``, the two spreads, the group means (group) and ``theta`` (unit)."""
 
+    model = pymc_three_level
+
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the group means and of θ."""
         return {spec.structure.group_mean: ("group",), "theta": ("unit",)}
-
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Mean of the group means and moment estimates of the spreads."""

@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.inference.marginal import draw_effects, effective_scale, unit_log_likelihood
 from hbm_core.inference.recipes.base import Arrays, Recipe
-from hbm_core.models.pymc_model import (
-    build,
-    data_share,
-    data_values,
-    moment_tau,
-    samples_effects,
-    structure_key,
-)
+from hbm_core.models import pymc_model
+from hbm_core.models.pymc_model import data_share, moment_tau, samples_effects
 from hbm_core.models.structure import ModelSpec
-
-if TYPE_CHECKING:
-    import pymc as pm
 
 
 class TwoLevelRecipe(Recipe):
     """``mu``, ``tau``, ``beta`` (column), ``nu``, ``tau_star``, ``theta`` (unit): what there is."""
 
+    model = pymc_model
+
     def dims_of(self, spec: ModelSpec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of θ and β."""
         return {"theta": ("unit",), "beta": ("column",)}
-
-    def key(self, spec: ModelSpec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: ModelSpec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: ModelSpec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
 
     def centres(self, spec: ModelSpec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """Precision-weighted mean and moment estimate of τ."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.special import gammaln
 
 from hbm_core.inference.gamma_marginal import Integrand, spaced
-from hbm_core.inference.recipes.base import Arrays
 from hbm_core.inference.recipes.count_windows import CountWindowsRecipe, blocks, own_terms, padded
-from hbm_core.models.pymc_zero_inflated import Spec, build, data_values, structure_key
-
-if TYPE_CHECKING:
-    import pymc as pm
+from hbm_core.models import pymc_zero_inflated
+from hbm_core.models.pymc_zero_inflated import Spec
 
 #: Nodes over each rate: the integrand has no single bell where zeros are of both kinds.
 _NODES = 49
@@ -23,17 +19,7 @@ _NODES = 49
 class ZeroInflatedRecipe(CountWindowsRecipe):
     """``mu``, ``alpha``, ``phi``, ``psi`` and ``theta`` (unit)."""
 
-    def key(self, spec: Spec) -> Hashable:
-        """What decides the compiled code."""
-        return structure_key(spec)
-
-    def data(self, spec: Spec) -> Arrays:
-        """Every ``pm.Data`` of the model with its value."""
-        return data_values(spec)
-
-    def build(self, spec: Spec) -> pm.Model:
-        """The model in PyMC."""
-        return build(spec)
+    model = pymc_zero_inflated
 
     def log_likelihood(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
         """Log p(y_i | μ, α, φ, ψ) of all windows of an entity, its rate integrated out, ndarray (n, J).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,50 @@ class Model:
     exact: bool = True
     covariates: bool = False
     needs: str = ""
+
+
+def no_constants(dataset: Dataset) -> dict[str, float]:
+    """Constants of a model that has none."""
+    return {}
+
+
+def refuse_options(
+    constants: Mapping[str, float] | None = None, covariates: Sequence[str] | None = None
+) -> None:
+    """Raise InputError where constants or covariates are given to a model that has none."""
+    for what, given in (("model constant", constants), ("covariates", covariates)):
+        if given:
+            raise InputError(what, "none for this model", ", ".join(given))
+
+
+def chosen_priors(
+    defaults: Mapping[str, Prior], given: Mapping[str, Prior] | None, offered: Mapping[str, Sequence[str]]
+) -> dict[str, Prior]:
+    """Priors as given, the defaults elsewhere.
+
+    Raises
+    ------
+    InputError
+        A family that is not `offered` for its parameter; parameters that are not in there are left to who
+        builds the model.
+    """
+    chosen = {**defaults, **(given or {})}
+    for name, prior in chosen.items():
+        if offered.get(name) and prior.family not in offered[name]:
+            raise InputError(f"prior on {name}", "one of " + ", ".join(offered[name]), prior.text)
+    return chosen
+
+
+def scaled(prior: Prior, factor: float) -> Prior:
+    """`prior` for a parameter `factor` times as large, in round numbers."""
+    if factor == 1:
+        return prior
+    return Prior(prior.family, tuple(float(f"{value:.3g}") for value in prior.scaled(factor).numbers))
+
+
+def read_priors(**texts: str) -> dict[str, Prior]:
+    """Priors by parameter name, from their text."""
+    return {name: Prior.parse(text) for name, text in texts.items()}
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset, once
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
+from hbm_core.scenarios.base import Model, chosen_priors, no_constants, refuse_options, scaled
 from hbm_core.scenarios.counts.data import entity_codes, has_trials
 
 #: Families of parameters that must be positive and whose posterior is improper, or hardly proper, when flat.
@@ -46,18 +46,6 @@ def prior_scale(dataset: Dataset) -> float:
     rates = (np.bincount(code, table["count"]) + 0.5 / (code.max() + 1)) / np.bincount(code, exposure)
     ratio = float(rates.mean()) / _RATE
     return 1.0 if 1 / _NEAR <= ratio <= _NEAR else float(f"{ratio:.0e}")
-
-
-def scaled(prior: Prior, factor: float) -> Prior:
-    """`prior` for a parameter `factor` times as large, in round numbers."""
-    if factor == 1:
-        return prior
-    return Prior(prior.family, tuple(float(f"{value:.3g}") for value in prior.scaled(factor).numbers))
-
-
-def read_priors(**texts: str) -> dict[str, Prior]:
-    """Priors by parameter name, from their text."""
-    return {name: Prior.parse(text) for name, text in texts.items()}
 
 
 @dataclass(frozen=True)
@@ -95,10 +83,6 @@ class Declaration:
         """Default priors for these data."""
         return self.rescaled(self.priors, dataset)
 
-    def default_constants(self, dataset: Dataset) -> dict[str, float]:
-        """The model has none."""
-        return {}
-
     def spec(
         self,
         dataset: Dataset,
@@ -114,12 +98,33 @@ class Declaration:
         InputError
             Data of the other kind; an unknown prior; a constant; a family that is not offered.
         """
-        if constants:
-            raise InputError("model constant", "none for this model", ", ".join(constants))
+        refuse_options(constants)
         structure = self.structure(dataset, covariates or ())
-        chosen = {**self.default_priors(dataset), **(priors or {})}
-        for name, prior in chosen.items():
-            offered = self.offered.get(name, ())
-            if offered and prior.family not in offered:
-                raise InputError(f"prior on {name}", "one of " + ", ".join(offered), prior.text)
+        chosen = chosen_priors(self.default_priors(dataset), priors, self.offered)
         return ModelSpec(structure, chosen, {}, parameterization or structure.parameterizations[0])
+
+
+def declared_model(
+    id: str,
+    label: str,
+    summary: str,
+    formula: tuple[str, ...],
+    declared: Declaration,
+    parameterizations: tuple[str, ...],
+    covariates: bool = False,
+    exact: bool = True,
+) -> Model:
+    """A model of the scenario from its declaration."""
+    return Model(
+        id,
+        label,
+        summary,
+        formula,
+        spec=declared.spec,
+        priors=declared.default_priors,
+        constants=no_constants,
+        parameterizations=parameterizations,
+        families=declared.offered,
+        exact=exact,
+        covariates=covariates,
+    )

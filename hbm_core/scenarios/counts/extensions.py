@@ -18,9 +18,9 @@ from hbm_core.models.drifting_counts import DriftingCounts
 from hbm_core.models.joint_counts import JointCounts
 from hbm_core.models.prior import Prior
 from hbm_core.models.zero_inflated_counts import ZeroInflatedCounts
-from hbm_core.scenarios.base import Model
+from hbm_core.scenarios.base import Model, read_priors
 from hbm_core.scenarios.counts.data import count_structure
-from hbm_core.scenarios.counts.declaration import LINE, Declaration, prior_scale, read_priors
+from hbm_core.scenarios.counts.declaration import LINE, Declaration, declared_model, prior_scale
 
 SHARE = ("Beta", "Uniform")
 #: Covariates that a model takes when none were chosen: the first so many.
@@ -168,31 +168,7 @@ _JOINT = LogDeclaration(
 _RATES = r"\theta_i \sim \mathrm{Gamma}(\mu\alpha,\ \alpha), \quad \mathrm{Var}(\theta_i) = \mu/\alpha"
 
 
-def _model(
-    id: str,
-    label: str,
-    summary: str,
-    formula: tuple[str, ...],
-    declared: Declaration,
-    parameterizations: tuple[str, ...],
-    covariates: bool = False,
-) -> Model:
-    return Model(
-        id,
-        label,
-        summary,
-        formula,
-        spec=declared.spec,
-        priors=declared.default_priors,
-        constants=declared.default_constants,
-        parameterizations=parameterizations,
-        families=declared.offered,
-        exact=False,
-        covariates=covariates,
-    )
-
-
-ZERO_INFLATED = _model(
+ZERO_INFLATED = declared_model(
     "zero_inflated",
     "Windows that are shut",
     "As the model base, but a share of the windows is shut and shows zero whatever the rate: zeros that the "
@@ -204,8 +180,9 @@ ZERO_INFLATED = _model(
     ),
     _ZERO_INFLATED,
     ("centered", "scaled"),
+    exact=False,
 )
-COVARIATES = _model(
+COVARIATES = declared_model(
     "covariates",
     "Rates that follow covariates",
     "As the model base, but columns of the data move the log rate of each window; the rates are those at "
@@ -218,12 +195,13 @@ COVARIATES = _model(
     _COVARIATES,
     ("centered", "scaled"),
     covariates=True,
+    exact=False,
 )
 _WALK = (
     r"d_{it} = \rho\, d_{i,t-1} + \sigma_{\mathrm{drift}} \sqrt{1 - \rho^2}\ \varepsilon_{it}, \quad d_{i1} "
     r"\sim \mathrm{Normal}(0, \sigma_{\mathrm{drift}})"
 )
-DRIFT = _model(
+DRIFT = declared_model(
     "drift",
     "Rates that drift",
     "Each entity's log rate wanders around its own level from window to window; given the rate, counts are "
@@ -231,8 +209,9 @@ DRIFT = _model(
     (r"y_{it} \sim \mathrm{Poisson}(\theta_i\, e^{d_{it}} e_{it})", _WALK, _RATES),
     _DRIFT,
     ("noncentered", "centered"),
+    exact=False,
 )
-DRIFT_DISPERSED = _model(
+DRIFT_DISPERSED = declared_model(
     "drift_dispersed",
     "Rates that drift, over-dispersed counts",
     "As the model drift, with over-dispersed windows: only for entities with 30 windows and more, which can "
@@ -240,8 +219,9 @@ DRIFT_DISPERSED = _model(
     (r"y_{it} \sim \mathrm{NegBinomial}(\theta_i\, e^{d_{it}} e_{it},\ \varphi)", _WALK, _RATES),
     _DRIFT_DISPERSED,
     ("noncentered", "centered"),
+    exact=False,
 )
-JOINT = _model(
+JOINT = declared_model(
     "joint",
     "Counts and bytes together",
     "Each entity has a rate and a level of bytes, and the two go with each other: what is seen of one tells "
@@ -254,6 +234,7 @@ JOINT = _model(
     ),
     _JOINT,
     ("centered", "noncentered"),
+    exact=False,
 )
 
 #: In the order in which they are offered.

@@ -7,13 +7,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
-from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.gamma_counts import NEGATIVE_BINOMIAL_PARAMETERIZATIONS, POISSON_PARAMETERIZATIONS
 from hbm_core.models.prior import Prior
-from hbm_core.scenarios.base import Model, Preset
+from hbm_core.scenarios.base import Model, Preset, read_priors, refuse_options
 from hbm_core.scenarios.counts.data import count_structure, trials_structure
-from hbm_core.scenarios.counts.declaration import Declaration, read_priors
+from hbm_core.scenarios.counts.declaration import Declaration, declared_model
 from hbm_core.scenarios.counts.extensions import EXTENSIONS
 
 Likelihood = Literal["negative_binomial", "poisson"]
@@ -21,39 +20,13 @@ Effects = Literal["rate", "mean_scaled"]
 
 
 def _structure(likelihood: Likelihood, effects: Effects, dataset: Dataset, covariates: Sequence[str]) -> Any:
-    _no_covariates(covariates)
+    refuse_options(covariates=covariates)
     return count_structure(dataset, likelihood, effects)
 
 
 def _trials(dataset: Dataset, covariates: Sequence[str]) -> Any:
-    _no_covariates(covariates)
+    refuse_options(covariates=covariates)
     return trials_structure(dataset)
-
-
-def _no_covariates(covariates: Sequence[str]) -> None:
-    if covariates:
-        raise InputError("covariates", "none for this model", ", ".join(covariates))
-
-
-def _model(
-    id: str,
-    label: str,
-    summary: str,
-    formula: tuple[str, ...],
-    declared: Declaration,
-    parameterizations: tuple[str, ...],
-) -> Model:
-    return Model(
-        id,
-        label,
-        summary,
-        formula,
-        spec=declared.spec,
-        priors=declared.default_priors,
-        constants=declared.default_constants,
-        parameterizations=parameterizations,
-        families=declared.offered,
-    )
 
 
 _BASE = Declaration(
@@ -77,7 +50,7 @@ _BINOMIAL = Declaration(
     families={"mu": ("Uniform", "Beta")},
 )
 
-BASE = _model(
+BASE = declared_model(
     "base",
     "Over-dispersed counts",
     "Entities have rates of their own from one gamma population, and their windows vary more than Poisson "
@@ -90,7 +63,7 @@ BASE = _model(
     _BASE,
     NEGATIVE_BINOMIAL_PARAMETERIZATIONS,
 )
-MEAN_SCALED = _model(
+MEAN_SCALED = declared_model(
     "mean_scaled",
     "Another prior: rates as multiples of the mean",
     "As the model base, but rates are multiples of the mean, so that their variance grows with its square: "
@@ -103,7 +76,7 @@ MEAN_SCALED = _model(
     _MEAN_SCALED,
     NEGATIVE_BINOMIAL_PARAMETERIZATIONS,
 )
-POISSON = _model(
+POISSON = declared_model(
     "poisson",
     "Poisson counts",
     "As the model base without over-dispersion within an entity: all that its windows differ is chance.",
@@ -111,7 +84,7 @@ POISSON = _model(
     _POISSON,
     POISSON_PARAMETERIZATIONS,
 )
-BINOMIAL = _model(
+BINOMIAL = declared_model(
     "binomial",
     "Successes of trials",
     "Entities have success rates of their own from one beta population, which counts as κ trials.",

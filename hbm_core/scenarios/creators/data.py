@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, overload
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hbm_core.errors import InputError
-from hbm_core.models.dataset import Dataset, Words
+from hbm_core.models.dataset import Dataset, Words, once
 from hbm_core.models.three_level import ThreeLevelNormal
 from hbm_core.scenarios import tables
 from hbm_core.scenarios.base import Column, DataProblems, Problem
@@ -387,18 +386,12 @@ def creator_table(table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-#: One structure per data set: what engines take from the data once hangs on it.
-_STRUCTURES: WeakKeyDictionary[Dataset, ThreeLevelNormal] = WeakKeyDictionary()
-
-
+@once
 def structure(dataset: Dataset) -> ThreeLevelNormal:
-    """The data as creators in genres, one unit per creator; the same object for the same data set."""
-    if dataset not in _STRUCTURES:
-        _STRUCTURES[dataset] = _structure(dataset)
-    return _STRUCTURES[dataset]
+    """The data as creators in genres, one unit per creator; the same object for the same data set.
 
-
-def _structure(dataset: Dataset) -> ThreeLevelNormal:
+    What engines take from the data once hangs on it.
+    """
     table = creator_table(dataset.table)
     group, groups = genres(table)
     effect, se = table["effect"].to_numpy(), table["se"].to_numpy()

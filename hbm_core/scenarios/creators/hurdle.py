@@ -15,7 +15,7 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.models.hurdle import HURDLE_PARAMETERIZATIONS, PARTS, HurdleRevenue
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
-from hbm_core.scenarios.base import Model
+from hbm_core.scenarios.base import Model, chosen_priors, no_constants, read_priors, refuse_options
 from hbm_core.scenarios.creators.data import LEVELS, Labels, creator_table, genres
 
 Amounts = Literal["lognormal", "gamma"]
@@ -102,7 +102,7 @@ def _priors(residual: Mapping[str, str]) -> dict[str, Prior]:
     found: dict[str, str] = {}
     for part, (mu, among, within) in texts.items():
         found |= {f"mu_{part}": mu, f"sigma_{group}_{part}": among, f"sigma_{unit}_{part}": within}
-    return {name: Prior.parse(text) for name, text in (found | dict(residual)).items()}
+    return read_priors(**found, **residual)
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,6 @@ class Declaration:
         centred = Prior("Normal", (float(log_amount), self.priors["mu_amount"].numbers[1]))
         return {**self.priors, "mu_amount": centred}
 
-    def default_constants(self, dataset: Dataset) -> dict[str, float]:
-        """The model has none."""
-        return {}
-
     def spec(
         self,
         dataset: Dataset,
@@ -140,14 +136,8 @@ class Declaration:
             Data without zeros and payers by arm; an unknown prior; a constant or covariate; a family that is
             not offered for its parameter.
         """
-        for what, given in (("model constant", constants), ("covariates", covariates)):
-            if given:
-                raise InputError(what, "none for this model", ", ".join(given))
-        chosen = {**self.default_priors(dataset), **(priors or {})}
-        for name, prior in chosen.items():
-            offered = self.families.get(name, ())
-            if offered and prior.family not in offered:
-                raise InputError(f"prior on {name}", "one of " + ", ".join(offered), prior.text)
+        refuse_options(constants, covariates)
+        chosen = chosen_priors(self.default_priors(dataset), priors, self.families)
         geometry = parameterization or HURDLE_PARAMETERIZATIONS[0]
         return ModelSpec(structure(dataset, self.amounts), chosen, {}, geometry)
 
@@ -173,7 +163,7 @@ def _model(amounts: Amounts, residual: Mapping[str, str], label: str, summary: s
         ),
         spec=declared.spec,
         priors=declared.default_priors,
-        constants=declared.default_constants,
+        constants=no_constants,
         parameterizations=HURDLE_PARAMETERIZATIONS,
         families=families,
         exact=False,

@@ -15,7 +15,7 @@ from hbm_core.models.dataset import Dataset
 from hbm_core.models.gaussian_mixed import GAUSSIAN_MIXED_PARAMETERIZATIONS, GaussianMixed
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
-from hbm_core.scenarios.base import Model
+from hbm_core.scenarios.base import Model, chosen_priors, no_constants, read_priors, refuse_options, scaled
 from hbm_core.scenarios.creators.data import LEVELS, periods
 
 #: Families of priors: everything is Gaussian given the spreads, and few segments say little about theirs.
@@ -127,14 +127,10 @@ class MixedDeclaration:
 
     def default_priors(self, dataset: Dataset, covariates: Sequence[str] = ()) -> dict[str, Prior]:
         """Default priors for these data."""
-        from hbm_core.scenarios.creators.models import prior_scale, scaled
+        from hbm_core.scenarios.creators.models import prior_scale
 
         factor = prior_scale(dataset)
         return {name: scaled(prior, factor) for name, prior in self.priors.items()}
-
-    def default_constants(self, dataset: Dataset) -> dict[str, float]:
-        """The model has none."""
-        return {}
 
     def spec(
         self,
@@ -151,20 +147,10 @@ class MixedDeclaration:
         InputError
             Data without the column; an unknown prior; a constant or covariate; a family that is not offered.
         """
-        for what, given in (("model constant", constants), ("covariates", covariates)):
-            if given:
-                raise InputError(what, "none for this model", ", ".join(given))
-        chosen = {**self.default_priors(dataset), **(priors or {})}
-        for name, prior in chosen.items():
-            offered = self.families.get(name, ())
-            if offered and prior.family not in offered:
-                raise InputError(f"prior on {name}", "one of " + ", ".join(offered), prior.text)
+        refuse_options(constants, covariates)
+        chosen = chosen_priors(self.default_priors(dataset), priors, self.families)
         geometry = parameterization or GAUSSIAN_MIXED_PARAMETERIZATIONS[0]
         return ModelSpec(structure(dataset, self.column), chosen, {}, geometry)
-
-
-def _read(**texts: str) -> dict[str, Prior]:
-    return {name: Prior.parse(text) for name, text in texts.items()}
 
 
 def _model(id: str, label: str, summary: str, formula: tuple[str, ...], declared: MixedDeclaration) -> Model:
@@ -175,7 +161,7 @@ def _model(id: str, label: str, summary: str, formula: tuple[str, ...], declared
         formula,
         spec=declared.spec,
         priors=declared.default_priors,
-        constants=declared.default_constants,
+        constants=no_constants,
         parameterizations=GAUSSIAN_MIXED_PARAMETERIZATIONS,
         families=declared.families,
         needs=f"a column {declared.column} with at least {_FEWEST[declared.column]} {declared.column}s",
@@ -200,7 +186,7 @@ CROSSED = _model(
     ),
     MixedDeclaration(
         "segment",
-        _read(
+        read_priors(
             mu="Normal(0, 1)",
             sigma_genre="HalfNormal(1)",
             sigma_segment="HalfNormal(0.5)",
@@ -223,7 +209,7 @@ DRIFT = _model(
     ),
     MixedDeclaration(
         "period",
-        _read(
+        read_priors(
             mu="Normal(0, 1)",
             sigma_genre="HalfNormal(1)",
             sigma_drift="HalfNormal(0.3)",

@@ -9,12 +9,19 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset, once
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import THREE_LEVEL_PARAMETERIZATIONS, ThreeLevelNormal
-from hbm_core.scenarios.base import Model, Preset
+from hbm_core.scenarios.base import (
+    Model,
+    Preset,
+    chosen_priors,
+    no_constants,
+    read_priors,
+    refuse_options,
+    scaled,
+)
 from hbm_core.scenarios.creators.data import structure
 from hbm_core.scenarios.creators.hurdle import HURDLE, HURDLE_GAMMA
 from hbm_core.scenarios.creators.mixed import MIXED
@@ -55,14 +62,6 @@ def prior_scale(dataset: Dataset) -> float:
     return 1.0 if 1 / _NEAR <= ratio <= _NEAR else float(f"{ratio:.0e}")
 
 
-def scaled(prior: Prior, factor: float) -> Prior:
-    """`prior` for an outcome whose spread is `factor` times the simulator's, in round numbers."""
-    if factor == 1:
-        return prior
-    numbers = tuple(float(f"{value:.3g}") for value in prior.scaled(factor).numbers)
-    return Prior(prior.family, numbers)
-
-
 @dataclass(frozen=True)
 class Declaration:
     """A three-level normal model with its default priors, in the simulator's units."""
@@ -73,10 +72,6 @@ class Declaration:
         """Default priors for these data."""
         factor = prior_scale(dataset)
         return {name: scaled(prior, factor) for name, prior in self.priors.items()}
-
-    def default_constants(self, dataset: Dataset) -> dict[str, float]:
-        """The model has none."""
-        return {}
 
     def spec(
         self,
@@ -93,21 +88,14 @@ class Declaration:
         InputError
             An unknown prior; a constant or covariate; a family that is not offered for its parameter.
         """
-        for what, given in (("model constant", constants), ("covariates", covariates)):
-            if given:
-                raise InputError(what, "none for this model", ", ".join(given))
-        chosen = {**self.default_priors(dataset), **(priors or {})}
-        for name, prior in chosen.items():
-            offered = FAMILIES_OFFERED.get(name, ())
-            if offered and prior.family not in offered:
-                raise InputError(f"prior on {name}", "one of " + ", ".join(offered), prior.text)
+        refuse_options(constants, covariates)
+        chosen = chosen_priors(self.default_priors(dataset), priors, FAMILIES_OFFERED)
         geometry = parameterization or THREE_LEVEL_PARAMETERIZATIONS[0]
         return ModelSpec(structure(dataset), chosen, {}, geometry)
 
 
 def _read(mu: str, genre: str, creator: str) -> dict[str, Prior]:
-    texts = {"mu": mu, "sigma_genre": genre, "sigma_creator": creator}
-    return {name: Prior.parse(text) for name, text in texts.items()}
+    return read_priors(mu=mu, sigma_genre=genre, sigma_creator=creator)
 
 
 _BASE = Declaration(_read("Normal(0, 1)", "HalfNormal(1)", "HalfNormal(1)"))
@@ -123,7 +111,7 @@ BASE = Model(
     ),
     spec=_BASE.spec,
     priors=_BASE.default_priors,
-    constants=_BASE.default_constants,
+    constants=no_constants,
     parameterizations=THREE_LEVEL_PARAMETERIZATIONS,
     families=FAMILIES_OFFERED,
 )
@@ -140,7 +128,7 @@ LEARNED = Model(
     BASE.formula,
     spec=_LEARNED.spec,
     priors=_LEARNED.default_priors,
-    constants=_LEARNED.default_constants,
+    constants=no_constants,
     parameterizations=THREE_LEVEL_PARAMETERIZATIONS,
     families=FAMILIES_OFFERED,
 )

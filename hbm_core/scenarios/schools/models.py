@@ -15,7 +15,7 @@ from hbm_core.models.dataset import Dataset, once
 from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
-from hbm_core.scenarios.base import Model, Preset
+from hbm_core.scenarios.base import Model, Preset, chosen_priors
 from hbm_core.scenarios.schools.data import EIGHT_EFFECTS, EIGHT_SES
 
 LINE = ("Normal", "StudentT", "Uniform", "Flat")
@@ -198,11 +198,8 @@ class Declaration:
             An unknown prior, constant or covariate; a family that is not offered for its parameter.
         """
         structure = self.structure(dataset, covariates or ())
-        chosen = {**self.default_priors(dataset), **(priors or {})}
-        for name, prior in chosen.items():
-            offered = FAMILIES_OFFERED.get(name, ())
-            if name in structure.parameters and prior.family not in offered:
-                raise InputError(f"prior on {name}", "one of " + ", ".join(offered), prior.text)
+        offered = {name: FAMILIES_OFFERED[name] for name in structure.parameters}
+        chosen = chosen_priors(self.default_priors(dataset), priors, offered)
         numbers = {**self.default_constants(dataset), **(constants or {})}
         for name, value in numbers.items():
             if name not in self.constants:

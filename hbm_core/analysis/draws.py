@@ -53,7 +53,7 @@ def summary(
     """
     from arviz_stats.base import array_stats
 
-    names, draws = _flat(tree["posterior"].to_dataset(), variables, units)
+    names, draws = flat_draws(tree["posterior"].to_dataset(), variables, units)
     rows = draws.reshape(len(names), -1)
     table = pd.DataFrame(
         {"mean": rows.mean(axis=1), "sd": rows.std(axis=1, ddof=1) if rows.shape[1] > 1 else 0.0},
@@ -376,10 +376,10 @@ def _r_hat(array_stats: Any, draws: np.ndarray) -> np.ndarray:
     return values
 
 
-def _flat(
+def flat_draws(
     posterior: xr.Dataset, variables: Iterable[str] | None, units: Literal["all", "none"] | int
 ) -> tuple[list[str], np.ndarray]:
-    """Flat names, and draws (parameter, chain, draw)."""
+    """Flat names, and draws (parameter, chain, draw), of `variables` and of up to so many units."""
     names: list[str] = []
     blocks = []
     for variable in posterior.data_vars if variables is None else variables:

@@ -87,6 +87,12 @@ def _edges(values: np.ndarray, count: int) -> np.ndarray:
     return np.linspace(low - margin, high + margin, count + 1)
 
 
+def evenly(structure: GroupedUnits, most: int) -> np.ndarray:
+    """Places of all units, or of `most` of them, evenly along the order of the data."""
+    size = structure.effect.size
+    return np.arange(size) if size <= most else np.linspace(0, size - 1, most).astype(int)
+
+
 def units_table(posterior: ExactPosterior, most: int = 50_000) -> pd.DataFrame:
     """Raw and pooled effect of all units, or of so many, evenly along the order of the data.
 
@@ -96,8 +102,7 @@ def units_table(posterior: ExactPosterior, most: int = 50_000) -> pd.DataFrame:
         unit; group; raw, se and pooled, in the outcome's units.
     """
     structure: Any = posterior.spec.structure
-    size = structure.effect.size
-    at = np.arange(size) if size <= most else np.linspace(0, size - 1, most).astype(int)
+    at = evenly(structure, most)
     if isinstance(posterior, ThreeLevelPosterior):
         pooled = posterior.unit_moments(at)[0]
     else:

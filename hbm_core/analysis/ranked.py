@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hbm_core.analysis.draws import flat_draws
 from hbm_core.inference.sampler import Sampler
 from hbm_core.models.structure import ModelSpec
 
@@ -82,9 +83,10 @@ def drawn(spec: ModelSpec[Any], engine: str) -> Drawn:
         from hbm_core.inference.nuts import sample
 
         tree = sample(spec, settings, cache=_compiled())
-    names, values = _flat(tree)
+    names, draws = flat_draws(tree["posterior"].to_dataset(), None, "all")
+    values = draws.reshape(len(names), -1).T
     step = max(1, len(values) // _RANKED)
-    return Drawn(names, values[::step], np.random.default_rng([seed, 9]))
+    return Drawn(tuple(names), values[::step], np.random.default_rng([seed, 9]))
 
 
 @cache
@@ -99,18 +101,3 @@ def _compiled() -> Any:
     from hbm_core.inference.nuts import CompileCache
 
     return CompileCache()
-
-
-def _flat(tree: Any) -> tuple[tuple[str, ...], np.ndarray]:
-    """Flat names and draws (n, P), chain after chain."""
-    names: list[str] = []
-    columns: list[np.ndarray] = []
-    dataset = tree["posterior"].to_dataset()
-    for name, values in dataset.data_vars.items():
-        array = values.transpose("chain", "draw", ...).to_numpy()
-        flat = array.reshape(array.shape[0] * array.shape[1], -1)
-        inner = [dim for dim in values.dims if dim not in ("chain", "draw")]
-        labels = [f"[{label}]" for label in dataset[inner[0]].to_numpy()] if inner else [""]
-        names += [f"{name}{label}" for label in labels]
-        columns.append(flat)
-    return tuple(names), np.concatenate(columns, axis=1)

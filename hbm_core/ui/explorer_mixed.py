@@ -3,72 +3,54 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hbm_core.inference.exact.gaussian_mixed_posterior import GaussianMixedPosterior
-from hbm_core.ui.explorer_value import DENSITY_GRID, ENDS, GRID, finite_list, finite_or_none, prior_value
+from hbm_core.ui.explorer_value import (
+    DENSITY_GRID,
+    ENDS,
+    INTERVALS,
+    density_entry,
+    finite_list,
+    finite_or_none,
+    prior_value,
+    spread_mass,
+    told_once,
+    units_entries,
+)
 
 #: Points of the curves over the spread; each costs a few dozen small solutions.
 _CURVE = 41
-_TOLD: WeakKeyDictionary[GaussianMixedPosterior, dict[bytes, dict[str, Any]]] = WeakKeyDictionary()
 
 
+@told_once
 def posterior_value(posterior: GaussianMixedPosterior, shown: np.ndarray) -> dict[str, Any]:
     """The exact posterior of the listed rows, ready for JSON.
 
     The mapping is shared between calls: read-only.
     """
-    told = _TOLD.setdefault(posterior, {})
-    if (key := shown.tobytes()) not in told:
-        if len(told) >= 8:
-            told.clear()
-        told[key] = _posterior_value(posterior, shown)
-    return told[key]
-
-
-def _posterior_value(posterior: GaussianMixedPosterior, shown: np.ndarray) -> dict[str, Any]:
     spec, structure = posterior.spec, posterior.structure
-    lo95, lo50, hi50, hi95 = posterior.unit_quantiles((0.025, 0.25, 0.75, 0.975), shown).T
     mean, sd = posterior.unit_moments(shown)
-    c, place = structure.typical_se, posterior.hyper_names.index
+    quantiles, place = posterior.unit_quantiles(INTERVALS, shown), posterior.hyper_names.index
     at = place(structure.spread)
-    u = (np.arange(GRID) + 0.5) / GRID
-    values, slope = c * u / (1 - u), c / (1 - u) ** 2
-    prior = spec.priors[structure.spread]
-    edges = np.linspace(0, 1, GRID + 1)[:-1]
-    mass = np.diff(posterior.cdf(structure.spread, c * edges / (1 - edges)), append=1.0)
     weights, ends = posterior.unit_weights(shown), posterior.hyper_quantiles(ENDS)
     densities = {}
     for name in ("mu", *structure.spreads[:-1]):
         low, high = ends[place(name)]
         x = np.linspace(low, high, DENSITY_GRID)
-        densities[name] = [{"label": "", "x": x.tolist(), "y": finite_list(posterior.density(name, x))}]
+        densities[name] = density_entry(x, posterior.density(name, x))
     few = len(structure.groups) <= 12
     return {
         "priors": {name: prior_value(prior) for name, prior in spec.priors.items()},
-        "mean": finite_list(mean),
-        "sd": finite_list(sd),
-        "lo95": finite_list(lo95),
-        "lo50": finite_list(lo50),
-        "hi50": finite_list(hi50),
-        "hi95": finite_list(hi95),
-        "pooling": finite_list(posterior.unit_pooling(shown)),
-        "own": finite_list(weights.own),
-        "others": finite_list(weights.others),
-        "prior": finite_list(weights.prior),
+        **units_entries(mean, sd, quantiles, posterior.unit_pooling(shown), weights),
         "mu": None,
         "group_means": finite_list(_over_slots(posterior, posterior.group_moments()[0])) if few else None,
         "tau": {
             "mean": finite_or_none(posterior.hyper_mean[at]),
             "sd": finite_or_none(posterior.hyper_sd[at]),
         },
-        "tau_density": {
-            "u": u.tolist(),
-            "prior": finite_list(np.exp(prior.log_density(values)) * slope),
-            "post": finite_list(GRID * mass),
-        },
+        "tau_density": spread_mass(posterior),
         "curves": _curves(posterior, shown, few),
         "densities": densities,
         "error": finite_or_none(posterior.error_absolute),

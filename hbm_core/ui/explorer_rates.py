@@ -13,14 +13,23 @@ from hbm_core.inference.exact.gamma_counts_posterior import GammaCountsPosterior
 from hbm_core.inference.exact.rate_spread import along_spread, spread_densities, spread_moments
 from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.raw_rates import RawRates
-from hbm_core.ui.explorer_value import DENSITY_GRID, ENDS, GRID, finite_list, finite_or_none, prior_value
+from hbm_core.ui.explorer_value import (
+    DENSITY_GRID,
+    ENDS,
+    GRID,
+    INTERVALS,
+    density_entry,
+    finite_list,
+    finite_or_none,
+    prior_value,
+    told_once,
+    units_entries,
+)
 
 #: Entities that are listed where there are more than can be; so many are shown all.
 LISTED, ALL = 16, 24
 _CURVE = 61
-_PROBABILITIES = (0.025, 0.25, 0.75, 0.975)
 
-_TOLD: WeakKeyDictionary[ExactPosterior, dict[bytes, dict[str, Any]]] = WeakKeyDictionary()
 _ORDER: WeakKeyDictionary[RawRates, np.ndarray] = WeakKeyDictionary()
 
 
@@ -94,27 +103,19 @@ def spread_words(structure: RawRates, one: str, many: str) -> dict[str, Any]:
     }
 
 
+@told_once
 def posterior_value(posterior: ExactPosterior, shown: np.ndarray) -> dict[str, Any]:
     """The posterior of the listed entities, along the spread, and the densities of the hyperparameters.
 
     The mapping is shared between calls: read-only.
     """
-    told = _TOLD.setdefault(posterior, {})
-    if (key := shown.tobytes()) not in told:
-        if len(told) >= 8:
-            told.clear()
-        told[key] = _posterior_value(posterior, shown)
-    return told[key]
-
-
-def _posterior_value(posterior: ExactPosterior, shown: np.ndarray) -> dict[str, Any]:
     spec = posterior.spec
     hyper = spec.structure.parameters
     pooling: np.ndarray | None = None
     panel: dict[str, Any] = {"tau": None, "tau_density": None, "curves": None}
     if isinstance(posterior, GammaCountsPosterior | BetaBinomialPosterior):
         mean, sd = posterior.unit_moments(shown)
-        quantiles = posterior.unit_quantiles(_PROBABILITIES, shown)
+        quantiles = posterior.unit_quantiles(INTERVALS, shown)
         ends = dict(zip(posterior.hyper_names, posterior.hyper_quantiles(ENDS), strict=True))
         moments = dict(zip(posterior.hyper_names, posterior.hyper_mean, strict=True))
         sds = dict(zip(posterior.hyper_names, posterior.hyper_sd, strict=True))
@@ -122,10 +123,10 @@ def _posterior_value(posterior: ExactPosterior, shown: np.ndarray) -> dict[str, 
     else:
         places = posterior.theta.start + shown
         mean, sd = posterior.mean[places], posterior.sd[places]
-        everything = posterior.quantiles((*_PROBABILITIES, *ENDS))
-        quantiles = everything[places, : len(_PROBABILITIES)]
+        everything = posterior.quantiles((*INTERVALS, *ENDS))
+        quantiles = everything[places, : len(INTERVALS)]
         at = {name: posterior.index(name) for name in hyper if name in posterior.names}
-        ends = {name: everything[place, len(_PROBABILITIES) :] for name, place in at.items()}
+        ends = {name: everything[place, len(INTERVALS) :] for name, place in at.items()}
         moments = {name: posterior.mean[place] for name, place in at.items()}
         sds = {name: posterior.sd[place] for name, place in at.items()}
     densities = {}
@@ -133,23 +134,13 @@ def _posterior_value(posterior: ExactPosterior, shown: np.ndarray) -> dict[str, 
         # A long tail must not take the points from where the density is.
         far = 0 < low < high / 20
         x = (np.geomspace if far else np.linspace)(low, high, DENSITY_GRID)
-        densities[name] = [{"label": "", "x": x.tolist(), "y": finite_list(posterior.density(name, x))}]
-    lo95, lo50, hi50, hi95 = quantiles.T
+        densities[name] = density_entry(x, posterior.density(name, x))
     mu = None
     if "mu" in moments:
         mu = {"mean": finite_or_none(moments["mu"]), "sd": finite_or_none(sds["mu"])}
     return {
         "priors": {name: prior_value(prior) for name, prior in spec.priors.items()},
-        "mean": finite_list(mean),
-        "sd": finite_list(sd),
-        "lo95": finite_list(lo95),
-        "lo50": finite_list(lo50),
-        "hi50": finite_list(hi50),
-        "hi95": finite_list(hi95),
-        "pooling": None if pooling is None else finite_list(pooling),
-        "own": None,
-        "others": None,
-        "prior": None,
+        **units_entries(mean, sd, quantiles, pooling),
         "mu": mu,
         **panel,
         "densities": densities,

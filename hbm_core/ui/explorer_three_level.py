@@ -10,12 +10,22 @@ import numpy as np
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.models.pymc_three_level import group_sums, moment_spreads
 from hbm_core.models.three_level import ThreeLevelNormal
-from hbm_core.ui.explorer_value import DENSITY_GRID, ENDS, GRID, finite_list, finite_or_none, prior_value
+from hbm_core.ui.explorer_value import (
+    DENSITY_GRID,
+    ENDS,
+    INTERVALS,
+    density_entry,
+    finite_list,
+    finite_or_none,
+    prior_value,
+    spread_mass,
+    told_once,
+    units_entries,
+)
 
 #: Units that are listed, and points of the curves over the spread.
 LISTED, _CURVE = 16, 61
 
-_TOLD: WeakKeyDictionary[ThreeLevelPosterior, dict[bytes, dict[str, Any]]] = WeakKeyDictionary()
 _LISTED: WeakKeyDictionary[ThreeLevelNormal, np.ndarray] = WeakKeyDictionary()
 
 
@@ -68,63 +78,34 @@ def units_value(
     }
 
 
+@told_once
 def posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[str, Any]:
     """The exact posterior of the listed units, the groups' means and the densities of the hyperparameters.
 
     The mapping is shared between calls: read-only.
     """
-    told = _TOLD.setdefault(posterior, {})
-    if (key := shown.tobytes()) not in told:
-        if len(told) >= 8:
-            told.clear()
-        told[key] = _posterior_value(posterior, shown)
-    return told[key]
-
-
-def _posterior_value(posterior: ThreeLevelPosterior, shown: np.ndarray) -> dict[str, Any]:
     spec, structure = posterior.spec, posterior.structure
-    lo95, lo50, hi50, hi95 = posterior.unit_quantiles((0.025, 0.25, 0.75, 0.975), shown).T
     mean, sd = posterior.unit_moments(shown)
-    c = structure.typical_se
+    quantiles = posterior.unit_quantiles(INTERVALS, shown)
     place = posterior.hyper_names.index
     spread = {
         "mean": finite_or_none(posterior.hyper_mean[place(structure.spread)]),
         "sd": finite_or_none(posterior.hyper_sd[place(structure.spread)]),
     }
-    u = (np.arange(GRID) + 0.5) / GRID
-    values, slope = c * u / (1 - u), c / (1 - u) ** 2
-    prior = spec.priors[structure.spread]
-    # Mass by cell: with very many units the density is narrower than the cells are.
-    edges = np.linspace(0, 1, GRID + 1)[:-1]
-    mass = np.diff(posterior.cdf(structure.spread, c * edges / (1 - edges)), append=1.0)
     weights = posterior.unit_weights(shown)
     ends = posterior.hyper_quantiles(ENDS)
     densities = {}
     for name in ("mu", structure.group_spread):
         low, high = ends[place(name)]
         x = np.linspace(low, high, DENSITY_GRID)
-        densities[name] = [{"label": "", "x": x.tolist(), "y": finite_list(posterior.density(name, x))}]
+        densities[name] = density_entry(x, posterior.density(name, x))
     return {
         "priors": {name: prior_value(prior) for name, prior in spec.priors.items()},
-        "mean": finite_list(mean),
-        "sd": finite_list(sd),
-        "lo95": finite_list(lo95),
-        "lo50": finite_list(lo50),
-        "hi50": finite_list(hi50),
-        "hi95": finite_list(hi95),
-        "pooling": finite_list(posterior.unit_pooling(shown)),
-        "own": None if weights is None else finite_list(weights.own),
-        "others": None if weights is None else finite_list(weights.others),
-        "prior": None if weights is None else finite_list(weights.prior),
+        **units_entries(mean, sd, quantiles, posterior.unit_pooling(shown), weights),
         "mu": None,
         "group_means": finite_list(posterior.group_moments()[0]) if len(structure.groups) <= 12 else None,
         "tau": spread,
-        "tau_density": {
-            "u": u.tolist(),
-            "prior": finite_list(np.exp(prior.log_density(values)) * slope) if prior.proper else None,
-            # Quadrature may leave a cell without mass a rounding below 0.
-            "post": finite_list(GRID * np.maximum(mass, 0.0)),
-        },
+        "tau_density": spread_mass(posterior),
         "curves": _curves(posterior, shown),
         "densities": densities,
         "error": finite_or_none(posterior.error_absolute),

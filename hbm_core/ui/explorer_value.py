@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hbm_core.inference.exact import ExactPosterior
+from hbm_core.inference.exact.base import Weights
+from hbm_core.models.dataset import once
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
 
@@ -16,6 +19,28 @@ from hbm_core.models.structure import ModelSpec
 GRID, DENSITY_GRID = 320, 121
 #: What a drawn density leaves out at either end.
 ENDS = (0.0005, 0.9995)
+#: Ends of the units' intervals, 95 % and 50 %.
+INTERVALS = (0.025, 0.25, 0.75, 0.975)
+#: Lists of units whose numbers are kept for one posterior.
+_LISTS = 8
+
+
+def told_once[Found](
+    tell: Callable[[Found, np.ndarray], dict[str, Any]],
+) -> Callable[[Found, np.ndarray], dict[str, Any]]:
+    """What is told of a posterior and of some of its units, kept for as long as the posterior lives."""
+    known: WeakKeyDictionary[Found, dict[bytes, dict[str, Any]]] = WeakKeyDictionary()
+
+    @wraps(tell)
+    def ask(posterior: Found, shown: np.ndarray) -> dict[str, Any]:
+        told = known.setdefault(posterior, {})
+        if (key := shown.tobytes()) not in told:
+            if len(told) >= _LISTS:
+                told.clear()
+            told[key] = tell(posterior, shown)
+        return told[key]
+
+    return ask
 
 
 def engine_of(spec: ModelSpec) -> Literal["browser", "server"]:
@@ -72,25 +97,15 @@ def complete_value(spec: ModelSpec) -> float | None:
     return float(weight @ structure.effect / weight.sum())
 
 
-#: Quantiles of many units take longer than a rerun should: told once per posterior.
-_TOLD: WeakKeyDictionary[ExactPosterior, dict[str, Any]] = WeakKeyDictionary()
-
-
+@once
 def posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
     """An exact posterior as the browser needs it: moments, intervals, weights, and the density of τ.
 
     The mapping is shared between calls: read-only.
     """
-    if posterior not in _TOLD:
-        _TOLD[posterior] = _posterior_value(posterior)
-    return _TOLD[posterior]
-
-
-def _posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
     spec, units = posterior.spec, posterior.theta
     server = engine_of(spec) == "server"
-    quantiles = posterior.quantiles((0.025, 0.25, 0.75, 0.975, *(ENDS if server else ())))
-    lo95, lo50, hi50, hi95 = quantiles[units, :4].T
+    quantiles = posterior.quantiles((*INTERVALS, *(ENDS if server else ())))
 
     def moments(name: str) -> dict[str, float | None] | None:
         if name not in posterior.names:
@@ -98,25 +113,76 @@ def _posterior_value(posterior: ExactPosterior) -> dict[str, Any]:
         place = posterior.index(name)
         return {"mean": finite_or_none(posterior.mean[place]), "sd": finite_or_none(posterior.sd[place])}
 
-    weights = posterior.weights
     return {
         "priors": {name: prior_value(prior) for name, prior in spec.priors.items()},
-        "mean": finite_list(posterior.mean[units]),
-        "sd": finite_list(posterior.sd[units]),
-        "lo95": finite_list(lo95),
-        "lo50": finite_list(lo50),
-        "hi50": finite_list(hi50),
-        "hi95": finite_list(hi95),
-        "pooling": None if posterior.pooling is None else finite_list(posterior.pooling),
-        "own": None if weights is None else finite_list(weights.own),
-        "others": None if weights is None else finite_list(weights.others),
-        "prior": None if weights is None else finite_list(weights.prior),
+        **units_entries(
+            posterior.mean[units],
+            posterior.sd[units],
+            quantiles[units, : len(INTERVALS)],
+            posterior.pooling,
+            posterior.weights,
+        ),
         "mu": moments("mu") if not spec.structure.columns else None,
         "tau": moments("tau"),
         "tau_density": _tau_density(posterior) if "tau" in posterior.names else None,
         "curves": _curves(posterior) if server and "tau" in posterior.names else None,
-        "densities": _densities(posterior, quantiles[:, 4:]) if server else None,
+        "densities": _densities(posterior, quantiles[:, len(INTERVALS) :]) if server else None,
         "error": finite_or_none(posterior.error_absolute),
+    }
+
+
+def units_entries(
+    mean: np.ndarray,
+    sd: np.ndarray,
+    quantiles: np.ndarray,
+    pooling: np.ndarray | None = None,
+    weights: Weights | None = None,
+) -> dict[str, Any]:
+    """Moments and intervals of the listed units, with their pooling factors and weights where known.
+
+    Parameters
+    ----------
+    mean, sd : ndarray (M,)
+        In the outcome's units.
+    quantiles : ndarray (M, 4)
+        At `INTERVALS`.
+    pooling : ndarray (M,), optional
+        B.
+    weights : Weights, optional
+        Shares of own data, other units and prior.
+    """
+    ends = dict(zip(("lo95", "lo50", "hi50", "hi95"), map(finite_list, quantiles.T), strict=True))
+    return {
+        "mean": finite_list(mean),
+        "sd": finite_list(sd),
+        **ends,
+        "pooling": None if pooling is None else finite_list(pooling),
+        "own": None if weights is None else finite_list(weights.own),
+        "others": None if weights is None else finite_list(weights.others),
+        "prior": None if weights is None else finite_list(weights.prior),
+    }
+
+
+def density_entry(x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
+    """The density of one hyperparameter."""
+    return [{"label": "", "x": x.tolist(), "y": finite_list(y)}]
+
+
+def spread_mass(posterior: ExactPosterior) -> dict[str, Any]:
+    """Densities of the spread per unit of u = σ/(σ + c), the posterior's as its mass by cell.
+
+    With very many units the density is narrower than the cells are.
+    """
+    structure: Any = posterior.spec.structure
+    c, prior = structure.typical_se, posterior.spec.priors[structure.spread]
+    u, edges = (np.arange(GRID) + 0.5) / GRID, np.linspace(0, 1, GRID + 1)[:-1]
+    values, slope = c * u / (1 - u), c / (1 - u) ** 2
+    mass = np.diff(posterior.cdf(structure.spread, c * edges / (1 - edges)), append=1.0)
+    return {
+        "u": u.tolist(),
+        "prior": finite_list(np.exp(prior.log_density(values)) * slope) if prior.proper else None,
+        # Quadrature may leave a cell without mass a rounding below 0.
+        "post": finite_list(GRID * np.maximum(mass, 0.0)),
     }
 
 

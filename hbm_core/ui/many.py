@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
 from hbm_core.analysis import many as tables
 from hbm_core.inference.exact import ExactPosterior
+from hbm_core.models.dataset import once
 from hbm_core.models.grouped import GroupedUnits
 from hbm_core.plots import many as plots
 from hbm_core.plots.shrinkage import View
@@ -21,14 +20,18 @@ from hbm_core.ui.live import Live
 
 #: Units that are counted; of more, so many are taken evenly.
 MOST = 50_000
-_TABLES: WeakKeyDictionary[ExactPosterior, pd.DataFrame] = WeakKeyDictionary()
 
 
+@once
 def units_of(posterior: ExactPosterior) -> pd.DataFrame:
     """All units' raw and pooled effects, once per posterior."""
-    if posterior not in _TABLES:
-        _TABLES[posterior] = tables.units_table(posterior, MOST)
-    return _TABLES[posterior]
+    return tables.units_table(posterior, MOST)
+
+
+@once
+def raw_of(structure: GroupedUnits) -> pd.DataFrame:
+    """All units' raw effects, once per data set: no prior changes them."""
+    return tables.raw_table(structure, tables.evenly(structure, MOST))
 
 
 def group_key(groups: Any, view: View) -> None:
@@ -54,12 +57,11 @@ def glance(seen: Live, view: View) -> None:
     with left:
         theme.title(f"All {words.many}: raw effects against {'users' if sized else 'standard errors'}")
         group_key(structure.groups, view)
-        size = structure.effect.size
-        at = np.arange(size) if size <= MOST else np.linspace(0, size - 1, MOST).astype(int)
-        rows = tables.raw_table(structure, at)
+        rows = raw_of(structure)
         along = "users" if sized else "se"
         if sized:
-            rows["users"] = data["n"].to_numpy()[at].astype(float)
+            at = tables.evenly(structure, MOST)
+            rows = rows.assign(users=data["n"].to_numpy()[at].astype(float))
         cells, points = tables.density_scatter(rows, along, "raw", log_x=True)
         named = f"Users of a {words.one}" if sized else "Standard error"
         figure = plots.density(cells, points, (along, "raw"), (named, title), view, log_x=True)

@@ -157,9 +157,30 @@ class CircuitPopulation:
         return program(self.experiments, self.columns)
 
     @cached_property
+    def point_labels(self) -> Mapping[str, np.ndarray]:
+        """Labels of all points on all curves: ``circuit``, ``condition`` and ``time_min``, arrays (N,)."""
+        rows = [
+            (unit, label, time)
+            for unit, labels, experiment in zip(self.units, self.conditions, self.experiments, strict=True)
+            for label in labels
+            for time in experiment.times
+        ]
+        circuit, condition, time = zip(*rows, strict=True)
+        return {
+            "circuit": np.array(circuit),
+            "condition": np.array(condition),
+            "time_min": np.array(time),
+        }
+
+    @cached_property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Pairs of fitted parameters below the diagonal, row by row."""
         return tuple((i, j) for i in range(len(self.fitted)) for j in range(i))
+
+    @property
+    def pair_labels(self) -> tuple[str, ...]:
+        """Labels of `pairs`, the earlier parameter first: "k_tx,K_tx"."""
+        return tuple(f"{self.fitted[j]},{self.fitted[i]}" for i, j in self.pairs)
 
     @property
     def has_gain(self) -> bool:
@@ -209,7 +230,7 @@ class CircuitPopulation:
         names = tuple(f"alpha[{name}]" for name in means)
         names += tuple(f"sigma[{name}]" for name in self.fitted) if pooled else ()
         if self.pooling == "full":
-            names += tuple(f"corr[{self.fitted[i]},{self.fitted[j]}]" for i, j in self.pairs)
+            names += tuple(f"corr[{pair}]" for pair in self.pair_labels)
         return names + tuple(
             name for name in self.parameters if "[" not in name and name not in ("sigma", "corr")
         )

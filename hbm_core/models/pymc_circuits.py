@@ -52,6 +52,13 @@ def population(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
     return np.array([pair[0] for pair in numbers]), np.array([pair[1] for pair in numbers])
 
 
+def inverse_wishart(spec: Spec) -> tuple[float, float]:
+    """ν and ψ of Σ ~ InverseWishart(ν, ψ I): the constants `nu` and `psi`, P + 1 and 1 where absent."""
+    return float(spec.constants.get("nu", len(spec.structure.fitted) + 1)), float(
+        spec.constants.get("psi", 1.0)
+    )
+
+
 def data_values(spec: Spec) -> dict[str, np.ndarray]:
     """Every ``pm.Data`` of the model with its value, by name."""
     structure = spec.structure
@@ -74,9 +81,7 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
     if structure.standards.size:
         values["amount"], values["reading"] = structure.standards.T.copy()
     if structure.pooling == "full" and structure.covariance == "inverse_wishart":
-        size = len(structure.fitted)
-        values["freedom"] = np.array(float(spec.constants.get("nu", size + 1)))
-        values["scatter"] = np.array(float(spec.constants.get("psi", 1.0)))
+        values["freedom"], values["scatter"] = map(np.array, inverse_wishart(spec))
     for name, prior in spec.priors.items():
         if "[" not in name and prior.numbers:
             values[f"prior_{name}"] = np.array(prior.numbers)

@@ -11,6 +11,8 @@ from scipy.special import betaln
 
 from hbm_core.errors import InputError
 from hbm_core.inference.recipes import recipe
+from hbm_core.inference.recipes.circuits import log_prior
+from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.kinetics.absorption import ABSORPTION, PARAMETERS
 from hbm_core.models.kinetics.program import Experiment
@@ -227,6 +229,72 @@ def test_likelihoods_of_conditions_add_up(point) -> None:
     found = recipe(spec).log_likelihood(spec, draws)
     assert found.shape == (1, 4)
     assert found.sum() == pytest.approx(readings_log_density(spec, theta, 0.4, 0.7, 0.06), abs=1e-9)
+
+
+def stacked(**draws) -> dict[str, np.ndarray]:
+    """One draw as a result's arrays: chain, draw, then its own shape."""
+    return {name: np.asarray(value, dtype=float)[None, None] for name, value in draws.items()}
+
+
+def test_results_hold_curves_and_densities_of_their_own_parameters(point) -> None:
+    spec = spec_of()
+    theta = point["alpha"] + point["z"] @ root_of(point).T
+    r = correlations(point["partial"])
+    draws = stacked(
+        theta=theta, alpha=point["alpha"], sigma=point["sigma"], corr=r, noise=0.4, exponent=0.7, gain=0.06
+    )
+    tree = result_tree(spec, draws)
+    prior = prior_log_density(point["alpha"], spec) + lkj_log_density(r, 2.0) + NOISE
+    prior += stats.lognorm(0.5, scale=np.exp(-1.4)).logpdf(point["sigma"]).sum()
+    covariance = np.diag(point["sigma"]) @ matrix_of(r) @ np.diag(point["sigma"])
+    prior += stats.multivariate_normal.logpdf(theta, point["alpha"], covariance).sum()
+    density = tree["log_density"]
+    assert float(density["log_prior"][0, 0]) == pytest.approx(prior, abs=1e-9)
+    likelihood = readings_log_density(spec, theta, 0.4, 0.7, 0.06)
+    assert float(density["log_likelihood"][0, 0]) == pytest.approx(likelihood, abs=1e-9)
+    kept = tree["curves"]
+    assert kept["condition"].values.tolist() == ["low"] * 6 + ["high"] * 6 + ["one"] * 12
+    at = (kept["circuit"].values == "C") & (kept["time_min"].values == 5.0)
+    amounts = 10 ** theta[2]
+    ka, ke, cl = (amounts[spec.structure.fitted.index(name)] for name in ("ka", "ke", "Cl"))
+    expected = 4.5 * ka * ke / cl / (ka - ke) * (np.exp(-5 * ke) - np.exp(-5 * ka))
+    assert kept["curve"].values[0, at] == pytest.approx([expected], rel=1e-4)
+    assert tree["posterior"]["corr"].coords["pair"].values.tolist() == ["ka,ke", "ka,Cl", "ke,Cl"]
+
+
+@pytest.mark.parametrize("pooling", ["independent", "shared", "diagonal", "full"])
+def test_the_prior_of_a_result_at_every_level(pooling: str, point) -> None:
+    """`full` under inverse Wishart, by σ and Ω: SciPy's density and a Jacobian by differences."""
+    spec = spec_of(pooling=pooling, noise="constant", covariance="inverse_wishart")
+    spec = replace(spec, constants={"nu": 7.0, "psi": 2.0})
+    theta = point["alpha"] + point["z"] @ root_of(point).T
+    sigma, r = point["sigma"], correlations(point["partial"])
+    expected = stats.lognorm(1, scale=np.exp(-1)).logpdf(0.4)
+    given = {"noise": 0.4, "theta": theta}
+    if pooling == "independent":
+        expected += sum(prior_log_density(row, spec) for row in theta)
+    else:
+        given["alpha"] = point["alpha"]
+        expected += prior_log_density(point["alpha"], spec)
+    if pooling == "diagonal":
+        given["sigma"] = sigma
+        expected += stats.norm.logpdf(theta, point["alpha"], sigma).sum()
+        expected += stats.lognorm(0.5, scale=np.exp(-1.4)).logpdf(sigma).sum()
+    if pooling == "full":
+        given |= {"sigma": sigma, "corr": r}
+
+        def packed(x: np.ndarray) -> np.ndarray:
+            return (np.outer(x[:3], x[:3]) * matrix_of(x[3:]))[np.tril_indices(3)]
+
+        x = np.concatenate([sigma, r])
+        covariance = np.outer(sigma, sigma) * matrix_of(r)
+        expected += stats.multivariate_normal.logpdf(theta, point["alpha"], covariance).sum()
+        expected += stats.invwishart.logpdf(covariance, 7, 2 * np.eye(3))
+        expected += np.linalg.slogdet(jacobian(packed, x))[1]
+    if pooling == "shared":
+        given["theta"] = np.tile(point["alpha"], (3, 1))
+    found = log_prior(spec, {name: np.asarray(value)[None] for name, value in given.items()})
+    assert found == pytest.approx([expected], abs=1e-6)
 
 
 def test_inverse_wishart_has_its_mean_precision() -> None:

@@ -90,6 +90,22 @@ class Recipe(ABC):
         """More groups of a result, from what the sampler moved; none unless a structure has some."""
         return {}
 
+    def derived(
+        self, spec: Any, draws: Mapping[str, np.ndarray], log_likelihood: np.ndarray | None
+    ) -> Mapping[str, xr.Dataset]:
+        """More groups of a result, from the model's own parameters, whatever engine drew them.
+
+        Parameters
+        ----------
+        spec : ModelSpec
+            The model.
+        draws : mapping of str to ndarray (chain, draw, …)
+            As `complete` gives them.
+        log_likelihood : ndarray (chain · draw, units) or None
+            As `log_likelihood` gives it for them.
+        """
+        return {}
+
     def start(self, spec: Any, compiled: Any) -> Start:
         """A function from a seed to a start, from these data and priors alone.
 

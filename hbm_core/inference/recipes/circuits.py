@@ -7,18 +7,44 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from scipy.special import betaln, multigammaln
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
 from hbm_core.models import pymc_circuits
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.pymc_circuits import FLOOR, Spec, population, smooth_positive
+from hbm_core.models.pymc_circuits import FLOOR, Spec, inverse_wishart, population, smooth_positive
 
 #: Where parameters of the noise start.
 _START = {"noise": 0.3, "exponent": 0.75, "gain": 0.05, "sigma": 0.25, "corr": 0.0}
 
 
+#: Draws whose curves are kept with a result, at most.
+CURVES = 1000
+
+
 class CircuitsRecipe(Recipe):
-    """``alpha``, ``sigma``, ``corr`` (pair), the noise's parameters and ``theta`` (circuit, parameter)."""
+    """What a result of circuits holds; flat names in brackets.
+
+    posterior (chain, draw)
+        ``alpha`` (inferred: fitted parameters, then those shared by all circuits; only the latter without
+        pooling) [``alpha[k_tx]``], ``sigma`` (parameter; with pooling "diagonal" and "full")
+        [``sigma[k_tx]``], ``corr`` (pair; "full"; packed below the diagonal, `correlation_matrices` unpacks)
+        [``corr[k_tx,K_tx]``], ``noise``, with noise "power" ``exponent`` and ``gain``, with standards
+        ``slope``, ``offset`` and ``reading_sd``; ``theta`` (circuit, parameter: all fitted ones, also those
+        that a circuit does not use) [``theta[cascade,k_tx]``]. log10 of the constants throughout.
+    curves (sample, point)
+        ``curve``, float32: the observed species' mean f, before gain and calibration, at every distinct time
+        of every condition of every circuit, for at most ``CURVES`` draws spread evenly over all. Along
+        ``sample``: ``chain`` and ``draw`` (places in the posterior); along ``point``: ``circuit``,
+        ``condition`` and ``time_min``. ``reading_sd`` and ``gain`` make bands of readings of it.
+    log_density (chain, draw)
+        ``log_prior`` of the posterior's own variables (θ, α, σ, Ω, the noise's; no sampler's coordinates),
+        ``log_likelihood``, and ``log_posterior``, their sum.
+    log_likelihood (chain, draw, unit)
+        ``y`` of each condition, labelled "circuit: condition".
+    constant_data (reading)
+        ``point`` (place in ``curves``) and ``course`` of each reading; observed_data ``y`` itself.
+    """
 
     model = pymc_circuits
 
@@ -60,8 +86,7 @@ class CircuitsRecipe(Recipe):
         if name == "circuits":
             return median[:size] + 0.1 * jitter
         if name == "bartlett_diagonal_log__":
-            freedom = float(spec.constants.get("nu", size + 1))
-            return np.log(np.maximum(freedom - np.arange(size), 1.0)) + 0.2 * jitter
+            return np.log(np.maximum(inverse_wishart(spec)[0] - np.arange(size), 1.0)) + 0.2 * jitter
         return 0.2 * jitter
 
     def complete(self, spec: Spec, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:
@@ -81,7 +106,7 @@ class CircuitsRecipe(Recipe):
             "circuit": list(structure.units),
             "parameter": list(fitted),
             "inferred": list(means),
-            "pair": [f"{fitted[i]},{fitted[j]}" for i, j in structure.pairs],
+            "pair": list(structure.pair_labels),
             "unit": [
                 f"{unit}: {condition}"
                 for unit, labels in zip(structure.units, structure.conditions, strict=True)
@@ -102,6 +127,35 @@ class CircuitsRecipe(Recipe):
             np.add.at(found[row], owner, terms)
         return found
 
+    def derived(
+        self, spec: Spec, draws: Mapping[str, np.ndarray], log_likelihood: np.ndarray | None
+    ) -> Mapping[str, xr.Dataset]:
+        """Groups ``curves`` and ``log_density``."""
+        chains, length = draws["theta"].shape[:2]
+        flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in draws.items()}
+        kept = np.unique(np.linspace(0, chains * length - 1, min(CURVES, chains * length)).astype(int))
+        found = np.array(list(predicted(spec, {name: values[kept] for name, values in flat.items()})))
+        chain, draw = np.divmod(kept, length)
+        labels: dict[str, Any] = {"chain": ("sample", chain), "draw": ("sample", draw)}
+        labels |= {name: ("point", values) for name, values in spec.structure.point_labels.items()}
+        groups = {"curves": xr.Dataset({"curve": (("sample", "point"), found.astype(np.float32))}, labels)}
+        if log_likelihood is not None:
+            likelihood = log_likelihood.sum(axis=1) + standards_log_density(spec, flat)
+            prior = log_prior(spec, flat)
+            densities = {
+                "log_prior": prior,
+                "log_likelihood": likelihood,
+                "log_posterior": prior + likelihood,
+            }
+            groups["log_density"] = xr.Dataset(
+                {
+                    name: (("chain", "draw"), values.reshape(chains, length))
+                    for name, values in densities.items()
+                },
+                {"chain": np.arange(chains), "draw": np.arange(length)},
+            )
+        return groups
+
     def observed(self, spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
         """Readings; their places on the curves and their courses."""
         structure = spec.structure
@@ -112,6 +166,73 @@ class CircuitsRecipe(Recipe):
     def extreme(self, spec: Spec) -> list[str]:
         """No reading is so far off that its density is not finite."""
         return []
+
+
+def correlation_matrices(corr: np.ndarray, size: int) -> np.ndarray:
+    """Correlation matrices (…, P, P) from correlations packed below the diagonal (…, P (P − 1)/2)."""
+    found = np.zeros((*corr.shape[:-1], size, size))
+    rows, columns = np.tril_indices(size, -1)
+    found[..., rows, columns] = found[..., columns, rows] = corr
+    return found + np.eye(size)
+
+
+def log_prior(spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Log density of the prior of all that a result holds, ndarray (n,).
+
+    By θ, α, σ, the correlations and the noise's parameters themselves: the same for every geometry.
+    """
+    structure, size = spec.structure, len(spec.structure.fitted)
+    theta, (median, sd) = draws["theta"], population(spec)
+    total = np.zeros(len(theta))
+    for name, prior in spec.priors.items():
+        if "[" not in name and name != "corr":
+            total += prior.log_density(draws[name]).reshape(len(theta), -1).sum(axis=1)
+    if structure.pooling == "independent":
+        total += _normal(theta, median[:size], sd[:size])
+        return total + (_normal(draws["alpha"], median[size:], sd[size:]) if structure.common else 0.0)
+    total += _normal(draws["alpha"], median, sd)
+    if structure.pooling == "shared":
+        return total
+    gap, sigma = theta - draws["alpha"][:, None, :size], draws["sigma"]
+    if structure.pooling == "diagonal":
+        return total + _normal(gap, 0.0, sigma[:, None])
+    omega = correlation_matrices(draws.get("corr", np.empty((len(theta), 0))), size)
+    log_sigma, log_omega = np.log(sigma).sum(axis=1), np.linalg.slogdet(omega)[1]
+    z = gap / sigma[:, None]
+    square = np.einsum("ncp,ncp->n", z, np.linalg.solve(omega, z.swapaxes(1, 2)).swapaxes(1, 2))
+    count = len(structure.units)
+    total -= 0.5 * square + count * (log_sigma + 0.5 * log_omega + 0.5 * size * np.log(2 * np.pi))
+    if structure.covariance == "lkj":
+        return total + _lkj(log_omega, size, spec.priors["corr"].numbers[0])
+    # Σ ~ InverseWishart(ν, ψ I), brought to σ and Ω: |∂Σ/∂(σ, Ω)| = 2^P Π σ^P.
+    freedom, scatter = inverse_wishart(spec)
+    trace = (np.diagonal(np.linalg.inv(omega), axis1=1, axis2=2) / sigma**2).sum(axis=1)
+    total += 0.5 * freedom * size * np.log(scatter / 2) - multigammaln(0.5 * freedom, size)
+    total -= 0.5 * (freedom + size + 1) * (2 * log_sigma + log_omega) + 0.5 * scatter * trace
+    return total + size * np.log(2) + size * log_sigma
+
+
+def _normal(x: np.ndarray, mean: Any, sd: Any) -> np.ndarray:
+    """Log density of independent normals, by the first axis."""
+    terms = -0.5 * ((x - mean) / sd) ** 2 - np.log(sd) - 0.5 * np.log(2 * np.pi)
+    return np.sum(terms, axis=tuple(range(1, terms.ndim)))
+
+
+def _lkj(log_determinant: np.ndarray, size: int, eta: float) -> np.ndarray:
+    """Lewandowski, Kurowicka and Joe (2009), equation 16."""
+    k = np.arange(1, size)
+    shape = eta + (size - k - 1) / 2
+    constant = ((2 * eta - 2 + size - k) * (size - k)).sum() * np.log(2)
+    return (eta - 1) * log_determinant - constant - ((size - k) * betaln(shape, shape)).sum()
+
+
+def standards_log_density(spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Log density of the calibration's standards, ndarray (n,); 0 without."""
+    if not spec.structure.standards.size:
+        return np.zeros(len(draws["theta"]))
+    amount, reading = spec.structure.standards.T
+    line = draws["slope"][:, None] * amount + draws["offset"][:, None]
+    return _normal(line, reading, draws["reading_sd"][:, None])
 
 
 def whole_theta(spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:

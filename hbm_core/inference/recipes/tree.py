@@ -29,7 +29,7 @@ def result_tree(
     statistics : mapping of str to ndarray (chain, draw), optional
         Of a sampler; the group is absent without.
     likelihood : bool
-        Whether the group ``log_likelihood`` is made.
+        Whether the group ``log_likelihood`` is made, and what a recipe derives from finished draws.
     """
     how = recipe(spec)
     coords = {dim: list(labels) for dim, labels in how.coords(spec).items()}
@@ -40,7 +40,9 @@ def result_tree(
     groups |= {"observed_data": observed, "constant_data": constant}
     if likelihood:
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in posterior.items()}
-        if (values := how.log_likelihood(spec, flat)) is not None:
+        values = how.log_likelihood(spec, flat)
+        groups |= how.derived(spec, posterior, values)
+        if values is not None:
             shape = next(iter(posterior.values())).shape[:2]
             shaped = {"y": values.reshape(*shape, -1)}
             groups["log_likelihood"] = _dataset(shaped, {"y": ("unit",)}, coords)

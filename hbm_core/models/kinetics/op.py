@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
-import numba
 import numpy as np
 import pytensor.tensor as pt
 from numba import types
@@ -22,43 +21,13 @@ from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
 from hbm_core.models.kinetics import program, radau
-from hbm_core.models.kinetics.radau import solve
+from hbm_core.models.kinetics.radau import SIGNATURE, solve, solve_pointed
 
 #: Compiled graphs on disk hold the solver's code: they are another one's when the solver is.
 _VERSION = zlib.crc32(Path(radau.__file__).read_bytes() + Path(program.__file__).read_bytes())
 _SYMBOL = f"hbm_kinetics_solve_{_VERSION}"
-_SIGNATURE = types.void(
-    types.CPointer(types.float64),
-    types.intp,
-    types.intp,
-    types.CPointer(types.int64),
-    types.intp,
-    types.CPointer(types.float64),
-    types.intp,
-    types.CPointer(types.int64),
-    types.CPointer(types.float64),
-    types.CPointer(types.float64),
-)
-
-
-@numba.cfunc(_SIGNATURE, cache=True)
-def _pointed(theta, rows, columns, ints, whole, floats, real, starts, values, slopes):
-    """`solve` with addresses and lengths, results written where they are wanted."""
-    ends = numba.carray(starts, (rows + 1, 3))
-    count = ends[rows, 2]
-    found, moved = solve(
-        numba.carray(theta, (rows, columns)),
-        numba.carray(ints, (whole,)),
-        numba.carray(floats, (real,)),
-        ends,
-        True,
-    )
-    numba.carray(values, (count,))[:] = found
-    numba.carray(slopes, (count, columns))[:] = moved
-
-
-llvmlite.binding.add_symbol(_SYMBOL, _pointed.address)
-_external: Any = types.ExternalFunction(_SYMBOL, _SIGNATURE)
+llvmlite.binding.add_symbol(_SYMBOL, solve_pointed.address)
+_external: Any = types.ExternalFunction(_SYMBOL, SIGNATURE)
 
 
 class Curves(Op):

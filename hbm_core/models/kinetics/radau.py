@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba import types
 
 from hbm_core.models.kinetics.program import HEADER, INTEGRAL, NONLINEAR, POOL
 
@@ -34,6 +35,8 @@ _B = _A[2].copy()
 _LN10 = float(np.log(10.0))
 #: Newton's steps at most, and the relative step after which a next one could not be seen.
 _MOST, _TOLERANCE = 40, 1e-7
+#: A step that cannot be solved is cut to this share of it, until that is too small a share of the plan.
+_CUT, _LEAST = 0.25, 1e-6
 _jit = numba.njit(cache=True, error_model="numpy")
 
 
@@ -168,18 +171,19 @@ def _experiment(theta, whole, real, values, slopes, row, derivatives):
             y0[s] = base[s]
             s0[s] = sbase[s]
         here = row + condition * nout
-        lowest, failed = 0.0, False
+        lowest = 0.0
         slope[:] = 0.0
+        n, now, h = 0, times[0], times[1] - times[0]
 
-        for n in range(nsteps):
-            h = times[n + 1] - times[n]
+        while n < nsteps:
+            failed = False
             for b in range(nb):
                 kind, reach = kinds[b], reaches[b]
                 low = block_ptr[b]
                 m = block_ptr[b + 1] - low
                 if kind == POOL:
                     _pool(
-                        member[low], times[n], h, reach, eq_ptr, table, moved_ptr, moved, rate, drate, base,
+                        member[low], now, h, reach, eq_ptr, table, moved_ptr, moved, rate, drate, base,
                         sbase, y, sy, derivatives,
                     )  # fmt: skip
                     continue
@@ -368,6 +372,9 @@ def _experiment(theta, whole, real, values, slopes, row, derivatives):
                                     c0 * right[k, q] + c1 * right[k + 1, q] + c2 * right[k + 2, q]
                                 )
             if failed:
+                h *= _CUT
+                if h > _LEAST * (times[n + 1] - times[n]):
+                    continue
                 for k in range(nout):
                     values[here + k] = np.nan
                     slopes[here + k] = np.nan
@@ -377,7 +384,15 @@ def _experiment(theta, whole, real, values, slopes, row, derivatives):
                 if derivatives:
                     for q in range(reaches[where[s]]):
                         s0[s, q] = sy[3 * s + 2, q]
+            now += h
+            left = times[n + 1] - now
+            if left > 1e-9 * h:
+                h = min(left, h / _CUT)
+                continue
             slot = output[n]
+            n += 1
+            if n < nsteps:
+                now, h = times[n], times[n + 1] - times[n]
             if slot == -2:
                 lowest = y0[observed]
                 slope[:] = s0[observed]
@@ -487,3 +502,37 @@ def _invert(a, n):
                 if w != 0.0:
                     for j in range(n):
                         a[i, j] -= w * a[k, j]
+
+
+#: Of `solve_pointed`.
+SIGNATURE = types.void(
+    types.CPointer(types.float64),
+    types.intp,
+    types.intp,
+    types.CPointer(types.int64),
+    types.intp,
+    types.CPointer(types.float64),
+    types.intp,
+    types.CPointer(types.int64),
+    types.CPointer(types.float64),
+    types.CPointer(types.float64),
+)
+
+
+@numba.cfunc(SIGNATURE, cache=True)
+def solve_pointed(theta, rows, columns, ints, whole, floats, real, starts, values, slopes):
+    """`solve` with addresses and lengths, results written where they are wanted.
+
+    Here and not where it is used, because numba's cache of a file does not see that another one changed.
+    """
+    ends = numba.carray(starts, (rows + 1, 3))
+    count = ends[rows, 2]
+    found, moved = solve(
+        numba.carray(theta, (rows, columns)),
+        numba.carray(ints, (whole,)),
+        numba.carray(floats, (real,)),
+        ends,
+        True,
+    )
+    numba.carray(values, (count,))[:] = found
+    numba.carray(slopes, (count, columns))[:] = moved

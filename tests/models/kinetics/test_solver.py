@@ -56,6 +56,23 @@ def test_derivatives_agree_with_differences() -> None:
             assert (error <= 1e-5 * scale).all(), NAMES[k]
 
 
+def test_a_step_that_cannot_be_solved_is_cut() -> None:
+    """Sequestration without unbinding, in vast excess: Newton does not find the end of the planned step."""
+    id = "incoherent_ffl"
+    moved = {
+        "k_tx_init": 8.9e4,
+        "k_star_act": 280,
+        "k_sequestration_bind": 17,
+        "k_sequestration_unbind": 3e-4,
+    }
+    moved |= {"k_sequestration_unbind": 3e-4, "k_trigger_binding": 8e-4, "k_trigger_unbinding": 0.11}
+    constants = {name: parameter.median for name, parameter in PARAMETERS.items()} | moved
+    theta = np.log10([[constants[name] for name in NAMES]])
+    found = curves(program([Experiment(CIRCUITS[id], CONDITIONS[id][2:], TIMES)], NAMES), theta)
+    truth = curve(id, constants, CONDITIONS[id][2], TIMES)
+    assert np.abs(found - truth).max() <= 1e-4 * truth.max()
+
+
 def test_constitutive_expression_has_the_published_size() -> None:
     """3 nM of plasmid give 2,550 to 2,750 nM of GFP in three hours."""
     found = _by_circuit(curves(TABLES, np.tile(CENTER, (len(EXPERIMENTS), 1))))

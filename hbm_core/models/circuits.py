@@ -13,6 +13,7 @@ import numpy as np
 from hbm_core.errors import InputError
 from hbm_core.models.kinetics.mechanism import Parameter
 from hbm_core.models.kinetics.program import Experiment, Program, program
+from hbm_core.models.vector_population import VectorPopulation
 
 Role = Literal["fitted", "shared", "fixed"]
 Pooling = Literal["independent", "shared", "diagonal", "full"]
@@ -181,6 +182,27 @@ class CircuitPopulation:
     def pair_labels(self) -> tuple[str, ...]:
         """Labels of `pairs`, the earlier parameter first: "k_tx,K_tx"."""
         return tuple(f"{self.fitted[j]},{self.fitted[i]}" for i, j in self.pairs)
+
+    @cached_property
+    def vector(self) -> VectorPopulation | None:
+        """The circuits' population; None where nothing is pooled or everything is."""
+        if self.pooling not in ("diagonal", "full"):
+            return None
+        names = self.fitted
+        return VectorPopulation(
+            components=names,
+            means=tuple(f"alpha[{name}]" for name in names),
+            spreads=tuple(f"sigma[{name}]" for name in names),
+            correlations=tuple(f"corr[{pair}]" for pair in self.pair_labels)
+            if self.pooling == "full"
+            else (),
+            members=tuple(f"theta[{{unit}},{name}]" for name in names),
+            units=self.units,
+            uses=self.uses,
+            spread_priors=("sigma",) * len(names) if self.has_spread else (),
+            correlation_prior="corr" if self.has_correlations else "",
+            scale="log10",
+        )
 
     @property
     def has_gain(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hbm_core.errors import InputError
 from hbm_core.models.count_windows import CountWindows
+from hbm_core.models.vector_population import VectorPopulation
 
 #: Label of the one pair that is correlated.
 PAIR = "count,bytes"
@@ -78,6 +79,22 @@ class JointCounts(CountWindows):
         within = np.bincount(entity, np.square(level - mean[entity]), size)
         constant = -np.bincount(entity, np.log(self.volume[at]), size) - 0.5 * windows * np.log(2 * np.pi)
         return ByteSums(windows, mean, within, constant)
+
+    @cached_property
+    def vector(self) -> VectorPopulation:
+        """The entities' population: log rate and log bytes."""
+        return VectorPopulation(
+            components=("count", "bytes"),
+            means=("mu_count", "mu_bytes"),
+            spreads=("sigma_count", "sigma_bytes"),
+            correlations=(f"corr[{PAIR}]",),
+            members=("theta[{unit}]", "theta_bytes[{unit}]"),
+            units=self.units,
+            spread_priors=("sigma_count", "sigma_bytes"),
+            correlation_prior="corr",
+            log=True,
+            scale="log",
+        )
 
     @property
     def parameters(self) -> tuple[str, ...]:

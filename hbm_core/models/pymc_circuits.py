@@ -13,6 +13,7 @@ from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.kinetics.program import program
 from hbm_core.models.pymc_model import random_variable
 from hbm_core.models.structure import ModelSpec
+from hbm_core.models.vector_population import InverseWishartLaw
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -54,9 +55,8 @@ def population(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
 
 def inverse_wishart(spec: Spec) -> tuple[float, float]:
     """ν and ψ of Σ ~ InverseWishart(ν, ψ I): the constants `nu` and `psi`, P + 1 and 1 where absent."""
-    return float(spec.constants.get("nu", len(spec.structure.fitted) + 1)), float(
-        spec.constants.get("psi", 1.0)
-    )
+    law = InverseWishartLaw.of(spec.constants, len(spec.structure.fitted))
+    return law.nu, law.psi
 
 
 def data_values(spec: Spec) -> dict[str, np.ndarray]:

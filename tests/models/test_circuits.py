@@ -321,3 +321,18 @@ def test_what_cannot_be_a_population_is_refused() -> None:
     structure = spec_of().structure
     with pytest.raises(InputError, match="places on the curves"):
         replace(structure, point=structure.point + 1)
+
+
+def test_circuits_say_what_their_population_is_called() -> None:
+    structure = spec_of().structure
+    vector = structure.vector
+    assert vector.components == structure.fitted == ("ka", "ke", "Cl")
+    assert vector.correlations == ("corr[ka,ke]", "corr[ka,Cl]", "corr[ke,Cl]")
+    assert set((*vector.means, *vector.spreads, *vector.correlations)) < set(structure.hyperparameters)
+    assert vector.member("B", 2) == "theta[B,Cl]"
+    assert vector.law(spec_of().priors, {}).correlation().std() == pytest.approx(np.sqrt(1 / 6))
+    assert spec_of(pooling="independent").structure.vector is None
+    assert spec_of(pooling="diagonal").structure.vector.correlations == ()
+    wishart = spec_of(covariance="inverse_wishart")
+    law = wishart.structure.vector.law(wishart.priors, {"nu": 7.0})
+    assert (law.nu, law.psi, law.size) == (7.0, 1.0, 3)

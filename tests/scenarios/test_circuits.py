@@ -23,15 +23,25 @@ def simulated():
     return simulate(1, DEFAULTS | {"spread": 0.0})
 
 
-def test_simulated_finals_have_the_measured_sizes(simulated) -> None:
-    last = (
-        simulated.table[simulated.table["time_min"] == 180].groupby(["circuit", "condition"])["gfp_nM"].mean()
-    )
-    assert 2300 < last["constitutive", "gfp 3 nM"] < 2900
-    assert 10 < last["toehold_trigger", "trigger 0 nM"] < 25
-    assert 95 < last["toehold_trigger", "trigger 5 nM"] < 150
-    assert 20 < last["sense_star", "star 0 nM"] < 40
-    assert 55 < last["sense_star", "star 15 nM"] < 100
+@pytest.mark.parametrize(
+    "circuit, condition, measured",
+    [
+        ("constitutive", "gfp 3 nM", 2650),
+        ("toehold_trigger", "trigger 0 nM", 16),
+        ("toehold_trigger", "trigger 5 nM", 121),
+        ("sense_star", "star 0 nM", 30),
+        ("sense_star", "star 5 nM", 55),
+        ("sense_star", "star 15 nM", 73),
+        ("cascade", "star 0 nM", 41),
+        ("cascade", "star 15 nM", 104),
+        ("coherent_ffl", "star 0 nM", 7),
+        ("coherent_ffl", "star 15 nM", 35),
+    ],
+)
+def test_simulated_finals_have_the_measured_sizes(simulated, circuit, condition, measured) -> None:
+    last = simulated.table[simulated.table["time_min"] == 180]
+    own = last[(last["circuit"] == circuit) & (last["condition"] == condition)]
+    assert own["gfp_nM"].mean() == pytest.approx(measured, rel=0.2)
 
 
 def test_a_table_reads_back_as_it_was_written(simulated) -> None:

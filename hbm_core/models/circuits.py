@@ -205,6 +205,11 @@ class CircuitPopulation:
         )
 
     @property
+    def unit_parameters(self) -> tuple[str, ...]:
+        """Flat names of all circuits' fitted parameters, circuit by circuit."""
+        return tuple(f"theta[{unit},{name}]" for unit in self.units for name in self.fitted)
+
+    @property
     def has_gain(self) -> bool:
         """Whether each course has a gain of its own."""
         return self.noise == "power"

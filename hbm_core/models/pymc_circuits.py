@@ -239,7 +239,7 @@ def _circuits(geometry: str, data: dict[str, Any], mean: Any, root: Any, shape: 
     count, size = shape
     constant = 0.5 * np.log(2 * np.pi) * count * size
     if geometry == "centered":
-        free = pm.Flat("circuits", shape=shape)
+        free = pm.Flat("own", shape=shape)
         z = pt.linalg.solve(root, (free - mean).T)
         determinant = count * pt.log(pt.abs(pt.linalg.det(root)))
         pm.Potential("circuits_density", -0.5 * pt.sum(z * z) - determinant - constant)

@@ -109,6 +109,9 @@ def warm_up() -> None:
 
     for id in scenarios():
         study = Study.default(id)
+        if not study.declared.exact:
+            study.spec(study.data())
+            continue
         solve(study.spec(study.data())).settle()
     first = Study.default()
     funnel(*funnel_table(first.spec(first.data()).structure), "", "light").to_dict()

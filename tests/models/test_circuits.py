@@ -156,7 +156,7 @@ def test_geometries_are_one_posterior(point) -> None:
     """Centered is the density by θ; the others differ from it by the Jacobian of their map alone."""
     spec, base = spec_of(), unconstrained(point)
     theta = point["alpha"] + point["z"] @ root_of(point).T
-    centered = log_density_of(build(replace(spec, parameterization="centered")), base | {"circuits": theta})
+    centered = log_density_of(build(replace(spec, parameterization="centered")), base | {"own": theta})
     noncentered = log_density_of(build(spec), base | {"z": point["z"]})
     determinant = 3 * np.linalg.slogdet(root_of(point))[1]
     assert noncentered - determinant == pytest.approx(centered, abs=1e-6)
@@ -177,7 +177,7 @@ def test_geometries_are_one_posterior(point) -> None:
     moved = theta_of(u).reshape(3, 3)
     change = np.linalg.slogdet(jacobian(theta_of, u))[1]
     transport = log_density_of(model, base | {"u": u.reshape(3, 3)})
-    centered = log_density_of(build(replace(spec, parameterization="centered")), base | {"circuits": moved})
+    centered = log_density_of(build(replace(spec, parameterization="centered")), base | {"own": moved})
     assert transport - change == pytest.approx(centered, abs=1e-4)
 
 

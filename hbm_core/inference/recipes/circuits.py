@@ -83,7 +83,7 @@ class CircuitsRecipe(Recipe):
                 if common
                 else median + 0.1 * sd * jitter
             )
-        if name == "circuits":
+        if name == "own":
             return median[:size] + 0.1 * jitter
         if name == "bartlett_diagonal_log__":
             return np.log(np.maximum(inverse_wishart(spec)[0] - np.arange(size), 1.0)) + 0.2 * jitter

@@ -20,78 +20,85 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
-from hbm_core.models.kinetics import program, radau
-from hbm_core.models.kinetics.radau import SIGNATURE, solve, solve_pointed
+from hbm_core.models.kinetics import lanes, program, radau
+from hbm_core.models.kinetics.radau import PULL_AT, SOLVE_AT, pull, pull_at, solve, solve_at
 
 #: Compiled graphs on disk hold the solver's code: they are another one's when the solver is.
-_VERSION = zlib.crc32(Path(radau.__file__).read_bytes() + Path(program.__file__).read_bytes())
-_SYMBOL = f"hbm_kinetics_solve_{_VERSION}"
-llvmlite.binding.add_symbol(_SYMBOL, solve_pointed.address)
-_external: Any = types.ExternalFunction(_SYMBOL, SIGNATURE)
+_VERSION = zlib.crc32(b"".join(Path(str(part.__file__)).read_bytes() for part in (lanes, program, radau)))
+
+
+def _named(name: str, function: Any, signature: Any) -> Any:
+    """The compiled function under a name that graphs can be linked to."""
+    symbol = f"hbm_kinetics_{name}_{_VERSION}"
+    llvmlite.binding.add_symbol(symbol, function.address)
+    return types.ExternalFunction(symbol, signature)
+
+
+_solve_at, _pull_at = _named("solve", solve_at, SOLVE_AT), _named("pull", pull_at, PULL_AT)
 
 
 class Curves(Op):
-    """θ (C, K) and a `Program`'s tables → curves (N,) and their derivatives (N, K)."""
+    """θ (C, K) and a `Program`'s tables → curves (N,) and the record that their gradient needs (R,)."""
 
     __props__ = ()
 
     def make_node(self, *inputs: Any) -> Apply:
         """A node of the graph: θ, ints, floats and starts."""
-        return Apply(self, [pt.as_tensor_variable(value) for value in inputs], [pt.dvector(), pt.dmatrix()])
+        return Apply(self, [pt.as_tensor_variable(value) for value in inputs], [pt.dvector(), pt.dvector()])
 
     def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
         """Values outside numba's backend."""
-        theta, ints, floats, starts = inputs
-        tables = ints.astype(np.int64), floats, starts.astype(np.int64)
-        outputs[0][0], outputs[1][0] = solve(np.ascontiguousarray(theta), *tables, True)
+        outputs[0][0], outputs[1][0] = solve(*_typed(inputs))
 
     def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
-        """θ's gradient from the derivatives that were computed with the curves."""
-        gradient = Pull()(output_grads[0], outputs[1], inputs[3])
-        return [gradient, *(disconnected_type() for _ in inputs[1:])]
+        """θ's gradient, back through the record."""
+        return [Pull()(*inputs, outputs[1], output_grads[0]), *(disconnected_type() for _ in inputs[1:])]
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
-        """Only θ moves the results, and nothing is differentiated through the derivatives."""
+        """Only θ moves the curves, and nothing is differentiated through the record."""
         return [[True, False], [False, False], [False, False], [False, False]]
 
 
 class Pull(Op):
-    """∂/∂θ (C, K) of Σ g f from g (N,) and the curves' derivatives (N, K)."""
+    """∂/∂θ (C, K) of Σ g f from the inputs and the record of `Curves`, and g (N,)."""
 
     __props__ = ()
 
     def make_node(self, *inputs: Any) -> Apply:
-        """A node of the graph: g, derivatives and starts."""
+        """A node of the graph: θ, ints, floats, starts, record and g."""
         return Apply(self, [pt.as_tensor_variable(value) for value in inputs], [pt.dmatrix()])
 
     def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
         """Values outside numba's backend."""
-        weight, slopes, starts = inputs
-        outputs[0][0] = np.add.reduceat(weight[:, None] * slopes, starts[:-1, 2], axis=0)
+        outputs[0][0] = pull(*_typed(inputs[:4]), *(np.ascontiguousarray(value) for value in inputs[4:]))
+
+
+def _typed(inputs: Any) -> tuple[np.ndarray, ...]:
+    """θ, ints, floats and starts as the solver takes them: PyMC keeps whole numbers in 32 bits."""
+    kinds = (np.float64, np.int64, np.float64, np.int64)
+    return tuple(np.ascontiguousarray(value, kind) for value, kind in zip(inputs, kinds, strict=True))
 
 
 @register_funcify_default_op_cache_key(Curves)
 def _curves(op: Curves, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
     def curves(theta, ints, floats, starts):
-        # PyMC keeps whole numbers in 32 bits.
         whole, ends = ints.astype(np.int64), starts.astype(np.int64)
         rates, real = np.ascontiguousarray(theta), np.ascontiguousarray(floats)
-        count, columns = ends[-1, 2], theta.shape[1]
-        values, slopes = np.empty(count), np.empty((count, columns))
-        _external(
+        values, record = np.empty(ends[-1, 2]), np.empty(ends[-1, 3])
+        _solve_at(
             rates.ctypes,
             theta.shape[0],
-            columns,
+            theta.shape[1],
             whole.ctypes,
             whole.size,
             real.ctypes,
             real.size,
             ends.ctypes,
             values.ctypes,
-            slopes.ctypes,
+            record.ctypes,
         )
-        return values, slopes
+        return values, record
 
     return curves, _VERSION
 
@@ -99,15 +106,27 @@ def _curves(op: Curves, node: Apply, **kwargs: Any) -> Any:
 @register_funcify_default_op_cache_key(Pull)
 def _pull(op: Pull, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
-    def pull(weight, slopes, starts):
-        out = np.zeros((starts.shape[0] - 1, slopes.shape[1]))
-        for c in range(out.shape[0]):
-            for n in range(starts[c, 2], starts[c + 1, 2]):
-                for k in range(out.shape[1]):
-                    out[c, k] += weight[n] * slopes[n, k]
-        return out
+    def pull(theta, ints, floats, starts, record, weight):
+        whole, ends = ints.astype(np.int64), starts.astype(np.int64)
+        rates, real = np.ascontiguousarray(theta), np.ascontiguousarray(floats)
+        stages, weights = np.ascontiguousarray(record), np.ascontiguousarray(weight)
+        gradient = np.empty((theta.shape[0], theta.shape[1]))
+        _pull_at(
+            rates.ctypes,
+            theta.shape[0],
+            theta.shape[1],
+            whole.ctypes,
+            whole.size,
+            real.ctypes,
+            real.size,
+            ends.ctypes,
+            stages.ctypes,
+            weights.ctypes,
+            gradient.ctypes,
+        )
+        return gradient
 
-    return pull, 1
+    return pull, _VERSION
 
 
 curves = Curves()

@@ -20,8 +20,12 @@ from hbm_core.errors import InputError
 from hbm_core.models.kinetics.mechanism import Form, Mechanism, Rate
 
 NONLINEAR, LINEAR, POOL, INTEGRAL = range(4)
-#: Numbers at the head of a circuit's whole numbers.
-HEADER = 15
+#: Lengths in the tables: the head, the row of a block, the row of an equation, the head of a record's rows.
+HEADER, BLOCK, EQUATION, ROW = 15, 6, 11, 4
+#: Conditions that are solved side by side.
+WIDTH = 4
+#: Steps that a record has room for, as a multiple of those planned: one that cannot be solved is cut.
+_SPARE = 3
 #: No step is longer than this share of the whole time, before `refine`.
 _LONGEST = 1 / 16
 #: Nor longer than this multiple of the time at which it starts.
@@ -92,8 +96,9 @@ class Program:
     ----------
     ints, floats : ndarray
         The tables; their layout is `_pack`'s and the solver's alone.
-    starts : ndarray (C + 1, 3)
-        Where each experiment starts in `ints`, `floats` and the points, and where the last one ends.
+    starts : ndarray (C + 1, 4)
+        Where each experiment starts in `ints`, `floats`, the points and the solver's record, and where the
+        last one ends.
     columns : tuple of str
         Parameters by column of θ.
     """
@@ -126,16 +131,16 @@ def program(experiments: Sequence[Experiment], columns: Sequence[str], refine: i
     InputError
         A parameter of a mechanism that is no column.
     """
-    ints, floats, starts = [], [], [(0, 0, 0)]
+    ints, floats, starts = [], [], [(0, 0, 0, 0)]
     for experiment in experiments:
         for name in experiment.mechanism.names:
             if name not in columns:
                 raise InputError(f"parameters of {experiment.mechanism.id}", f"a column for {name}", "none")
-        whole, real = _pack(experiment, list(columns), refine)
+        whole, real, record = _pack(experiment, list(columns), refine)
         ints.append(whole)
         floats.append(real)
         at = starts[-1]
-        starts.append((at[0] + whole.size, at[1] + real.size, at[2] + experiment.size))
+        starts.append((at[0] + whole.size, at[1] + real.size, at[2] + experiment.size, at[3] + record))
     return Program(np.concatenate(ints), np.concatenate(floats), np.array(starts), tuple(columns))
 
 
@@ -156,56 +161,69 @@ def grid(times: np.ndarray, baseline: float, refine: int = 1) -> np.ndarray:
     return fine.ravel()
 
 
-def _pack(experiment: Experiment, columns: list[str], refine: int) -> tuple[np.ndarray, np.ndarray]:
+def _pack(experiment: Experiment, columns: list[str], refine: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Tables of whole and of other numbers, and the length of the record."""
     mechanism = experiment.mechanism
-    species = list(mechanism.species)
+    species, order = list(mechanism.species), list(mechanism.names)
     rates: list[Rate] = [reaction.rate for reaction in mechanism.parsed]
     first = [-1] * len(species)
     for name, rate in mechanism.starts.items():
         first[species.index(name)] = len(rates)
         rates.append(rate)
-    equations: list[list[tuple[int, int]]] = [[] for _ in species]
+    changes: list[list[tuple[int, int]]] = [[] for _ in species]
     for place, reaction in enumerate(mechanism.parsed):
         for name, change in reaction.changes:
             if change:
-                equations[species.index(name)].append((place, change))
-    blocks = _blocks(mechanism)
-    kinds = [_kind(mechanism, [species[i] for i in block]) for block in blocks]
+                changes[species.index(name)].append((place, change))
 
-    # Parameters in the order in which blocks first need them: a block's sensitivities are a prefix.
-    order: list[str] = []
-    reach = []
-    for block in blocks:
-        for i in block:
-            used = [rates[place] for place, _ in equations[i]] + ([rates[first[i]]] if first[i] >= 0 else [])
-            needed = {name for rate in used for name in rate.parameters}
-            order += [name for name in mechanism.names if name in needed and name not in order]
-        reach.append(len(order))
-
-    forms: list[Form] = []
-
-    def form(value: Form) -> int:
-        if value not in forms:
-            forms.append(value)
-        return forms.index(value)
-
-    shapes, held = [], []
+    held, touched, powers, edges = [], [], [], [0]
     for rate in rates:
-        shape = [form(value) for value in rate.forms] + [-1] * (2 - len(rate.forms))
-        shape += [form(rate.saturated[0]), order.index(rate.saturated[1])] if rate.saturated else [-1, -1]
-        shapes.append(tuple(shape))
         if len(rate.saturated_inputs) > 1:
             raise InputError(f"mechanism {mechanism.id}", "one saturated input in a rate", "several")
         held.append(order.index(rate.saturated_inputs[0][1]) if rate.saturated_inputs else -1)
-    terms = [term for value in forms for term in value.terms]
-    touched, powers, edges = [], [], [0]
-    for rate in rates:
         power = dict.fromkeys((name for _, name in rate.saturated_inputs), 0)
         for name, value in rate.powers:
             power[name] = power.get(name, 0) + value
         touched += [order.index(name) for name in power]
         powers += list(power.values())
         edges.append(len(touched))
+
+    blocks = _blocks(mechanism)
+    block_rows: list[list[int]] = []
+    equations: list[list[int]] = []
+    terms: list[tuple[float, str, str]] = []
+    local: list[int] = []
+    groups: list[list[tuple[int, int]]] = []
+    for block in blocks:
+        begin, saturating = len(equations), False
+
+        def form(value: Form | None, own: list[int] = block) -> list[int]:
+            """Where a form's terms start, where those of the block's own species, and where they end."""
+            if value is None:
+                return [-1, -1, -1]
+            low = len(terms)
+            inside = [species.index(term[2]) in own for term in value.terms]
+            for wanted in (False, True):
+                chosen = [term for term, is_own in zip(value.terms, inside, strict=True) if is_own == wanted]
+                terms.extend(chosen)
+                local.extend(own.index(species.index(term[2])) if wanted else -1 for term in chosen)
+            return [low, low + inside.count(False), len(terms)]
+
+        for place, i in enumerate(block):
+            # What changes a species by the same amounts is one rate.
+            found: dict[Any, list[tuple[int, int]]] = {}
+            for event in changes[i]:
+                rate = rates[event[0]]
+                found.setdefault((rate.forms, rate.saturated), []).append(event)
+            for (factors, saturated), group in found.items():
+                one, two = [*factors, None, None][:2]
+                row = [place, *form(one), *form(two), *form(saturated[0] if saturated else None)]
+                equations.append([*row, order.index(saturated[1]) if saturated else -1])
+                saturating = saturating or row[8] < row[9]
+                groups.append(group)
+        kind = _kind(mechanism, [species[i] for i in block])
+        member = sum(len(before) for before in blocks[: len(block_rows)])
+        block_rows.append([kind, len(block), member, begin, len(equations), int(saturating)])
 
     ends = grid(experiment.times, experiment.baseline, refine)
     readings = np.concatenate(
@@ -214,78 +232,72 @@ def _pack(experiment: Experiment, columns: list[str], refine: int) -> tuple[np.n
     slot_of = {value: slot - bool(experiment.baseline) for slot, value in enumerate(readings)}
     # −1: a reading that is none; −2: the baseline's.
     outputs = [-2 if slot_of.get(end, 0) < 0 else slot_of.get(end, -1) for end in ends]
-    lengths: list[int] = []
-    where = np.empty(len(species), dtype=int)
-    local = np.empty(len(species), dtype=int)
-    for place, block in enumerate(blocks):
-        where[block], local[block] = place, np.arange(len(block))
-    # What changes a species by the same amounts is one rate.
-    groups: list[list[tuple[int, int]]] = []
-    for equation in equations:
-        found: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        for place, change in equation:
-            found.setdefault(shapes[place], []).append((place, change))
-        groups += found.values()
-        lengths.append(len(found))
-    moved = [
-        sorted({touched[t] for place, _ in group for t in range(edges[place], edges[place + 1])})
-        for group in groups
-    ]
+    steps = _SPARE * len(ends)
+    record = ROW + steps * (ROW + 3 * WIDTH * len(species))
     whole: list[Any] = [
-        [],
+        [
+            len(species),
+            len(order),
+            len(rates),
+            len(touched),
+            len(blocks),
+            len(equations),
+            len(terms),
+            sum(map(len, groups)),
+            len(ends),
+            len(experiment.conditions),
+            experiment.times.size,
+            species.index(mechanism.observed),
+            max(map(len, blocks)),
+            steps,
+            record,
+        ],
         [columns.index(name) for name in order],
         held,
         edges,
         touched,
-        _edges(value.terms for value in forms),
-        [species.index(term[2]) for term in terms],
-        _edges(blocks),
+        block_rows,
         np.concatenate(blocks),
-        kinds,
-        reach,
-        np.cumsum([0, *lengths]),
-        [shapes[group[0][0]] for group in groups],
+        equations,
+        [3 * species.index(term[2]) for term in terms],
+        local,
         _edges(groups),
         [place for group in groups for place, _ in group],
         [change for group in groups for _, change in group],
-        _edges(moved),
-        [q for some in moved for q in some],
-        where,
-        local,
         first,
         outputs,
     ]
-    whole[0] = [
-        len(species),
-        len(order),
-        len(rates),
-        len(touched),
-        len(forms),
-        len(terms),
-        len(blocks),
-        len(groups),
-        sum(map(len, groups)),
-        sum(map(len, moved)),
-        len(ends),
-        len(experiment.conditions),
-        experiment.times.size,
-        species.index(mechanism.observed),
-        max(map(len, blocks)),
-    ]
-    real = [np.concatenate([[0.0], ends]), powers]
-    for condition in experiment.conditions:
-        doses = {name: float(condition.get(name, 0.0)) for name in mechanism.inputs}
-        halves = [doses[rate.saturated_inputs[0][0]] if rate.saturated_inputs else 0.0 for rate in rates]
-        factors = [
-            rate.number
-            * math.prod(doses[name] for name in rate.inputs)
-            * (half if rate.saturated_inputs else 1)
-            for half, rate in zip(halves, rates, strict=True)
+    real: list[Any] = [[0.0], ends, powers]
+    for low in range(0, len(experiment.conditions), WIDTH):
+        conditions = experiment.conditions[low : low + WIDTH]
+        doses = [
+            {name: float(condition.get(name, 0.0)) for name in mechanism.inputs}
+            for condition in (*conditions, *conditions[-1:] * (WIDTH - len(conditions)))
         ]
-        real += [factors, halves, [number * (doses[given] if given else 1.0) for number, given, _ in terms]]
+        halves = np.array(
+            [
+                [dose[rate.saturated_inputs[0][0]] if rate.saturated_inputs else 0.0 for dose in doses]
+                for rate in rates
+            ]
+        )
+        factors = [
+            [
+                rate.number
+                * math.prod(dose[name] for name in rate.inputs)
+                * math.prod(dose[name] for name, _ in rate.saturated_inputs)
+                for dose in doses
+            ]
+            for rate in rates
+        ]
+        real += [
+            factors,
+            halves,
+            [[number * (dose[given] if given else 1.0) for dose in doses] for number, given, _ in terms],
+        ]
     return (
         np.concatenate([np.asarray(part, dtype=np.int64).ravel() for part in whole]),
         np.concatenate([np.asarray(part, dtype=float).ravel() for part in real]),
+        -(-len(experiment.conditions) // WIDTH) * record,
     )
 
 

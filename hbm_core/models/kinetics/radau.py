@@ -1,24 +1,50 @@
-"""The solver: Radau IIA of order 5 over blocks of species, with exact discrete sensitivities, in numba.
+"""The solver: Radau IIA of order 5 over blocks of species, with its exact discrete adjoint, in numba.
 
-A step of length h solves, block by block, W/h (Y − y₀) = f(Y) for the values Y at three stages, with W the
-inverse of Radau's matrix: L-stable, so stiff binding costs no steps. Differentiating the same equations gives
-the sensitivities (W/h − J) ∂Y = W/h ∂y₀ + ∂f/∂θ by the matrices that are factored already: the derivative of
-what is computed, not of what is meant.
+A step of length h solves, block by block, W (Y − y₀) = h f(Y) for the values Y at three stages, with W the
+inverse of Radau's matrix: L-stable, so stiff binding costs no steps. All steps' stages are kept (the record).
+Going back through them, (W − h ∂f/∂Y)ᵀ λ = ∂g/∂Y gives the derivatives of any function g of the readings by
+all parameters at once: the derivative of what is computed, not of what is meant.
+
+Four conditions of an experiment are solved side by side, as `lanes`; where fewer are left, the last again.
 
 This module imports numba: import it where it is used.
 
 References
 ----------
 Hairer and Wanner (1996), Solving Ordinary Differential Equations II, sections IV.5 and IV.8.
+Sandu (2006), On the properties of Runge–Kutta discrete adjoints, ICCS 2006, section 2.
 """
 
 from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
 
 import numba
 import numpy as np
 from numba import types
 
-from hbm_core.models.kinetics.program import HEADER, INTEGRAL, NONLINEAR, POOL
+from hbm_core.models.kinetics.lanes import (
+    WIDTH,
+    address,
+    after,
+    all_below,
+    get,
+    put,
+    root,
+    size,
+    spread,
+    where_positive,
+)
+from hbm_core.models.kinetics.program import (
+    BLOCK,
+    EQUATION,
+    HEADER,
+    INTEGRAL,
+    NONLINEAR,
+    POOL,
+    ROW,
+)
 
 _ROOT = np.sqrt(6.0)
 _NODES = np.array([(4 - _ROOT) / 10, (4 + _ROOT) / 10, 1.0])
@@ -30,19 +56,34 @@ _A = np.array(
     ]
 )
 _W = np.linalg.inv(_A)
+_TRANSPOSED = _W.T.copy()
 _SUM = _W.sum(axis=1)
 _B = _A[2].copy()
 _LN10 = float(np.log(10.0))
-#: Newton's steps at most, and the relative step after which a next one could not be seen.
-_MOST, _TOLERANCE = 40, 1e-7
+#: Newton's steps at most, and the relative step after which no next one is needed: errors go as its square.
+_MOST, _TOLERANCE, _NOTHING = 40, 1e-5, 1e-13
 #: A step that cannot be solved is cut to this share of it, until that is too small a share of the plan.
 _CUT, _LEAST = 0.25, 1e-6
-_jit = numba.njit(cache=True, error_model="numpy")
+_jit: Any = numba.njit(cache=True, error_model="numpy")
+_inlined: Any = numba.njit(cache=True, error_model="numpy", forceinline=True)
+
+#: Sizes and addresses of an experiment's tables, in `program._pack`'s order.
+_Tables = namedtuple(
+    "_Tables",
+    "ns npar nr nb ne nt nsteps nc nout observed widest rows kept column held touched_ptr touched block "
+    "member equation species local part_ptr part change first output times powers conditions",
+)
+#: Addresses of what a group of conditions knows and works in.
+_Room = namedtuple(
+    "_Room",
+    "constant kappa rate start make decay flow plain linear square matrix right by_kappa by_rate "
+    "by_constant by_first by_start by_stage by_make by_decay seed",
+)
 
 
 @_jit
-def solve(theta, ints, floats, starts, derivatives):
-    """Curves of all experiments and their derivatives.
+def solve(theta, ints, floats, starts):
+    """Curves of all experiments, and the record that `pull` goes back through.
 
     Parameters
     ----------
@@ -50,462 +91,681 @@ def solve(theta, ints, floats, starts, derivatives):
         log10 of the parameters, a row per experiment.
     ints, floats, starts : ndarray
         Of a `Program`.
-    derivatives : bool
-        Whether the second result is computed; zeros otherwise.
 
     Returns
     -------
-    ndarray (N,), ndarray (N, K)
-        Amounts of the observed species, and their derivatives by the row of θ they belong to; NaN where a
-        step could not be solved.
+    ndarray (N,), ndarray (R,)
+        Amounts of the observed species; NaN where a step could not be solved.
     """
-    count = starts[-1, 2]
-    values = np.zeros(count)
-    slopes = np.zeros((count, theta.shape[1]))
-    for c in range(starts.shape[0] - 1):
-        whole = ints[starts[c, 0] : starts[c + 1, 0]]
-        real = floats[starts[c, 1] : starts[c + 1, 1]]
-        _experiment(theta[c], whole, real, values, slopes, starts[c, 2], derivatives)
-    return values, slopes
+    last = starts[-1]
+    values, record = np.empty(last[2]), np.empty(last[3])
+    _solve(theta, ints, floats, starts, values, record)
+    return values, record
 
 
 @_jit
-def _experiment(theta, whole, real, values, slopes, row, derivatives):
-    """All conditions of one experiment; the tables are `program._pack`'s, in its order."""
-    ns, npar, nr, np_, nf, nt, nb, ng, nm, nu, nsteps, nc, nout, observed, widest = whole[:HEADER]
-    at = HEADER
-    column = whole[at : at + npar]
-    at += npar
-    held = whole[at : at + nr]
-    at += nr
-    touched_ptr = whole[at : at + nr + 1]
-    at += nr + 1
-    touched = whole[at : at + np_]
-    at += np_
-    ptr = whole[at : at + nf + 1]
-    at += nf + 1
-    term = whole[at : at + nt]
-    at += nt
-    block_ptr = whole[at : at + nb + 1]
-    at += nb + 1
-    member = whole[at : at + ns]
-    at += ns
-    kinds = whole[at : at + nb]
-    at += nb
-    reaches = whole[at : at + nb]
-    at += nb
-    eq_ptr = whole[at : at + ns + 1]
-    at += ns + 1
-    table = whole[at : at + 4 * ng].reshape(ng, 4)
-    at += 4 * ng
-    part_ptr = whole[at : at + ng + 1]
-    at += ng + 1
-    part = whole[at : at + nm]
-    at += nm
-    change = whole[at : at + nm]
-    at += nm
-    moved_ptr = whole[at : at + ng + 1]
-    at += ng + 1
-    moved = whole[at : at + nu]
-    at += nu
-    where = whole[at : at + ns]
-    at += ns
-    local = whole[at : at + ns]
-    at += ns
-    first = whole[at : at + ns]
-    at += ns
-    output = whole[at : at + nsteps]
-    times = real[: nsteps + 1]
-    powers = real[nsteps + 1 : nsteps + 1 + np_]
-    at = nsteps + 1 + np_
+def pull(theta, ints, floats, starts, record, weight):
+    """∂/∂θ of Σ weight · curves at what `solve` recorded, ndarray (C, K)."""
+    gradient = np.empty_like(theta)
+    _pull(theta, ints, floats, starts, record, weight, gradient)
+    return gradient
 
-    constant = np.empty(npar)
+
+@_jit
+def slopes(theta, ints, floats, starts, record):
+    """Derivatives of every point by the row of θ that it belongs to, ndarray (N, K)."""
+    found = np.zeros((starts[-1, 2], theta.shape[1]))
+    for c in range(theta.shape[0]):
+        t, w, keep = _open(theta, ints, floats, starts, c)
+        kept = after(address(record), starts[c, 3])
+        for group in range(_groups(t.nc)):
+            coef = _rates(t, w, group)
+            for slot in range(t.nout):
+                for k in range(t.nout):
+                    put(w.seed, k, spread(1.0 if k == slot else 0.0))
+                _back(t, w, coef, group, kept, slot)
+                for lane in range(min(WIDTH, t.nc - group * WIDTH)):
+                    row = starts[c, 2] + (group * WIDTH + lane) * t.nout + slot
+                    for q in range(t.npar):
+                        found[row, t.column[q]] = w.by_constant[q * WIDTH + lane]
+            kept = after(kept, t.kept)
+        keep[0] = 0.0
+    return found
+
+
+@_jit
+def _solve(theta, ints, floats, starts, values, record):
+    for c in range(theta.shape[0]):
+        t, w, keep = _open(theta, ints, floats, starts, c)
+        kept = after(address(record), starts[c, 3])
+        for group in range(_groups(t.nc)):
+            coef = _rates(t, w, group)
+            row = starts[c, 2] + group * WIDTH * t.nout
+            _forth(t, w, coef, kept, after(address(values), row), min(WIDTH, t.nc - group * WIDTH))
+            kept = after(kept, t.kept)
+        keep[0] = 0.0
+
+
+@_jit
+def _pull(theta, ints, floats, starts, record, weight, gradient):
+    for c in range(theta.shape[0]):
+        gradient[c] = 0.0
+        t, w, keep = _open(theta, ints, floats, starts, c)
+        kept = after(address(record), starts[c, 3])
+        for group in range(_groups(t.nc)):
+            coef = _rates(t, w, group)
+            lanes = min(WIDTH, t.nc - group * WIDTH)
+            row = starts[c, 2] + group * WIDTH * t.nout
+            for slot in range(t.nout):
+                for lane in range(WIDTH):
+                    here = weight[row + lane * t.nout + slot] if lane < lanes else 0.0
+                    w.seed[slot * WIDTH + lane] = here
+            _back(t, w, coef, group, kept, t.nout - 1)
+            for q in range(t.npar):
+                for lane in range(lanes):
+                    gradient[c, t.column[q]] += w.by_constant[q * WIDTH + lane]
+            kept = after(kept, t.kept)
+        keep[0] = 0.0
+
+
+@_inlined
+def _groups(conditions):
+    return (conditions + WIDTH - 1) // WIDTH
+
+
+@_jit
+def _open(theta, ints, floats, starts, c):
+    """An experiment's tables and room, and what holds the room's memory."""
+    whole, real = after(address(ints), starts[c, 0]), after(address(floats), starts[c, 1])
+    ns, npar, nr, np_, nb, ne, nt, nparts = (
+        whole[0], whole[1], whole[2], whole[3], whole[4], whole[5], whole[6], whole[7],
+    )  # fmt: skip
+    nsteps, nc, nout, observed, widest = whole[8], whole[9], whole[10], whole[11], whole[12]
+    rows, kept = whole[13], whole[14]
+    column = after(whole, HEADER)
+    held = after(column, npar)
+    touched_ptr = after(held, nr)
+    touched = after(touched_ptr, nr + 1)
+    block = after(touched, np_)
+    member = after(block, BLOCK * nb)
+    equation = after(member, ns)
+    species = after(equation, EQUATION * ne)
+    local = after(species, nt)
+    part_ptr = after(local, nt)
+    part = after(part_ptr, ne + 1)
+    change = after(part, nparts)
+    first = after(change, nparts)
+    output = after(first, ns)
+    powers = after(real, nsteps + 1)
+    t = _Tables(
+        ns, npar, nr, nb, ne, nt, nsteps, nc, nout, observed, widest, rows, kept, column, held, touched_ptr,
+        touched, block, member, equation, species, local, part_ptr, part, change, first, output, real, powers,
+        after(powers, np_),
+    )  # fmt: skip
+
+    n = 3 * widest
+    lanes = 2 * (nr + ne) + 6 * ns + 13 * nb + npar + n * (2 + widest * (1 + widest) + n) + nout
+    keep = np.empty(npar + WIDTH * lanes)
+    constant = address(keep)
+    kappa = after(constant, npar)
+    rate = after(kappa, WIDTH * nr)
+    start = after(rate, WIDTH * ne)
+    make = after(start, WIDTH * ns)
+    decay = after(make, WIDTH * nb)
+    flow = after(decay, WIDTH * nb)
+    plain = after(flow, WIDTH * 9 * nb)
+    linear = after(plain, WIDTH * n)
+    square = after(linear, WIDTH * n * widest)
+    matrix = after(square, WIDTH * n * widest * widest)
+    right = after(matrix, WIDTH * n * n)
+    by_kappa = after(right, WIDTH * n)
+    by_rate = after(by_kappa, WIDTH * nr)
+    by_constant = after(by_rate, WIDTH * ne)
+    by_first = after(by_constant, WIDTH * npar)
+    by_start = after(by_first, WIDTH * ns)
+    by_stage = after(by_start, WIDTH * ns)
+    by_make = after(by_stage, WIDTH * 3 * ns)
+    by_decay = after(by_make, WIDTH * nb)
+    seed = after(by_decay, WIDTH * nb)
+    w = _Room(
+        constant, kappa, rate, start, make, decay, flow, plain, linear, square, matrix, right, by_kappa,
+        by_rate, by_constant, by_first, by_start, by_stage, by_make, by_decay, seed,
+    )  # fmt: skip
     for q in range(npar):
-        constant[q] = 10.0 ** theta[column[q]]
-    kappa, dkappa = np.empty(nr), np.empty(np_)
-    rate, drate, dense = np.empty(ng), np.empty(nu), np.zeros(npar)
-    y0, s0 = np.zeros(ns), np.zeros((ns, npar))
-    base, sbase = np.zeros(ns), np.zeros((ns, npar))
-    y, sy = np.zeros((ns, 3)), np.zeros((3 * ns, npar))
-    rows = 3 * widest
-    matrix, right = np.empty((rows, rows)), np.empty((rows, npar))
-    plain, linear = np.empty((widest, 3)), np.empty((widest, widest, 3))
-    square, step = np.empty((widest, widest, widest, 3)), np.empty(rows)
-    inner, slope = np.empty((2, widest)), np.zeros(npar)
+        constant[q] = 10.0 ** theta[c, column[q]]
+    return t, w, keep
 
-    for condition in range(nc):
-        dose = real[at + nr : at + 2 * nr]
-        coef = real[at + 2 * nr : at + 2 * nr + nt]
-        for r in range(nr):
-            value = real[at + r]
-            for t in range(touched_ptr[r], touched_ptr[r + 1]):
-                if powers[t] != 0.0:
-                    value *= constant[touched[t]] ** powers[t]
-            k = held[r]
-            if k >= 0:
-                value /= constant[k] + dose[r]
-            kappa[r] = value
-            for t in range(touched_ptr[r], touched_ptr[r + 1]):
-                power = powers[t]
-                if touched[t] == k:
-                    power -= constant[k] / (constant[k] + dose[r])
-                dkappa[t] = value * power * _LN10
-        at += 2 * nr + nt
-        for g in range(ng):
-            rate[g] = 0.0
-            for k in range(part_ptr[g], part_ptr[g + 1]):
-                r = part[k]
-                rate[g] += change[k] * kappa[r]
-                for t in range(touched_ptr[r], touched_ptr[r + 1]):
-                    dense[touched[t]] += change[k] * dkappa[t]
-            for t in range(moved_ptr[g], moved_ptr[g + 1]):
-                drate[t] = dense[moved[t]]
-                dense[moved[t]] = 0.0
-        for s in range(ns):
-            base[s] = 0.0
-            sbase[s] = 0.0
-            if first[s] >= 0:
-                base[s] = kappa[first[s]]
-                for t in range(touched_ptr[first[s]], touched_ptr[first[s] + 1]):
-                    sbase[s, touched[t]] = dkappa[t]
-            y0[s] = base[s]
-            s0[s] = sbase[s]
-        here = row + condition * nout
-        lowest = 0.0
-        slope[:] = 0.0
-        n, now, h = 0, times[0], times[1] - times[0]
 
-        while n < nsteps:
-            failed = False
-            for b in range(nb):
-                kind, reach = kinds[b], reaches[b]
-                low = block_ptr[b]
-                m = block_ptr[b + 1] - low
-                if kind == POOL:
-                    _pool(
-                        member[low], now, h, reach, eq_ptr, table, moved_ptr, moved, rate, drate, base,
-                        sbase, y, sy, derivatives,
-                    )  # fmt: skip
-                    continue
-                # f(y) of this block as plain + linear y + y square y, given the earlier blocks.
-                saturating = False
-                for i in range(m):
-                    for j in range(3):
-                        plain[i, j] = 0.0
-                        for k in range(m):
-                            linear[i, k, j] = 0.0
-                            for o in range(m):
-                                square[i, k, o, j] = 0.0
-                    s = member[low + i]
-                    for e in range(eq_ptr[s], eq_ptr[s + 1]):
-                        f1, f2, fs = table[e, 0], table[e, 1], table[e, 2]
-                        v = rate[e]
-                        inside1 = inside2 = inside3 = False
-                        for k in range(m):
-                            inner[0, k] = 0.0
-                            inner[1, k] = 0.0
-                        for j in range(3):
-                            a1 = a2 = sat = 1.0
-                            if f1 >= 0:
-                                a1 = 0.0
-                                for k in range(ptr[f1], ptr[f1 + 1]):
-                                    if where[term[k]] != b:
-                                        a1 += coef[k] * y[term[k], j]
-                                    elif j == 0:
-                                        inner[0, local[term[k]]] = coef[k]
-                                        inside1 = True
-                            if f2 >= 0:
-                                a2 = 0.0
-                                for k in range(ptr[f2], ptr[f2 + 1]):
-                                    if where[term[k]] != b:
-                                        a2 += coef[k] * y[term[k], j]
-                                    elif j == 0:
-                                        inner[1, local[term[k]]] = coef[k]
-                                        inside2 = True
-                            if fs >= 0:
-                                x = 0.0
-                                for k in range(ptr[fs], ptr[fs + 1]):
-                                    if where[term[k]] == b:
-                                        inside3 = True
-                                    x += coef[k] * y[term[k], j]
-                                if inside3:
-                                    saturating = True
-                                    break
-                                sat = x / (constant[table[e, 3]] + x)
-                            w = v * sat
-                            plain[i, j] += w * a1 * a2
-                            if inside1:
-                                for k in range(m):
-                                    linear[i, k, j] += w * a2 * inner[0, k]
-                            if inside2:
-                                for k in range(m):
-                                    linear[i, k, j] += w * a1 * inner[1, k]
-                                    if inside1:
-                                        for o in range(m):
-                                            square[i, k, o, j] += w * inner[0, o] * inner[1, k]
-                if kind == INTEGRAL:
-                    s = member[low]
-                    y[s, 2] = y0[s] + h * (_B[0] * plain[0, 0] + _B[1] * plain[0, 1] + _B[2] * plain[0, 2])
-                else:
-                    for i in range(m):
-                        s = member[low + i]
-                        for j in range(3):
-                            y[s, j] = y0[s]
-                            if m == 1 and kind == NONLINEAR and not saturating:
-                                # The backward Euler step to each stage has a closed form.
-                                time = _NODES[j] * h
-                                half = 1 - linear[0, 0, j] * time
-                                known = y0[s] + plain[0, j] * time
-                                under = half * half - 4 * square[0, 0, 0, j] * time * known
-                                if under >= 0 and half > 0:
-                                    y[s, j] = 2 * known / (half + np.sqrt(under))
-                    failed = True
-                    for _ in range(_MOST):
-                        for i in range(m):
-                            s = member[low + i]
-                            for j in range(3):
-                                total = plain[i, j]
-                                for k in range(3):
-                                    total -= _W[j, k] / h * (y[s, k] - y0[s])
-                                for o in range(m):
-                                    other = y[member[low + o], j]
-                                    slant = linear[i, o, j]
-                                    total += slant * other
-                                    for k in range(m):
-                                        both = square[i, k, o, j] + square[i, o, k, j]
-                                        slant += both * y[member[low + k], j]
-                                        total += square[i, k, o, j] * other * y[member[low + k], j]
-                                    for k in range(3):
-                                        matrix[3 * i + j, 3 * o + k] = _W[j, k] / h if i == o else 0.0
-                                    matrix[3 * i + j, 3 * o + j] -= slant
-                                step[3 * i + j] = total
-                            if saturating:
-                                _saturate(
-                                    i, s, b, eq_ptr, table, ptr, term, coef, where, local, rate, constant, y,
-                                    step, matrix,
-                                )  # fmt: skip
-                        if m == 1:
-                            _invert_three(matrix)
-                        else:
-                            _invert(matrix, 3 * m)
-                        small = True
-                        for i in range(m):
-                            s = member[low + i]
-                            for j in range(3):
-                                total = 0.0
-                                for k in range(3 * m):
-                                    total += matrix[3 * i + j, k] * step[k]
-                                y[s, j] += total
-                                if not abs(total) <= max(_TOLERANCE * abs(y[s, j]), 1e-13):
-                                    small = False
-                        if kind != NONLINEAR or small:
-                            failed = False
-                            break
-                    if failed or not np.isfinite(y[member[low], 2]):
-                        failed = True
-                        break
-                if not derivatives:
-                    continue
-                for i in range(m):
-                    s = member[low + i]
-                    for j in range(3):
-                        z = 3 * i + j
-                        w = 0.0 if kind == INTEGRAL else _SUM[j] / h
-                        for q in range(reach):
-                            right[z, q] = w * s0[s, q]
-                        for e in range(eq_ptr[s], eq_ptr[s + 1]):
-                            f1, f2, fs = table[e, 0], table[e, 1], table[e, 2]
-                            v = rate[e]
-                            a1 = a2 = sat = 1.0
-                            if f1 >= 0:
-                                a1 = 0.0
-                                for k in range(ptr[f1], ptr[f1 + 1]):
-                                    a1 += coef[k] * y[term[k], j]
-                            if f2 >= 0:
-                                a2 = 0.0
-                                for k in range(ptr[f2], ptr[f2 + 1]):
-                                    a2 += coef[k] * y[term[k], j]
-                            dsat = 0.0
-                            if fs >= 0:
-                                x = 0.0
-                                for k in range(ptr[fs], ptr[fs + 1]):
-                                    x += coef[k] * y[term[k], j]
-                                below = constant[table[e, 3]] + x
-                                sat = x / below
-                                dsat = constant[table[e, 3]] / (below * below)
-                                right[z, table[e, 3]] -= v * a1 * a2 * x * dsat * _LN10
-                            w = a1 * a2 * sat
-                            for t in range(moved_ptr[e], moved_ptr[e + 1]):
-                                right[z, moved[t]] += w * drate[t]
-                            for place in range(3):
-                                f = table[e, place]
-                                if f < 0:
-                                    continue
-                                w = v * (
-                                    a2 * sat if place == 0 else a1 * sat if place == 1 else a1 * a2 * dsat
-                                )
-                                for k in range(ptr[f], ptr[f + 1]):
-                                    if where[term[k]] != b and w != 0.0:
-                                        c, source = w * coef[k], 3 * term[k] + j
-                                        for q in range(reaches[where[term[k]]]):
-                                            right[z, q] += c * sy[source, q]
-                if kind == INTEGRAL:
-                    s = member[low]
-                    for q in range(reach):
-                        sy[3 * s + 2, q] = s0[s, q] + h * (
-                            _B[0] * right[0, q] + _B[1] * right[1, q] + _B[2] * right[2, q]
-                        )
-                    continue
-                for i in range(m):
-                    for j in range(3):
-                        target = 3 * member[low + i] + j
-                        for q in range(reach):
-                            sy[target, q] = 0.0
-                        for k in range(0, 3 * m, 3):
-                            c0, c1, c2 = (
-                                matrix[3 * i + j, k],
-                                matrix[3 * i + j, k + 1],
-                                matrix[3 * i + j, k + 2],
-                            )
-                            for q in range(reach):
-                                sy[target, q] += (
-                                    c0 * right[k, q] + c1 * right[k + 1, q] + c2 * right[k + 2, q]
-                                )
-            if failed:
-                h *= _CUT
-                if h > _LEAST * (times[n + 1] - times[n]):
-                    continue
-                for k in range(nout):
-                    values[here + k] = np.nan
-                    slopes[here + k] = np.nan
-                break
-            for s in range(ns):
-                y0[s] = y[s, 2]
-                if derivatives:
-                    for q in range(reaches[where[s]]):
-                        s0[s, q] = sy[3 * s + 2, q]
-            now += h
-            left = times[n + 1] - now
-            if left > 1e-9 * h:
-                h = min(left, h / _CUT)
+@_jit
+def _rates(t, w, group):
+    """Rates, amounts at time 0 and pools of a group of conditions; where its forms' coefficients are."""
+    factors = after(t.conditions, group * WIDTH * (2 * t.nr + t.nt))
+    doses = after(factors, WIDTH * t.nr)
+    for r in range(t.nr):
+        value = get(factors, r)
+        for k in range(t.touched_ptr[r], t.touched_ptr[r + 1]):
+            constant = w.constant[t.touched[k]]
+            if t.powers[k] == 1.0:
+                value *= constant
+            elif t.powers[k] != 0.0:
+                value *= constant ** t.powers[k]
+        if t.held[r] >= 0:
+            value /= w.constant[t.held[r]] + get(doses, r)
+        put(w.kappa, r, value)
+    for e in range(t.ne):
+        value = spread(0.0)
+        for k in range(t.part_ptr[e], t.part_ptr[e + 1]):
+            value += float(t.change[k]) * get(w.kappa, t.part[k])
+        put(w.rate, e, value)
+    for s in range(t.ns):
+        put(w.start, s, get(w.kappa, t.first[s]) if t.first[s] >= 0 else spread(0.0))
+    for b in range(t.nb):
+        block = after(t.block, BLOCK * b)
+        if block[0] != POOL:
+            continue
+        make, decay = spread(0.0), spread(0.0)
+        for e in range(block[3], block[4]):
+            if t.equation[EQUATION * e + 1] >= 0:
+                decay -= get(w.rate, e)
+            else:
+                make += get(w.rate, e)
+        put(w.make, b, make)
+        put(w.decay, b, decay)
+    return after(doses, WIDTH * t.nr)
+
+
+@_jit
+def _forth(t, w, coef, kept, values, lanes):
+    """Solve a group's steps into its record, and its readings into `values`."""
+    rows, n = 0, 0
+    now, h = t.times[0], t.times[1] - t.times[0]
+    lowest = spread(0.0)
+    row = after(kept, ROW)
+    while n < t.nsteps and rows < t.rows:
+        y = after(row, ROW)
+        if not _step(t, w, coef, y, now, h):
+            h *= _CUT
+            if h > _LEAST * (t.times[n + 1] - t.times[n]):
                 continue
-            slot = output[n]
+            break
+        rows += 1
+        for s in range(t.ns):
+            put(w.start, s, get(y, 3 * s + 2))
+        row[0], row[1], slot = now, h, -1
+        now += h
+        left = t.times[n + 1] - now
+        if left > 1e-9 * h:
+            h = min(left, h / _CUT)
+        else:
+            slot = t.output[n]
             n += 1
-            if n < nsteps:
-                now, h = times[n], times[n + 1] - times[n]
-            if slot == -2:
-                lowest = y0[observed]
-                slope[:] = s0[observed]
-            elif slot >= 0:
-                values[here + slot] = y0[observed] - lowest
-                for q in range(npar):
-                    slopes[here + slot, column[q]] = s0[observed, q] - slope[q]
+            if n < t.nsteps:
+                now, h = t.times[n], t.times[n + 1] - t.times[n]
+        row[2] = float(slot)
+        row = after(row, ROW + 3 * WIDTH * t.ns)
+        if slot == -2:
+            lowest = get(w.start, t.observed)
+        elif slot >= 0:
+            put(w.right, 0, get(w.start, t.observed) - lowest)
+            for lane in range(lanes):
+                values[lane * t.nout + slot] = w.right[lane]
+    kept[0] = float(rows)
+    if n < t.nsteps:
+        kept[0] = -1.0
+        for k in range(lanes * t.nout):
+            values[k] = np.nan
 
 
 @_jit
-def _pool(
-    s, t, h, reach, eq_ptr, table, moved_ptr, moved, rate, drate, base, sbase, y, sy, more
-):  # fmt: skip
-    """y₀ e^−δt + κ (1 − e^−δt)/δ, exactly."""
-    make, decay = 0.0, 0.0
-    for e in range(eq_ptr[s], eq_ptr[s + 1]):
-        if table[e, 0] >= 0:
-            decay -= rate[e]
-        else:
-            make += rate[e]
+def _step(t, w, coef, y, now, h):
+    """Stages of all species, block by block; whether all were found."""
+    for b in range(t.nb):
+        block = after(t.block, BLOCK * b)
+        kind, m = block[0], block[1]
+        s = t.member[block[2]]
+        if kind == POOL:
+            _flow(t, w, b, now, h)
+            base = get(w.kappa, t.first[s]) if t.first[s] >= 0 else spread(0.0)
+            for j in range(3):
+                flow = 9 * b + 3 * j
+                put(y, 3 * s + j, base * get(w.flow, flow) + get(w.make, b) * get(w.flow, flow + 1))
+            continue
+        _assemble(t, w, coef, block, y)
+        if kind == INTEGRAL:
+            gain = _B[0] * get(w.plain, 0) + _B[1] * get(w.plain, 1) + _B[2] * get(w.plain, 2)
+            put(y, 3 * s + 2, get(w.start, s) + h * gain)
+        elif m == 1 and block[5] == 0:
+            if not _one(w, after(y, 3 * WIDTH * s), get(w.start, s), h, kind == NONLINEAR):
+                return False
+        elif not _several(t, w, coef, block, y, h):
+            return False
+    return True
+
+
+@_jit
+def _flow(t, w, b, now, h):
+    """What a pool keeps of its start e^−δt and of its source φ = (1 − e^−δt)/δ, and dφ/dδ, at the stages."""
+    decay = get(w.decay, b)
+    for before in range(b):
+        other = get(w.decay, before)
+        if t.block[BLOCK * before] == POOL and all_below(other, decay) and all_below(decay, other):
+            for k in range(9):
+                put(w.flow, 9 * b + k, get(w.flow, 9 * before + k))
+            return
     for j in range(3):
-        now = t + _NODES[j] * h
-        x = decay * now
-        left = np.exp(-x)
-        if x < 1e-3:
-            phi = now * (1 - x / 2 + x * x / 6 - x * x * x / 24)
-            dphi = -now * now * (0.5 - x / 3 + x * x / 8 - x * x * x / 30)
-        else:
-            phi = (1 - left) / decay
-            dphi = (now * left - phi) / decay
-        y[s, j] = base[s] * left + make * phi
-        if more:
-            z = 3 * s + j
-            by_decay = make * dphi - base[s] * now * left
-            for q in range(reach):
-                sy[z, q] = sbase[s, q] * left
-            for e in range(eq_ptr[s], eq_ptr[s + 1]):
-                w = -by_decay if table[e, 0] >= 0 else phi
-                for k in range(moved_ptr[e], moved_ptr[e + 1]):
-                    sy[z, moved[k]] += w * drate[k]
+        time = now + _NODES[j] * h
+        at = (9 * b + 3 * j) * WIDTH
+        for lane in range(WIDTH):
+            rate = w.decay[b * WIDTH + lane]
+            if lane and rate == w.decay[b * WIDTH + lane - 1]:
+                for k in range(at, at + 3 * WIDTH, WIDTH):
+                    w.flow[k + lane] = w.flow[k + lane - 1]
+                continue
+            x = rate * time
+            left = np.exp(-x)
+            if x < 1e-3:
+                phi = time * (1 - x / 2 + x * x / 6 - x * x * x / 24)
+                bend = -time * time * (0.5 - x / 3 + x * x / 8 - x * x * x / 30)
+            else:
+                phi = (1 - left) / rate
+                bend = (time * left - phi) / rate
+            w.flow[at + lane], w.flow[at + WIDTH + lane], w.flow[at + 2 * WIDTH + lane] = left, phi, bend
+
+
+@_inlined
+def _sum(t, coef, y, low, high, j):
+    """Σ coefficient · species at stage j over a form's terms."""
+    total = spread(0.0)
+    for k in range(low, high):
+        total += get(coef, k) * get(y, t.species[k] + j)
+    return total
 
 
 @_jit
-def _saturate(
-    i, s, b, eq_ptr, table, ptr, term, coef, where, local, rate, constant, y, step, matrix
-):  # fmt: skip
-    """Add rates that saturate in the block's own species to Newton's residual and matrix."""
-    for e in range(eq_ptr[s], eq_ptr[s + 1]):
-        f = table[e, 2]
-        own = False
-        if f >= 0:
-            for k in range(ptr[f], ptr[f + 1]):
-                own = own or where[term[k]] == b
-        if not own:
+def _assemble(t, w, coef, block, y):
+    """Write f of a block as plain + linear y + y square y at each stage, given the blocks before it.
+
+    What saturates in the block's own species is left to `_saturate`.
+    """
+    kind, m = block[0], block[1]
+    zero = spread(0.0)
+    for k in range(3 * m):
+        put(w.plain, k, zero)
+    if kind != INTEGRAL:
+        for k in range(3 * m * m):
+            put(w.linear, k, zero)
+    if kind == NONLINEAR:
+        for k in range(3 * m * m * m):
+            put(w.square, k, zero)
+    for e in range(block[3], block[4]):
+        row = after(t.equation, EQUATION * e)
+        i, low1, own1, high1, low2, own2, high2, low3, own3, high3 = (
+            row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9],
+        )  # fmt: skip
+        if own3 < high3:
+            continue
+        rate = get(w.rate, e)
+        for j in range(3):
+            v = rate
+            if low3 >= 0:
+                x = _sum(t, coef, y, low3, own3, j)
+                v = v * x / (w.constant[row[10]] + x)
+            v1, v2 = v, v
+            if low1 >= 0:
+                v2 = v * _sum(t, coef, y, low1, own1, j)
+            if low2 >= 0:
+                v1 = v * _sum(t, coef, y, low2, own2, j)
+                for k in range(own2, high2):
+                    at = 3 * (i * m + t.local[k]) + j
+                    put(w.linear, at, get(w.linear, at) + v2 * get(coef, k))
+                    for o in range(own1, high1):
+                        both = 3 * ((i * m + t.local[o]) * m + t.local[k]) + j
+                        put(w.square, both, get(w.square, both) + v * get(coef, k) * get(coef, o))
+                v2 = v2 * _sum(t, coef, y, low2, own2, j)
+            put(w.plain, 3 * i + j, get(w.plain, 3 * i + j) + v2)
+            for k in range(own1, high1):
+                at = 3 * (i * m + t.local[k]) + j
+                put(w.linear, at, get(w.linear, at) + v1 * get(coef, k))
+
+
+@_jit
+def _saturate(t, w, coef, block, y, h, rows, columns):
+    """Add rates that saturate in the block's own species to the matrix and the right side of `_system`."""
+    for e in range(block[3], block[4]):
+        row = after(t.equation, EQUATION * e)
+        if row[8] >= row[9]:
             continue
         for j in range(3):
-            v = rate[e]
-            for place in range(2):
-                if table[e, place] >= 0:
-                    a = 0.0
-                    for k in range(ptr[table[e, place]], ptr[table[e, place] + 1]):
-                        a += coef[k] * y[term[k], j]
-                    v *= a
-            x = 0.0
-            for k in range(ptr[f], ptr[f + 1]):
-                x += coef[k] * y[term[k], j]
-            below = constant[table[e, 3]] + x
-            step[3 * i + j] += v * x / below
-            for k in range(ptr[f], ptr[f + 1]):
-                if where[term[k]] == b:
-                    slant = v * constant[table[e, 3]] / (below * below) * coef[k]
-                    matrix[3 * i + j, 3 * local[term[k]] + j] -= slant
+            v = h * get(w.rate, e)
+            for f in (1, 4):
+                if row[f] >= 0:
+                    v *= _sum(t, coef, y, row[f], row[f + 2], j)
+            x = _sum(t, coef, y, row[7], row[9], j)
+            constant = w.constant[row[10]]
+            below = constant + x
+            z = 3 * row[0] + j
+            put(w.right, z, get(w.right, z) + v * x / below)
+            for k in range(row[8], row[9]):
+                at = z * rows + (3 * t.local[k] + j) * columns
+                put(w.matrix, at, get(w.matrix, at) - v * constant / (below * below) * get(coef, k))
 
 
 @_jit
-def _invert_three(a):
-    a00, a01, a02 = a[0, 0], a[0, 1], a[0, 2]
-    a10, a11, a12 = a[1, 0], a[1, 1], a[1, 2]
-    a20, a21, a22 = a[2, 0], a[2, 1], a[2, 2]
+def _one(w, y, start, h, nonlinear):
+    """Stages of a species alone in its block, by Newton's steps on three equations."""
+    plain0, plain1, plain2 = get(w.plain, 0), get(w.plain, 1), get(w.plain, 2)
+    linear0, linear1, linear2 = h * get(w.linear, 0), h * get(w.linear, 1), h * get(w.linear, 2)
+    right0, right1, right2 = (
+        _SUM[0] * start + h * plain0,
+        _SUM[1] * start + h * plain1,
+        _SUM[2] * start + h * plain2,
+    )
+    if not nonlinear:
+        y0, y1, y2 = _solve_three(_W, linear0, linear1, linear2, right0, right1, right2)
+        put(y, 0, y0)
+        put(y, 1, y1)
+        put(y, 2, y2)
+        return True
+    square0, square1, square2 = h * get(w.square, 0), h * get(w.square, 1), h * get(w.square, 2)
+    y0 = _euler(start, h * plain0, linear0, square0, _NODES[0])
+    y1 = _euler(start, h * plain1, linear1, square1, _NODES[1])
+    y2 = _euler(start, h * plain2, linear2, square2, _NODES[2])
+    for _ in range(_MOST):
+        bend0, bend1, bend2 = square0 * y0, square1 * y1, square2 * y2
+        gap0 = right0 + (linear0 + bend0) * y0 - (_W[0, 0] * y0 + _W[0, 1] * y1 + _W[0, 2] * y2)
+        gap1 = right1 + (linear1 + bend1) * y1 - (_W[1, 0] * y0 + _W[1, 1] * y1 + _W[1, 2] * y2)
+        gap2 = right2 + (linear2 + bend2) * y2 - (_W[2, 0] * y0 + _W[2, 1] * y1 + _W[2, 2] * y2)
+        d0, d1, d2 = _solve_three(
+            _W, linear0 + 2.0 * bend0, linear1 + 2.0 * bend1, linear2 + 2.0 * bend2, gap0, gap1, gap2
+        )
+        y0 += d0
+        y1 += d1
+        y2 += d2
+        if (
+            all_below(size(d0), _TOLERANCE * size(y0) + _NOTHING)
+            and all_below(size(d1), _TOLERANCE * size(y1) + _NOTHING)
+            and all_below(size(d2), _TOLERANCE * size(y2) + _NOTHING)
+        ):
+            put(y, 0, y0)
+            put(y, 1, y1)
+            put(y, 2, y2)
+            return True
+    return False
+
+
+@_inlined
+def _euler(start, plain, linear, square, node):
+    """Where Newton starts: the implicit Euler step to a stage, where that has a closed form."""
+    half = 1.0 - node * linear
+    known = start + node * plain
+    under = half * half - 4.0 * node * square * known
+    found = 2.0 * known / (half + root(size(under)))
+    return where_positive(under, where_positive(half, found, start), start)
+
+
+@_inlined
+def _solve_three(w, d0, d1, d2, r0, r1, r2):
+    """Solve (w − diag d) x = r by cofactors."""
+    a00, a11, a22 = w[0, 0] - d0, w[1, 1] - d1, w[2, 2] - d2
+    a01, a02, a10, a12, a20, a21 = w[0, 1], w[0, 2], w[1, 0], w[1, 2], w[2, 0], w[2, 1]
     c0, c1, c2 = a11 * a22 - a12 * a21, a12 * a20 - a10 * a22, a10 * a21 - a11 * a20
     d = 1.0 / (a00 * c0 + a01 * c1 + a02 * c2)
-    a[0, 0], a[1, 0], a[2, 0] = c0 * d, c1 * d, c2 * d
-    a[0, 1], a[1, 1], a[2, 1] = (
-        (a02 * a21 - a01 * a22) * d,
-        (a00 * a22 - a02 * a20) * d,
-        (a01 * a20 - a00 * a21) * d,
-    )
-    a[0, 2], a[1, 2], a[2, 2] = (
-        (a01 * a12 - a02 * a11) * d,
-        (a02 * a10 - a00 * a12) * d,
-        (a00 * a11 - a01 * a10) * d,
-    )
+    x0 = c0 * r0 + (a02 * a21 - a01 * a22) * r1 + (a01 * a12 - a02 * a11) * r2
+    x1 = c1 * r0 + (a00 * a22 - a02 * a20) * r1 + (a02 * a10 - a00 * a12) * r2
+    x2 = c2 * r0 + (a01 * a20 - a00 * a21) * r1 + (a00 * a11 - a01 * a10) * r2
+    return x0 * d, x1 * d, x2 * d
 
 
 @_jit
-def _invert(a, n):
-    """Gauss and Jordan in place, without pivots: W/h − J of what decays or binds has a heavy diagonal."""
+def _several(t, w, coef, block, y, h):
+    """Stages of a block by Newton's steps on all of its equations."""
+    m, low = block[1], block[2]
+    for i in range(m):
+        s = t.member[low + i]
+        for j in range(3):
+            put(y, 3 * s + j, get(w.start, s))
+    for _ in range(_MOST):
+        _system(t, w, coef, block, y, h, 3 * m, 1)
+        _eliminate(w, 3 * m)
+        small = True
+        for i in range(m):
+            s = t.member[low + i]
+            for j in range(3):
+                step = get(w.right, 3 * i + j)
+                value = get(y, 3 * s + j) + step
+                put(y, 3 * s + j, value)
+                small = small and all_below(size(step), _TOLERANCE * size(value) + _NOTHING)
+        if small or block[0] != NONLINEAR:
+            return True
+    return False
+
+
+@_jit
+def _system(t, w, coef, block, y, h, rows, columns):
+    """Newton's matrix W − h ∂f/∂Y of a block, by `rows` and `columns` apart, and its right side."""
+    kind, m, low = block[0], block[1], block[2]
+    for i in range(m):
+        s = t.member[low + i]
+        for j in range(3):
+            z = 3 * i + j
+            total = get(w.plain, z)
+            gap = _SUM[j] * get(w.start, s)
+            for k in range(3):
+                gap -= _W[j, k] * get(y, 3 * s + k)
+            for o in range(m):
+                other = get(y, 3 * t.member[low + o] + j)
+                slant = get(w.linear, 3 * (i * m + o) + j)
+                total += slant * other
+                if kind == NONLINEAR:
+                    for k in range(m):
+                        value = get(y, 3 * t.member[low + k] + j)
+                        one = get(w.square, 3 * ((i * m + k) * m + o) + j)
+                        slant += (one + get(w.square, 3 * ((i * m + o) * m + k) + j)) * value
+                        total += one * other * value
+                for k in range(3):
+                    entry = spread(_W[j, k] if i == o else 0.0)
+                    put(w.matrix, z * rows + (3 * o + k) * columns, entry - h * slant if j == k else entry)
+            put(w.right, z, gap + h * total)
+    if block[5]:
+        _saturate(t, w, coef, block, y, h, rows, columns)
+
+
+@_jit
+def _eliminate(w, n):
+    """Solve matrix x = right in place, without pivots: W − h ∂f/∂Y of what decays or binds is heavy there."""
     for k in range(n):
-        d = 1.0 / a[k, k]
-        a[k, k] = 1.0
-        for j in range(n):
-            a[k, j] *= d
-        for i in range(n):
-            if i != k:
-                w = a[i, k]
-                a[i, k] = 0.0
-                if w != 0.0:
-                    for j in range(n):
-                        a[i, j] -= w * a[k, j]
+        d = 1.0 / get(w.matrix, k * n + k)
+        for j in range(k + 1, n):
+            put(w.matrix, k * n + j, d * get(w.matrix, k * n + j))
+        pivot = d * get(w.right, k)
+        put(w.right, k, pivot)
+        for i in range(k + 1, n):
+            c = get(w.matrix, i * n + k)
+            for j in range(k + 1, n):
+                put(w.matrix, i * n + j, get(w.matrix, i * n + j) - c * get(w.matrix, k * n + j))
+            put(w.right, i, get(w.right, i) - c * pivot)
+    for i in range(n - 2, -1, -1):
+        total = get(w.right, i)
+        for j in range(i + 1, n):
+            total -= get(w.matrix, i * n + j) * get(w.right, j)
+        put(w.right, i, total)
 
 
-#: Of `solve_pointed`.
-SIGNATURE = types.void(
+@_jit
+def _back(t, w, coef, group, kept, last):
+    """Σ seed · readings' derivatives, per lane, into `by_constant`; the seeds after slot `last` are 0."""
+    zero = spread(0.0)
+    for s in range(t.ns):
+        put(w.by_first, s, zero)
+        put(w.by_start, s, zero)
+    for e in range(t.ne):
+        put(w.by_rate, e, zero)
+    for q in range(t.npar):
+        put(w.by_constant, q, zero)
+    for b in range(t.nb):
+        put(w.by_make, b, zero)
+        put(w.by_decay, b, zero)
+    rows, begun = int(kept[0]), False
+    if rows < 0:
+        for q in range(t.npar):
+            put(w.by_constant, q, spread(np.nan))
+        return
+    for n in range(rows - 1, -1, -1):
+        row = after(kept, ROW + n * (ROW + 3 * WIDTH * t.ns))
+        slot = int(row[2])
+        begun = begun or slot == last
+        if not begun:
+            continue
+        for s in range(t.ns):
+            put(w.by_stage, 3 * s, zero)
+            put(w.by_stage, 3 * s + 1, zero)
+            put(w.by_stage, 3 * s + 2, get(w.by_start, s))
+        seen = 3 * t.observed + 2
+        if slot >= 0:
+            put(w.by_stage, seen, get(w.by_stage, seen) + get(w.seed, slot))
+        elif slot == -2:
+            for k in range(t.nout):
+                put(w.by_stage, seen, get(w.by_stage, seen) - get(w.seed, k))
+        _back_step(t, w, coef, after(row, ROW), row[0], row[1])
+    for s in range(t.ns):
+        put(w.by_first, s, get(w.by_first, s) + get(w.by_start, s))
+    _gather(t, w, group)
+
+
+@_jit
+def _back_step(t, w, coef, y, now, h):
+    """From derivatives by a step's stages to those by its start, its rates and its constants."""
+    for b in range(t.nb):
+        if t.block[BLOCK * b] == POOL:
+            _flow(t, w, b, now, h)
+    for b in range(t.nb - 1, -1, -1):
+        block = after(t.block, BLOCK * b)
+        kind, m, low = block[0], block[1], block[2]
+        s = t.member[low]
+        if kind == POOL:
+            base = get(w.kappa, t.first[s]) if t.first[s] >= 0 else spread(0.0)
+            first, make, decay = get(w.by_first, s), get(w.by_make, b), get(w.by_decay, b)
+            for j in range(3):
+                by, flow = get(w.by_stage, 3 * s + j), 9 * b + 3 * j
+                left = get(w.flow, flow)
+                first += by * left
+                make += by * get(w.flow, flow + 1)
+                bend = get(w.make, b) * get(w.flow, flow + 2) - base * left * (now + _NODES[j] * h)
+                decay += by * bend
+            put(w.by_first, s, first)
+            put(w.by_make, b, make)
+            put(w.by_decay, b, decay)
+            put(w.by_start, s, spread(0.0))
+            continue
+        if kind == INTEGRAL:
+            by = get(w.by_stage, 3 * s + 2)
+            for j in range(3):
+                put(w.right, j, (h * _B[j]) * by)
+            put(w.by_start, s, by)
+        else:
+            _assemble(t, w, coef, block, y)
+            if m == 1 and block[5] == 0:
+                slant0, slant1, slant2 = get(w.linear, 0), get(w.linear, 1), get(w.linear, 2)
+                if kind == NONLINEAR:
+                    slant0 += 2.0 * get(w.square, 0) * get(y, 3 * s)
+                    slant1 += 2.0 * get(w.square, 1) * get(y, 3 * s + 1)
+                    slant2 += 2.0 * get(w.square, 2) * get(y, 3 * s + 2)
+                x0, x1, x2 = _solve_three(
+                    _TRANSPOSED,
+                    h * slant0,
+                    h * slant1,
+                    h * slant2,
+                    get(w.by_stage, 3 * s),
+                    get(w.by_stage, 3 * s + 1),
+                    get(w.by_stage, 3 * s + 2),
+                )
+                put(w.right, 0, x0)
+                put(w.right, 1, x1)
+                put(w.right, 2, x2)
+            else:
+                _system(t, w, coef, block, y, h, 1, 3 * m)
+                for i in range(m):
+                    for j in range(3):
+                        put(w.right, 3 * i + j, get(w.by_stage, 3 * t.member[low + i] + j))
+                _eliminate(w, 3 * m)
+            for i in range(m):
+                total = spread(0.0)
+                for j in range(3):
+                    by = get(w.right, 3 * i + j)
+                    total += _SUM[j] * by
+                    put(w.right, 3 * i + j, h * by)
+                put(w.by_start, t.member[low + i], total)
+        _scatter(t, w, coef, block, y)
+
+
+@_inlined
+def _add(w, t, coef, low, high, j, value):
+    """Add value · coefficient to the derivative by each species of a form at stage j."""
+    for k in range(low, high):
+        at = t.species[k] + j
+        put(w.by_stage, at, get(w.by_stage, at) + value * get(coef, k))
+
+
+@_jit
+def _scatter(t, w, coef, block, y):
+    """From derivatives by a block's f to those by its rates, its constants and the blocks before it."""
+    for e in range(block[3], block[4]):
+        row = after(t.equation, EQUATION * e)
+        i, low1, own1, high1, low2, own2, high2, low3, own3, high3 = (
+            row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9],
+        )  # fmt: skip
+        rate, by_rate = get(w.rate, e), get(w.by_rate, e)
+        for j in range(3):
+            by = get(w.right, 3 * i + j)
+            one = _sum(t, coef, y, low1, high1, j) if low1 >= 0 else spread(1.0)
+            two = _sum(t, coef, y, low2, high2, j) if low2 >= 0 else spread(1.0)
+            if low3 >= 0:
+                x, constant = _sum(t, coef, y, low3, high3, j), w.constant[row[10]]
+                below = constant + x
+                slant = by * rate * one * two * constant / (below * below)
+                at = row[10]
+                put(w.by_constant, at, get(w.by_constant, at) - _LN10 * slant * x)
+                _add(w, t, coef, low3, own3, j, slant)
+                by = by * x / below
+            by_rate += by * one * two
+            _add(w, t, coef, low1, own1, j, by * rate * two)
+            _add(w, t, coef, low2, own2, j, by * rate * one)
+        put(w.by_rate, e, by_rate)
+
+
+@_jit
+def _gather(t, w, group):
+    """From derivatives by rates and by amounts at time 0 to those by log10 of the parameters."""
+    doses = after(t.conditions, WIDTH * (group * (2 * t.nr + t.nt) + t.nr))
+    for b in range(t.nb):
+        block = after(t.block, BLOCK * b)
+        if block[0] == POOL:
+            for e in range(block[3], block[4]):
+                if t.equation[EQUATION * e + 1] >= 0:
+                    put(w.by_rate, e, spread(0.0) - get(w.by_decay, b))
+                else:
+                    put(w.by_rate, e, get(w.by_make, b))
+    for r in range(t.nr):
+        put(w.by_kappa, r, spread(0.0))
+    for s in range(t.ns):
+        if t.first[s] >= 0:
+            put(w.by_kappa, t.first[s], get(w.by_first, s))
+    for e in range(t.ne):
+        for k in range(t.part_ptr[e], t.part_ptr[e + 1]):
+            r = t.part[k]
+            put(w.by_kappa, r, get(w.by_kappa, r) + float(t.change[k]) * get(w.by_rate, e))
+    for r in range(t.nr):
+        value = _LN10 * get(w.by_kappa, r) * get(w.kappa, r)
+        for k in range(t.touched_ptr[r], t.touched_ptr[r + 1]):
+            q = t.touched[k]
+            power = spread(t.powers[k])
+            if q == t.held[r]:
+                power -= w.constant[q] / (w.constant[q] + get(doses, r))
+            put(w.by_constant, q, get(w.by_constant, q) + value * power)
+
+
+#: Of `solve_at`: θ with its rows and columns, the tables with their lengths, the values and the record.
+SOLVE_AT = types.void(
     types.CPointer(types.float64),
     types.intp,
     types.intp,
@@ -517,22 +777,37 @@ SIGNATURE = types.void(
     types.CPointer(types.float64),
     types.CPointer(types.float64),
 )
+#: Of `pull_at`: as of `solve_at`, with the record, the weights and the gradient.
+PULL_AT = types.void(*SOLVE_AT.args, types.CPointer(types.float64))
 
 
-@numba.cfunc(SIGNATURE, cache=True)
-def solve_pointed(theta, rows, columns, ints, whole, floats, real, starts, values, slopes):
+@numba.cfunc(SOLVE_AT, cache=True)
+def solve_at(theta, rows, columns, ints, whole, floats, real, starts, values, record):
     """`solve` with addresses and lengths, results written where they are wanted.
 
     Here and not where it is used, because numba's cache of a file does not see that another one changed.
     """
-    ends = numba.carray(starts, (rows + 1, 3))
-    count = ends[rows, 2]
-    found, moved = solve(
+    ends = numba.carray(starts, (rows + 1, 4))
+    _solve(
         numba.carray(theta, (rows, columns)),
         numba.carray(ints, (whole,)),
         numba.carray(floats, (real,)),
         ends,
-        True,
+        numba.carray(values, (ends[rows, 2],)),
+        numba.carray(record, (ends[rows, 3],)),
     )
-    numba.carray(values, (count,))[:] = found
-    numba.carray(slopes, (count, columns))[:] = moved
+
+
+@numba.cfunc(PULL_AT, cache=True)
+def pull_at(theta, rows, columns, ints, whole, floats, real, starts, record, weight, gradient):
+    """`pull` with addresses and lengths."""
+    ends = numba.carray(starts, (rows + 1, 4))
+    _pull(
+        numba.carray(theta, (rows, columns)),
+        numba.carray(ints, (whole,)),
+        numba.carray(floats, (real,)),
+        ends,
+        numba.carray(record, (ends[rows, 3],)),
+        numba.carray(weight, (ends[rows, 2],)),
+        numba.carray(gradient, (rows, columns)),
+    )

@@ -24,12 +24,18 @@ def curves(tables: Program, theta: np.ndarray) -> np.ndarray:
     ndarray (N,)
         Observed amounts by experiment, condition and time; NaN where a step could not be solved.
     """
-    return _solve(tables, theta, False)[0]
+    from hbm_core.models.kinetics.radau import solve
+
+    return solve(_rows(theta), tables.ints, tables.floats, tables.starts)[0]
 
 
 def curves_and_slopes(tables: Program, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Curves as of `curves`, and their derivatives by the row of θ they belong to, ndarray (N, K)."""
-    return _solve(tables, theta, True)
+    from hbm_core.models.kinetics.radau import slopes, solve
+
+    given = _rows(theta), tables.ints, tables.floats, tables.starts
+    values, record = solve(*given)
+    return values, slopes(*given, record)
 
 
 def error_estimate(
@@ -60,8 +66,5 @@ def error_estimate(
     return np.array(found)
 
 
-def _solve(tables: Program, theta: np.ndarray, derivatives: bool) -> tuple[np.ndarray, np.ndarray]:
-    from hbm_core.models.kinetics.radau import solve
-
-    theta = np.ascontiguousarray(theta, dtype=float)
-    return solve(theta, tables.ints, tables.floats, tables.starts, derivatives)
+def _rows(theta: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(theta, dtype=float)

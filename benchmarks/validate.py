@@ -553,8 +553,13 @@ def counts_exact(share: float) -> Iterator[Proof]:
     exposures and on 18 times 45 trials. Recovery over seeds of the default design. NUTS: 4 chains × (1,000 +
     2,000) in every geometry, all parameters within 4 Monte Carlo standard errors.
     """
-    designs = (("base", "hosts", 1000), ("mean_scaled", "hosts", 200), ("poisson", "pumps", 1000))
-    for model, name, most in (*designs, ("binomial", "batting", 1000)):
+    designs = (
+        ("base", "hosts", 1000),
+        ("mean_scaled", "hosts", 200),
+        ("poisson", "pumps", 1000),
+        ("binomial", "batting", 1000),
+    )
+    for model, name, most in designs:
         count, seed = max(20, round(share * most)), 21
         spec = COUNTS.model(model).spec(COUNTS.dataset(name))
         yield _calibrated(f"{model}, {name}, {count:,} data sets, seed {seed}", sbc(spec, count, seed), True)
@@ -578,8 +583,7 @@ def counts_exact(share: float) -> Iterator[Proof]:
     )
     cache = CompileCache()
     settings = Sampler(draws=max(500, round(share * 2000)), tune=1000, target_accept=0.9, seed=31)
-    designs = (("base", "hosts"), ("mean_scaled", "hosts"), ("poisson", "pumps"), ("binomial", "batting"))
-    for model, name in designs:
+    for model, name, _ in designs:
         declared, data = COUNTS.model(model), COUNTS.dataset(name)
         exact = solve(declared.spec(data)).summary(hdi=False)
         for geometry in declared.parameterizations:

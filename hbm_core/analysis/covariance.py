@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hbm_core.analysis.batched import TauMixture, tau_mixture
+from hbm_core.analysis.draws import flat_draws, jackknife
 from hbm_core.errors import InputError
 from hbm_core.models.structure import ModelSpec
 
@@ -114,28 +115,29 @@ def draws_table(tree: Any, names: Sequence[str] | None = None) -> pd.DataFrame:
         A name that the fit does not have.
     """
     posterior = tree["posterior"].to_dataset()
-    columns: dict[str, np.ndarray] = {}
-    for name, variable in posterior.data_vars.items():
-        values = variable.transpose("chain", "draw", ...)
-        flat = values.to_numpy().reshape(values.sizes["chain"] * values.sizes["draw"], -1)
-        extra = [dim for dim in values.dims if dim not in ("chain", "draw")]
-        if not extra:
-            labels = [str(name)]
-        else:
-            stacked = values.stack(label=extra)["label"].to_numpy()
-            keys = [key if isinstance(key, tuple) else (key,) for key in stacked]
-            labels = [f"{name}[{','.join(map(str, key))}]" for key in keys]
-        columns.update(zip(labels, flat.T, strict=True))
-    wanted = list(columns) if names is None else list(names)
+    heads = [name for name in posterior.data_vars if names is None or _any_of(str(name), names)]
+    labels, draws = flat_draws(posterior, heads, "all")
+    place = {label: row for row, label in enumerate(labels)}
+    wanted = labels if names is None else list(names)
     for name in wanted:
-        if name not in columns:
-            raise InputError("parameter", "one of " + ", ".join(list(columns)[:12]), repr(name))
-    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    table = pd.DataFrame({name: columns[name] for name in wanted})
+        if name not in place:
+            raise InputError("parameter", "one of " + ", ".join(flat_names(tree)[:12]), repr(name))
+    chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
+    values = draws.reshape(len(labels), chains * length)[[place[name] for name in wanted]]
+    table = pd.DataFrame(values.T, columns=wanted)
     table.insert(0, "draw", np.tile(posterior["draw"].to_numpy(), chains))
-    table.insert(0, "chain", np.repeat(posterior["chain"].to_numpy(), draws))
+    table.insert(0, "chain", np.repeat(posterior["chain"].to_numpy(), length))
     table["divergent"] = divergent(tree)
     return table
+
+
+def _any_of(variable: str, names: Sequence[str]) -> bool:
+    return any(name == variable or name.startswith(f"{variable}[") for name in names)
+
+
+def flat_names(tree: Any) -> list[str]:
+    """Flat names of all parameters of a fit."""
+    return flat_draws(tree["posterior"].to_dataset().isel(chain=slice(1), draw=slice(1)), None, "all")[0]
 
 
 def divergent(tree: Any) -> np.ndarray:
@@ -165,7 +167,7 @@ def pairs_table(tree: Any, names: Sequence[str], limit: int = 2000) -> pd.DataFr
 def funnel_table(
     tree: Any, unit: str, names: tuple[str, str] = ("mu", "tau"), limit: int = 2000
 ) -> pd.DataFrame:
-    """Where centered sampling fails: log τ against one θ.
+    """Where centered sampling fails: `funnel_of` every divergent draw of a fit and at most `limit` others.
 
     Parameters
     ----------
@@ -174,19 +176,39 @@ def funnel_table(
     unit : str
         Label.
     names : tuple of str
-        Flat names of what the unit is pulled to and of the spread around it, here called μ and τ.
+        As of `funnel_of`.
     limit : int
         Undivergent draws, at most.
+    """
+    own = f"theta[{unit}]"
+    return funnel_of(pairs_table(tree, [*names, own], limit), own, names)
+
+
+def funnel_of(
+    table: pd.DataFrame, own: str, names: tuple[str, str] = ("mu", "tau"), log: bool = False
+) -> pd.DataFrame:
+    """A `draws_table` with μ, τ and one θ as what a funnel shows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Draws.
+    own : str
+        Flat name of the θ.
+    names : tuple of str
+        Flat names of what it is pulled to and of the spread around it, here called μ and τ.
+    log : bool
+        Whether it is log θ that is pulled.
 
     Returns
     -------
     DataFrame
-        chain, draw, log_tau (log of the outcome's units), theta (outcome's units), standardised
-        ((θ − μ)/τ, what the non-centered sampler sees), divergent.
+        chain, draw, log_tau (log of the outcome's units), theta (the outcome's units, or its log),
+        standardised ((θ − μ)/τ, what the non-centered sampler sees), divergent.
     """
-    table = pairs_table(tree, [*names, f"theta[{unit}]"], limit)
-    tau = np.maximum(table[names[1]].to_numpy(), np.finfo(float).tiny)
-    theta = table[f"theta[{unit}]"].to_numpy()
+    tau = np.maximum(table[names[1]].to_numpy(dtype=float), np.finfo(float).tiny)
+    theta = table[own].to_numpy(dtype=float)
+    theta = np.log(theta) if log else theta
     return pd.DataFrame(
         {
             "chain": table["chain"],
@@ -199,19 +221,18 @@ def funnel_table(
     )
 
 
-def draws_correlation(tree: Any, names: Sequence[str] | None = None) -> pd.DataFrame:
-    """Posterior correlation matrix from draws, square, labelled by parameter name; NaN where constant."""
+def draws_correlation(tree: Any, names: Sequence[str] | None = None) -> tuple[pd.DataFrame, float]:
+    """Posterior correlation matrix from draws.
+
+    Returns
+    -------
+    matrix : DataFrame
+        Square, labelled by parameter name; NaN where constant.
+    error : float
+        Largest Monte Carlo standard error of an entry, by `jackknife`.
+    """
     table = draws_table(tree, names).drop(columns=["chain", "draw", "divergent"])
-    return table.corr()
-
-
-def long_matrix(matrix: pd.DataFrame, value: str = "correlation") -> pd.DataFrame:
-    """A labelled matrix as rows: columns row, column, and `value`."""
-    count = matrix.shape[1]
-    return pd.DataFrame(
-        {
-            "row": np.repeat(matrix.index.to_numpy(), count),
-            "column": np.tile(matrix.columns.to_numpy(), len(matrix)),
-            value: matrix.to_numpy().ravel(),
-        }
-    )
+    values = table.to_numpy(dtype=float)
+    moving = np.ptp(values, axis=0) > 0
+    error = jackknife(lambda at: np.corrcoef(values[at][:, moving].T), len(values))
+    return table.corr(), float(np.nanmax(error, initial=0.0))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hbm_core.analysis.covariance_population import heads_of, jackknife
+from hbm_core.analysis.covariance_population import heads_of
 from hbm_core.analysis.covariance_prior import prior_of
-from hbm_core.analysis.draws import summary
+from hbm_core.analysis.draws import jackknife, summary
 from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.models.structure import ModelSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,8 @@ import pandas as pd
 from hbm_core.analysis.draws import flat_draws, summary
 from hbm_core.models.vector_population import CovarianceLaw, VectorPopulation
 
-#: Points of an ellipse; draws of one that are shown beside it; blocks of draws for Monte Carlo errors.
-_POINTS, _THIN, _BLOCKS = 73, 24, 20
+#: Points of an ellipse; draws of one that are shown beside it.
+_POINTS, _THIN = 73, 24
 #: Bins of a prior and a posterior beside one another.
 _BINS = 44
 #: sup |F − F₀| of n independent draws of F₀ exceeds this over √n in one case of 20 (Kolmogorov, 1933).
@@ -86,28 +86,6 @@ def columns(tree: Any, names: Sequence[str]) -> np.ndarray:
     labels, draws = flat_draws(tree["posterior"].to_dataset(), heads, "all")
     place = {label: row for row, label in enumerate(labels)}
     return draws.reshape(len(labels), -1)[[place[name] for name in names]].T
-
-
-def jackknife(statistic: Callable[[np.ndarray], Any], count: int) -> np.ndarray:
-    """Monte Carlo standard error of anything computed from draws, by leaving out one block after the other.
-
-    Blocks are long enough to hold what draws in a row have in common.
-
-    Parameters
-    ----------
-    statistic : callable
-        Places of draws (n,) → numbers of any shape.
-    count : int
-        Draws.
-
-    References
-    ----------
-    Künsch (1989), Annals of Statistics 17, section 2.
-    """
-    block = np.arange(count) * _BLOCKS // count
-    found = np.array([statistic(np.flatnonzero(block != place)) for place in range(_BLOCKS)], dtype=float)
-    error: np.ndarray = np.sqrt((_BLOCKS - 1) * found.var(axis=0))
-    return error
 
 
 # --------------------------------------------------------------------------------------------- matrix

@@ -6,17 +6,18 @@ from draws of the posterior alone, whatever the structure behind them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hbm_core.analysis.covariance_population import PopulationDraws, jackknife
+from hbm_core.analysis.covariance_population import PopulationDraws
+from hbm_core.analysis.draws import block_error, blocks_of, jackknife
 
-Measured = Callable[[np.ndarray], np.ndarray]
-#: Draws of Σ that a matrix shrinkage is averaged over.
-_THIN = 200
+#: Draws of Σ in each block that a matrix shrinkage is averaged over.
+_THIN = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,60 @@ class OwnData:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Sums over blocks of draws (B, …) that a unit's `OwnData` are made of; θ less its mean over all."""
+
+    used: np.ndarray
+    center: np.ndarray
+    count: np.ndarray
+    theta: np.ndarray
+    pull: np.ndarray
+    cross: np.ndarray
+    square: np.ndarray
+
+    def own(self, blocks: Any = slice(None)) -> OwnData:
+        """What some of the blocks say."""
+        count = self.count[blocks].sum()
+        mean, pull = self.theta[blocks].sum(axis=0) / count, self.pull[blocks].sum(axis=0) / count
+        covariance = self.square[blocks].sum(axis=0) / count - np.outer(mean, mean)
+        cross = self.cross[blocks].sum(axis=0) / count - np.outer(mean, pull)
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 1e-12 * values.max()))
+        back = np.linalg.inv(root)
+        whitened = back @ (np.eye(len(mean)) - cross) @ root
+        # It is symmetric and has no negative eigenvalue but by Monte Carlo noise.
+        lengths, directions = np.linalg.eigh(0.5 * (whitened + whitened.T))
+        inner = (directions * np.maximum(lengths, 0.0)) @ directions.T
+        information = back.T @ inner @ back
+        return OwnData(self.used, information, information @ (self.center + mean) + pull)
+
+    def without_each(self) -> list[OwnData]:
+        """What is said without one block, for each of them."""
+        every = np.arange(len(self.count))
+        return [self.own(every != block) for block in every]
+
+
+def _sums(draws: PopulationDraws, unit: int) -> _Sums:
+    used = np.flatnonzero(draws.vector.used[unit])
+    theta, gap = draws.theta[:, unit, used], (draws.theta[:, unit] - draws.mean)[:, used]
+    pull = np.linalg.solve(draws.covariance[:, used[:, None], used], gap[:, :, None])[:, :, 0]
+    center = theta.mean(axis=0)
+    theta = theta - center
+    parts = blocks_of(len(theta))
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        return np.array([values[part].sum(axis=0) for part in parts])
+
+    def products(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.array([one[part].T @ other[part] for part in parts])
+
+    count = np.array([len(part) for part in parts], dtype=float)
+    return _Sums(
+        used, center, count, summed(theta), summed(pull), products(theta, pull), products(theta, theta)
+    )
+
+
 def own_data(draws: PopulationDraws, unit: int) -> OwnData:
     """What one unit's data say of it alone, from draws of the posterior.
 
@@ -63,25 +118,11 @@ def own_data(draws: PopulationDraws, unit: int) -> OwnData:
     ----------
     Stein (1981), Annals of Statistics 9, lemma 2.
     """
-    used = np.flatnonzero(draws.vector.used[unit])
-    theta, gap = draws.theta[:, unit, used], (draws.theta[:, unit] - draws.mean)[:, used]
-    pull = np.linalg.solve(draws.covariance[:, used[:, None], used], gap[:, :, None])[:, :, 0]
-    center = theta.mean(axis=0)
-    moved = theta - center
-    covariance = moved.T @ moved / len(theta)
-    values, vectors = np.linalg.eigh(covariance)
-    root = vectors * np.sqrt(np.maximum(values, 1e-12 * values.max()))
-    whitened = np.linalg.solve(root, (np.eye(used.size) - moved.T @ pull / len(theta)) @ root)
-    # C^½ H C^½ is symmetric and has no negative eigenvalue but by Monte Carlo noise.
-    lengths, directions = np.linalg.eigh(0.5 * (whitened + whitened.T))
-    inner = (directions * np.maximum(lengths, 0.0)) @ directions.T
-    back = np.linalg.inv(root)
-    information = back.T @ inner @ back
-    return OwnData(used, information, information @ center + pull.mean(axis=0))
+    return _sums(draws, unit).own()
 
 
 def estimate_table(
-    draws: PopulationDraws, prior_mean: np.ndarray, prior_variance: np.ndarray
+    draws: PopulationDraws, prior_mean: np.ndarray, prior_variance: np.ndarray, units: Sequence[int] = ()
 ) -> pd.DataFrame:
     """Independent and pooled estimates of every component that a unit's data speak of.
 
@@ -91,6 +132,8 @@ def estimate_table(
         Of a fit.
     prior_mean, prior_variance : ndarray (P,)
         Of the prior on α, which an independent fit puts on each unit's own components.
+    units : sequence of int
+        Places of units; all where there are none.
 
     Returns
     -------
@@ -98,16 +141,16 @@ def estimate_table(
         unit, component, independent, error (its Monte Carlo error), pooled (posterior mean), sd (posterior).
     """
     vector, rows = draws.vector, []
-    for place, unit in enumerate(vector.units):
-
-        def alone(at: np.ndarray, place: int = place) -> np.ndarray:
-            return own_data(draws.taken(at), place).estimate(prior_mean, prior_variance)
-
-        used = np.flatnonzero(vector.used[place])
-        found, error = alone(np.arange(len(draws))), jackknife(alone, len(draws))
-        theta = draws.theta[:, place, used]
+    for place in units or range(len(vector.units)):
+        sums = _sums(draws, place)
+        found = sums.own().estimate(prior_mean, prior_variance)
+        error = block_error([own.estimate(prior_mean, prior_variance) for own in sums.without_each()])
+        theta = draws.theta[:, place, sums.used]
         columns = (found, error, theta.mean(axis=0), theta.std(axis=0, ddof=1))
-        rows += [(unit, vector.components[p], *row) for p, *row in zip(used, *columns, strict=True)]
+        rows += [
+            (vector.units[place], vector.components[p], *row)
+            for p, *row in zip(sums.used, *columns, strict=True)
+        ]
     return pd.DataFrame(rows, columns=["unit", "component", "independent", "error", "pooled", "sd"])
 
 
@@ -162,8 +205,15 @@ def matrix_shrinkage(covariance: np.ndarray, information: np.ndarray) -> np.ndar
     return values[..., ::-1]
 
 
-def matrix_shrinkage_table(draws: PopulationDraws) -> pd.DataFrame:
+def matrix_shrinkage_table(draws: PopulationDraws, units: Sequence[int] = ()) -> pd.DataFrame:
     """Matrix shrinkage of each unit's vector toward the population's mean.
+
+    Parameters
+    ----------
+    draws : PopulationDraws
+        Of a fit.
+    units : sequence of int
+        Places of units; all where there are none.
 
     Returns
     -------
@@ -172,26 +222,26 @@ def matrix_shrinkage_table(draws: PopulationDraws) -> pd.DataFrame:
         smallest), value (posterior mean), low90, high90 (over the draws of Σ), error (Monte Carlo).
     """
     rows = []
-    for place, unit in enumerate(draws.vector.units):
+    # As many from each block, so that leaving out a block leaves out its own.
+    parts = [part[:: max(1, len(part) // _THIN)][:_THIN] for part in blocks_of(len(draws))]
+    thin, block = np.concatenate(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    for place in units or range(len(draws.vector.units)):
+        sums = _sums(draws, place)
+        covariance = draws.covariance[thin][:, sums.used[:, None], sums.used]
 
-        def measured(at: np.ndarray, place: int = place) -> np.ndarray:
-            part = draws.taken(at)
-            own = own_data(part, place)
-            thin = np.unique(np.linspace(0, len(part) - 1, _THIN).astype(int))
-            block = part.covariance[thin][:, own.used[:, None], own.used]
-            values = matrix_shrinkage(block, own.information)
+        def measured(
+            own: OwnData, kept: Any = slice(None), covariance: np.ndarray = covariance
+        ) -> np.ndarray:
+            values = matrix_shrinkage(covariance[kept], own.information)
             return np.column_stack([values.mean(axis=1), values])
 
-        found = measured(np.arange(len(draws)))
-
-        def average(at: np.ndarray, measured: Measured = measured) -> np.ndarray:
-            found: np.ndarray = measured(at).mean(axis=0)
-            return found
-
-        error = jackknife(average, len(draws))
+        found = measured(sums.own())
+        error = block_error(
+            [measured(own, block != at).mean(axis=0) for at, own in enumerate(sums.without_each())]
+        )
         low, high = np.quantile(found, (0.05, 0.95), axis=0)
         rows += [
-            (unit, rank, *row)
+            (draws.vector.units[place], rank, *row)
             for rank, row in enumerate(zip(found.mean(axis=0), low, high, error, strict=True))
         ]
     return pd.DataFrame(rows, columns=["unit", "rank", "value", "low90", "high90", "error"])

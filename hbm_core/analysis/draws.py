@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ FAILURES = {"r_hat": 1.05, "ess": 100.0, "pareto_k": 1.0, "divergences": 10.0, "
 Grade = Literal["pass", "warn", "fail"]
 #: Units are listed one by one up to here unless asked otherwise.
 MANY_UNITS = 1000
+#: Blocks of draws that a `jackknife` leaves out.
+_BLOCKS = 20
 
 
 def summary(
@@ -402,3 +404,36 @@ def _listed(count: int, units: Literal["all", "none"] | int) -> bool:
     if units == "all":
         return True
     return units != "none" and count <= int(units)
+
+
+def jackknife(statistic: Callable[[np.ndarray], Any], count: int) -> np.ndarray:
+    """Monte Carlo standard error of anything computed from draws, by leaving out one block after the other.
+
+    Blocks are long enough to hold what draws in a row have in common.
+
+    Parameters
+    ----------
+    statistic : callable
+        Places of draws (n,) → numbers of any shape.
+    count : int
+        Draws.
+
+    References
+    ----------
+    Künsch (1989), Annals of Statistics 17, section 2.
+    """
+    parts = blocks_of(count)
+    rest = [np.concatenate(parts[:place] + parts[place + 1 :]) for place in range(len(parts))]
+    return block_error([statistic(at) for at in rest])
+
+
+def blocks_of(count: int) -> list[np.ndarray]:
+    """Places of draws in blocks, one after the other: within a chain each where there are 1, 2, 4 or 5."""
+    return np.array_split(np.arange(count), min(_BLOCKS, count))
+
+
+def block_error(found: Sequence[Any]) -> np.ndarray:
+    """Standard error from a statistic without one block, for each of them: `jackknife`."""
+    values = np.asarray(found, dtype=float)
+    error: np.ndarray = np.sqrt((len(values) - 1) * values.var(axis=0))
+    return error

@@ -100,38 +100,6 @@ def _three_level_draws(
     return table
 
 
-def funnel_of(table: pd.DataFrame, unit: str, names: tuple[str, str] = ("mu", "tau")) -> pd.DataFrame:
-    """A `draws_table` with μ, τ and one θ as what a funnel shows.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Draws.
-    unit : str
-        Label.
-    names : tuple of str
-        Flat names of what the unit is pulled to and of the spread around it, here called μ and τ.
-
-    Returns
-    -------
-    DataFrame
-        chain, draw, log_tau (log of the outcome's units), theta (the outcome's units), standardised
-        ((θ − μ)/τ), divergent.
-    """
-    tau = np.maximum(table[names[1]].to_numpy(dtype=float), np.finfo(float).tiny)
-    theta = table[f"theta[{unit}]"].to_numpy(dtype=float)
-    return pd.DataFrame(
-        {
-            "chain": table["chain"],
-            "draw": table["draw"],
-            "log_tau": np.log(tau),
-            "theta": theta,
-            "standardised": (theta - table[names[0]].to_numpy()) / tau,
-            "divergent": table["divergent"],
-        }
-    )
-
-
 def correlation(posterior: ExactPosterior, names: Sequence[str], seed: int = 0) -> tuple[pd.DataFrame, float]:
     """Posterior correlation matrix of some parameters, and the error of its entries.
 

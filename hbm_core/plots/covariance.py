@@ -54,7 +54,8 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _faded(colour: str, alpha: float) -> str:
+def faded(colour: str, alpha: float) -> str:
+    """A colour that lets through what is under it."""
     return "rgba({},{},{},{:g})".format(*_rgb(colour), alpha)
 
 
@@ -162,7 +163,7 @@ def _marginal(
             y=exact["density"],
             mode="lines",
             fill="tozeroy",
-            fillcolor=_faded(c["accent"], 0.25),
+            fillcolor=faded(c["accent"], 0.25),
             line={"color": c["accent"], "width": 1.5},
             name=f"density {name}",
             **at,
@@ -173,7 +174,7 @@ def _marginal(
             x=draws[name],
             nbinsx=40,
             histnorm="probability density",
-            marker={"color": _faded(c["accent"], 0.25), "line": {"color": c["accent"], "width": 0.5}},
+            marker={"color": faded(c["accent"], 0.25), "line": {"color": c["accent"], "width": 0.5}},
             name=f"density {name}",
             **at,
         )
@@ -313,7 +314,7 @@ def against_tau(
         y=0.9 * density["density"] / density["density"].max(),
         mode="lines",
         fill="tozeroy",
-        fillcolor=_faded(c["accent"], 0.14),
+        fillcolor=faded(c["accent"], 0.14),
         line={"color": c["accent"], "width": 1},
         hoverinfo="skip",
         name="posterior",
@@ -325,7 +326,7 @@ def against_tau(
             mode="lines",
             line={"width": 0},
             fill="tonexty" if side == "high" else None,
-            fillcolor=_faded(c["raw"], 0.22),
+            fillcolor=faded(c["raw"], 0.22),
             hoverinfo="skip",
             name="pairs",
         )

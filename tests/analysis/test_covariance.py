@@ -7,7 +7,6 @@ from hbm_core.analysis.covariance import (
     exact_correlation,
     exact_covariance,
     funnel_table,
-    long_matrix,
     pairs_table,
 )
 from hbm_core.errors import InputError, NotExactError
@@ -82,12 +81,8 @@ def test_funnel():
 
 
 def test_correlation_of_draws_approaches_exact():
-    found = draws_correlation(tree_of(schools(), draws=5000))
+    found, error = draws_correlation(tree_of(schools(), draws=5000))
     exact = exact_correlation(schools())
-    np.testing.assert_allclose(found.loc[exact.index, exact.index], exact, atol=0.05)
-    rows = long_matrix(exact)
-    assert len(rows) == 100
-    assert (
-        rows.set_index(["row", "column"]).loc[("mu", "theta[A]"), "correlation"]
-        == exact.loc["mu", "theta[A]"]
-    )
+    # The largest of 45 errors of independent draws is near the largest possible one, 1/√n.
+    assert 0.4 / np.sqrt(20_000) < error < 2.5 / np.sqrt(20_000)
+    assert np.abs(found.loc[exact.index, exact.columns] - exact).max(axis=None) < 5 * error

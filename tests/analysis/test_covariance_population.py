@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from hbm_core.analysis import covariance_population as tables
+from hbm_core.analysis.draws import jackknife
 from hbm_core.models.prior import Prior
 from hbm_core.models.vector_population import SeparationLaw
 from tests.analysis.populations import onion, tree_of, vector_of
@@ -118,6 +119,6 @@ def test_the_error_of_a_mean_of_correlated_draws():
         x[0] = noise[0] / np.sqrt(1 - rho**2)
         for t in range(1, count):
             x[t] = rho * x[t - 1] + noise[t]
-        found.append(tables.jackknife(lambda at, x=x: x[at].mean(), count))
+        found.append(jackknife(lambda at, x=x: x[at].mean(), count))
     expected = np.sqrt((1 + rho) / (1 - rho) / count / (1 - rho**2))
     assert np.sqrt(np.mean(np.square(found))) == pytest.approx(expected, rel=0.15)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hbm_core.analysis import covariance_shrinkage as tables
-from hbm_core.analysis.covariance_population import PopulationDraws, jackknife
+from hbm_core.analysis.covariance_population import PopulationDraws
+from hbm_core.analysis.draws import jackknife
 from tests.analysis.populations import conjugate, vector_of
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from hbm_core.analysis.covariance import exact_correlation
-from hbm_core.analysis.joint import correlation, correlation_given_tau, exact_draws_table, funnel_of
+from hbm_core.analysis.covariance import exact_correlation, funnel_of
+from hbm_core.analysis.joint import correlation, correlation_given_tau, exact_draws_table
 from hbm_core.errors import InputError
 from hbm_core.inference.exact import solve
 from tests.analysis.worlds import SE, pooled, schools
@@ -31,7 +31,7 @@ def test_an_unknown_name_is_refused(posterior):
 
 def test_the_funnel_is_the_draws_in_other_coordinates(posterior):
     table = exact_draws_table(posterior, ["mu", "tau", "theta[A]"], 50)
-    found = funnel_of(table, "A")
+    found = funnel_of(table, "theta[A]")
     np.testing.assert_allclose(np.exp(found["log_tau"]), table["tau"])
     np.testing.assert_allclose(
         found["standardised"] * table["tau"] + table["mu"], table["theta[A]"], rtol=1e-9

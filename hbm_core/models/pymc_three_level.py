@@ -86,6 +86,17 @@ def data_shares(structure: ThreeLevelNormal) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def integrates_mean(spec: Spec) -> bool:
+    """Whether μ is integrated out beside units and group means: collapsed, and normal itself."""
+    return spec.parameterization == "collapsed" and spec.priors["mu"].family == "Normal"
+
+
+def in_order(structure: ThreeLevelNormal) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the units group by group (N,), and where each group begins in them (G + 1,)."""
+    sizes = np.bincount(structure.group)
+    return np.argsort(structure.group, kind="stable"), np.concatenate([[0], np.cumsum(sizes)])
+
+
 def structure_key(spec: Spec) -> Hashable:
     """What decides the compiled code; counts only where the sampler moves what they count."""
     structure = spec.structure
@@ -102,13 +113,12 @@ def structure_key(spec: Spec) -> Hashable:
 def data_values(spec: Spec) -> dict[str, np.ndarray]:
     """Every ``pm.Data`` of the model with its value, by name."""
     structure = spec.structure
-    values: dict[str, np.ndarray] = {
-        "effect": structure.effect,
-        "se": structure.se,
-        "group_of": structure.group,
-    }
+    values: dict[str, np.ndarray]
     if spec.parameterization == "collapsed":
-        values["group_zeros"] = np.zeros(len(structure.groups))
+        order, starts = in_order(structure)
+        values = {"effect": structure.effect[order], "squares": structure.se[order] ** 2, "starts": starts}
+    else:
+        values = {"effect": structure.effect, "se": structure.se, "group_of": structure.group}
     for name, prior in spec.priors.items():
         if prior.numbers:
             values[f"prior_{name}"] = np.array(prior.numbers)
@@ -120,8 +130,8 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
 def build(spec: Spec) -> pm.Model:
     """The model in PyMC.
 
-    Variables: ``mu`` and the two spreads; the group means and ``theta`` unless they are integrated out; and
-    what the sampler moves instead of them: ``z_group`` and ``eta`` (non-centered), ``group_tilde`` and
+    Variables: the two spreads; ``mu``, the group means and ``theta`` unless they are integrated out; and what
+    the sampler moves instead of them: ``z_group`` and ``eta`` (non-centered), ``group_tilde`` and
     ``theta_tilde`` (partial).
 
     Parameters
@@ -147,11 +157,20 @@ def build(spec: Spec) -> pm.Model:
             for name, value in data_values(spec).items()
         }
         mu, spread_group, spread_unit = (
-            random_variable(name, prior, data.get(f"prior_{name}"), name in structure.positive)
+            None
+            if name == "mu" and integrates_mean(spec)
+            else random_variable(name, prior, data.get(f"prior_{name}"), name in structure.positive)
             for name, prior in spec.priors.items()
         )
         if collapsed:
-            pm.Potential("marginal", _marginal(data, mu, spread_group, spread_unit))
+            from hbm_core.models.three_level_op import log_marginal_op
+
+            location, variance = (
+                (mu, 0.0) if mu is not None else (data["prior_mu"][0], data["prior_mu"][1] ** 2)
+            )
+            tables = (data[name] for name in ("effect", "squares", "starts"))
+            node = log_marginal_op.make_node(location, spread_group, spread_unit, variance, *tables)
+            pm.Potential("marginal", node.outputs[0])
             return model
 
         def offset(name: str, dim: str) -> Any:
@@ -183,25 +202,3 @@ def build(spec: Spec) -> pm.Model:
                 theta = pm.Normal("theta", mean, spread_unit, dims="unit")
         pm.Normal("y", theta, data["se"], observed=data["effect"], dims="unit")
     return model
-
-
-def _marginal(data: dict[str, Any], mu: Any, spread_group: Any, spread_unit: Any) -> Any:
-    """Log p(y | μ, σ_group, σ_unit), units and group means integrated out.
-
-    Π Normal(y_i; m, v_i) over a group is K · Normal(ȳ_g; m, 1/A_g) with the precision-weighted mean ȳ_g.
-    """
-    import pytensor.tensor as pt
-
-    y, group = data["effect"], data["group_of"]
-    variance = data["se"] ** 2 + spread_unit**2
-
-    def summed(values: Any) -> Any:
-        return pt.inc_subtensor(data["group_zeros"][group], values)
-
-    weight = 1 / variance
-    precision = summed(weight)
-    mean = summed(weight * y) / precision
-    within = pt.sum(weight * (y - mean[group]) ** 2) + pt.sum(pt.log(variance))
-    total = spread_group**2 + 1 / precision
-    between = pt.sum((mean - mu) ** 2 / total + pt.log(total) + pt.log(precision))
-    return -0.5 * (within + between + y.size * float(np.log(2 * np.pi)))

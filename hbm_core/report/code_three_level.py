@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hbm_core.inference.sampler import Sampler
-from hbm_core.models.pymc_three_level import Spec, data_shares
+from hbm_core.models.pymc_three_level import Spec, data_shares, integrates_mean
 from hbm_core.report.pieces import listing, number, prior_line, text
 
 
@@ -39,8 +39,10 @@ def body(spec: Spec) -> Iterator[str]:
     """Lines inside the model's context."""
     structure = spec.structure
     within, among, mean = structure.spread, structure.group_spread, structure.group_mean
+    inner = integrates_mean(spec)
     for name, prior in spec.priors.items():
-        yield prior_line(name, prior, name in structure.positive)
+        if name != "mu" or not inner:
+            yield prior_line(name, prior, name in structure.positive)
     match spec.parameterization:
         case "collapsed":
             yield "# Units and group means are integrated out: each group's data are its weighted mean's."
@@ -49,7 +51,14 @@ def body(spec: Spec) -> Iterator[str]:
             yield "center = pt.inc_subtensor(pt.zeros(len(groups))[group], effect / variance) / precision"
             yield "inside = pt.sum((effect - center[group]) ** 2 / variance + pt.log(variance))"
             yield f"total = {among}**2 + 1 / precision"
+            if inner:
+                location, scale = map(number, spec.priors["mu"].numbers)
+                yield f"# So is mu, under its own prior Normal({location}, {scale})."
+                yield f"weight = 1 / {scale}**2 + pt.sum(1 / total)"
+                yield f"mu = ({location} / {scale}**2 + pt.sum(center / total)) / weight"
             yield "outside = pt.sum((center - mu) ** 2 / total + pt.log(total * precision))"
+            if inner:
+                yield f"outside += ((mu - {location}) / {scale}) ** 2 + pt.log(weight * {scale}**2)"
             yield "constant = len(units) * float(np.log(2 * np.pi))"
             yield 'pm.Potential("marginal", -0.5 * (inside + outside + constant))'
             return
@@ -84,6 +93,16 @@ def conditional(spec: Spec, sampler: Sampler) -> str:
     """What draws the group means and the effects after a collapsed fit."""
     structure = spec.structure
     within, among, mean = structure.spread, structure.group_spread, structure.group_mean
+    inner, mean_of_all = [], ['mu = values["mu"]']
+    if integrates_mean(spec):
+        location, scale = map(number, spec.priors["mu"].numbers)
+        inner = ['    mu=xr.DataArray(mu[..., 0], dims=("chain", "draw")),']
+        mean_of_all = [
+            f'among = 1 / (values["{among}"] ** 2 + 1 / precision)',
+            f"weight = 1 / {scale}**2 + among.sum(-1, keepdims=True)",
+            f"mu = ({location} / {scale}**2 + (among * center).sum(-1, keepdims=True)) / weight",
+            "mu = mu + rng.standard_normal(mu.shape) / np.sqrt(weight)",
+        ]
     return "\n".join(
         [
             "# Group means and effects given the hyperparameters are normal: one draw of each per draw.",
@@ -93,13 +112,15 @@ def conditional(spec: Spec, sampler: Sampler) -> str:
             "member = np.eye(len(groups))[group]",
             "precision = weight @ member",
             "center = (weight * effect) @ member / precision",
+            *mean_of_all,
             f'own = values["{among}"] ** 2 / (values["{among}"] ** 2 + 1 / precision)',
-            'means = values["mu"] + own * (center - values["mu"])',
+            "means = mu + own * (center - mu)",
             "means = means + np.sqrt(own / precision) * rng.standard_normal(means.shape)",
             f'own = values["{within}"] ** 2 * weight',
             "theta = means[..., group] + own * (effect - means[..., group])",
             "theta = theta + se * np.sqrt(own) * rng.standard_normal(theta.shape)",
             "posterior = fit.posterior.to_dataset().assign(",
+            *inner,
             f'    {mean}=xr.DataArray(means, dims=("chain", "draw", "group"), coords={{"group": groups}}),',
             '    theta=xr.DataArray(theta, dims=("chain", "draw", "unit"), coords={"unit": units}),',
             ")",

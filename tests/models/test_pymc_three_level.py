@@ -25,26 +25,64 @@ def three_level(parameterization="collapsed", **priors):
     return ModelSpec(structure, chosen, {}, parameterization)
 
 
-def evidence(mu, among, within):
-    """Log p(y | hyperparameters) by the covariance matrix of y, written out."""
+def evidence(mu, among, within, scale=0.0):
+    """Log p(y | hyperparameters) by the covariance matrix of y, written out; μ itself of sd `scale`."""
     same = GROUP[:, None] == GROUP
-    covariance = np.diag(SE**2 + within**2) + among**2 * same
+    covariance = np.diag(SE**2 + within**2) + among**2 * same + scale**2
     return stats.multivariate_normal(np.full(EFFECT.size, mu), covariance).logpdf(EFFECT)
 
 
 def test_the_collapsed_density_is_the_multivariate_normal_of_the_data():
-    model = build(three_level())
-    density = model.compile_logp(mode="FAST_COMPILE")
-    got, want = [], []
-    for mu, among, within in [(0.1, 0.5, 0.8), (-2.0, 3.0, 0.05), (1.0, 0.01, 2.0)]:
-        point = {"mu": mu, "sigma_genre_log__": np.log(among), "sigma_creator_log__": np.log(within)}
-        got.append(float(density(point)))
-        prior = stats.norm(0.25, 1.5).logpdf(mu) + stats.halfcauchy(0, 0.75).logpdf(among)
-        prior += stats.gamma(2, scale=1 / 3).logpdf(within) + np.log(among * within)
-        want.append(evidence(mu, among, within) + prior)
-    # PyMC folds constants in single precision: one offset for all points.
-    assert np.ptp(np.subtract(got, want)) < 1e-9 * np.abs(want).max()
-    assert np.allclose(got, want, atol=1e-5)
+    """With μ where its prior is not normal; with μ integrated out, one covariance more, where it is."""
+    for mean in ("Normal(0.25, 1.5)", "StudentT(4, 0.25, 1.5)"):
+        model = build(three_level(mu=mean))
+        density = model.compile_logp(mode="FAST_COMPILE")
+        got, want = [], []
+        for mu, among, within in [(0.1, 0.5, 0.8), (-2.0, 3.0, 0.05), (1.0, 0.01, 2.0)]:
+            point = {"sigma_genre_log__": np.log(among), "sigma_creator_log__": np.log(within)}
+            prior = stats.halfcauchy(0, 0.75).logpdf(among)
+            prior += stats.gamma(2, scale=1 / 3).logpdf(within) + np.log(among * within)
+            if mean.startswith("Normal"):
+                likelihood = evidence(0.25, among, within, 1.5)
+            else:
+                point["mu"] = mu
+                likelihood = evidence(mu, among, within) + stats.t(4, 0.25, 1.5).logpdf(mu)
+            got.append(float(density(point)))
+            want.append(likelihood + prior)
+        # PyMC folds constants in single precision: one offset for all points.
+        assert np.ptp(np.subtract(got, want)) < 1e-9 * np.abs(want).max()
+        assert np.allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("variance", [0.0, 2.25])
+def test_the_compiled_gradient_is_that_of_the_multivariate_normal(variance):
+    """Five-point differences of the density by the covariance matrix."""
+    from hbm_core.models.three_level_op import log_marginal
+
+    order = np.argsort(GROUP, kind="stable")
+    starts = np.array([0, 3, 5, 9])
+    for mu, among, within in [(0.1, 0.5, 0.8), (-2.0, 3.0, 0.05), (1.0, 0.02, 2.0)]:
+        slopes = np.empty(3)
+        value = log_marginal(mu, variance, among, within, EFFECT[order], SE[order] ** 2, starts, slopes)
+        assert value == pytest.approx(evidence(mu, among, within, np.sqrt(variance)), rel=1e-12)
+        for place, point in enumerate(np.eye(3)):
+            h = 1e-3 * (mu, among, within)[place]
+            at = [
+                evidence(*(np.array([mu, among, within]) + k * h * point), np.sqrt(variance))
+                for k in (-2, -1, 1, 2)
+            ]
+            slope = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * h)
+            assert slopes[place] == pytest.approx(slope, rel=1e-6, abs=1e-8)
+
+
+def test_logarithms_of_many_extreme_weights_do_not_overflow():
+    from hbm_core.models.three_level_op import log_marginal
+
+    se = np.geomspace(1e-120, 1e120, 400)
+    got = log_marginal(0.0, 0.0, 0.3, 0.0, np.zeros(400), se**2, np.array([0, 400]), np.empty(3))
+    # Effects that are all 0: the determinant of diag(s²) + 0.3² 11ᵀ is all there is.
+    want = -0.5 * (400 * np.log(2 * np.pi) + 2 * np.log(se).sum() + np.log1p(0.3**2 * (se**-2).sum()))
+    assert got == pytest.approx(want, rel=1e-12, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", [name for name in THREE_LEVEL_PARAMETERIZATIONS if name != "collapsed"])
@@ -85,31 +123,30 @@ def test_other_geometries_are_the_joint_density_in_other_coordinates(name):
     assert abs(differences[0]) < 1e-4
 
 
-def test_conditional_draws_have_the_moments_of_the_joint_normal():
-    spec = three_level()
-    structure = spec.structure
-    count, mu, among, within = 200_000, 0.4, 0.7, 0.5
-    draws = {
-        "mu": np.full(count, mu),
-        "sigma_genre": np.full(count, among),
-        "sigma_creator": np.full(count, within),
-    }
-    means, theta = draw_inner(structure, draws, np.random.default_rng(5))
-    # Joint normal of (μ_g, θ) and y given the hyperparameters, conditioned on y.
+@pytest.mark.parametrize("scale", [0.0, 1.5])
+def test_conditional_draws_have_the_moments_of_the_joint_normal(scale):
+    """Of (μ, μ_g, θ) given y and the spreads, μ given or with its own normal prior."""
+    count, mu, among, within = 200_000, 0.25, 0.7, 0.5
+    draws = {"sigma_genre": np.full(count, among), "sigma_creator": np.full(count, within)}
+    if not scale:
+        draws["mu"] = np.full(count, mu)
+    found = draw_inner(three_level(), draws, np.random.default_rng(5))
+    assert list(found) == ["mu", "sigma_genre", "sigma_creator", "mu_genre", "theta"]
+    # Joint normal of (μ, μ_g, θ) and y given the spreads, conditioned on y.
     member = np.eye(3)[GROUP]
-    prior = np.zeros((12, 12))
-    prior[:3, :3] = among**2 * np.eye(3)
-    prior[3:, :3] = among**2 * member
-    prior[:3, 3:] = prior[3:, :3].T
-    prior[3:, 3:] = among**2 * member @ member.T + within**2 * np.eye(9)
-    gain = prior[:, 3:] @ np.linalg.inv(prior[3:, 3:] + np.diag(SE**2))
+    prior = np.full((13, 13), scale**2)
+    prior[1:4, 1:4] += among**2 * np.eye(3)
+    prior[4:, 1:4] += among**2 * member
+    prior[1:4, 4:] = prior[4:, 1:4].T
+    prior[4:, 4:] += among**2 * member @ member.T + within**2 * np.eye(9)
+    gain = prior[:, 4:] @ np.linalg.inv(prior[4:, 4:] + np.diag(SE**2))
     mean = mu + gain @ (EFFECT - mu)
-    covariance = prior - gain @ prior[3:, :]
-    got = np.concatenate([means, theta], axis=1)
+    covariance = prior - gain @ prior[4:, :]
+    got = np.concatenate([found["mu"][:, None], found["mu_genre"], found["theta"]], axis=1)
     error = np.sqrt(np.diag(covariance) / count)
-    assert np.all(np.abs(got.mean(axis=0) - mean) < 5 * error)
-    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    assert np.abs(np.cov(got.T) - covariance).max() < 5 * np.sqrt(2 / count) * scale.max()
+    assert np.all(np.abs(got.mean(axis=0) - mean) <= 5 * error + 1e-12)
+    scale_of = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    assert np.abs(np.cov(got.T) - covariance).max() < 5 * np.sqrt(2 / count) * scale_of.max()
 
 
 def test_moment_estimates_by_loops():

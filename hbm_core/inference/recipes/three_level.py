@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,11 @@ import xarray as xr
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
 from hbm_core.models import pymc_three_level
-from hbm_core.models.pymc_three_level import Spec, data_shares, group_sums, moment_spreads
+from hbm_core.models.pymc_three_level import Spec, data_shares, group_sums, in_order, moment_spreads
 from hbm_core.models.three_level import ThreeLevelNormal
 
-#: Numbers that conditional draws hold at a time.
-_BLOCK = 4_000_000
+#: Numbers that draws of units hold at a time.
+_BLOCK = 32_768
 
 
 class ThreeLevelRecipe(Recipe):
@@ -59,15 +59,12 @@ class ThreeLevelRecipe(Recipe):
     def complete(self, spec: Spec, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:
         """Group means and θ completed; drawn from their exact conditionals where they were integrated out."""
         structure = spec.structure
-        posterior = {name: draws[name] for name in structure.parameters}
         if spec.parameterization != "collapsed":
-            return posterior | {name: draws[name] for name in (structure.group_mean, "theta")}
-        shape = posterior["mu"].shape
-        flat = {name: values.ravel() for name, values in posterior.items()}
-        means, effects = draw_inner(structure, flat, np.random.default_rng([seed, 1]))
-        posterior[structure.group_mean] = means.reshape(*shape, -1)
-        posterior["theta"] = effects.reshape(*shape, -1)
-        return posterior
+            return {name: draws[name] for name in (*structure.parameters, structure.group_mean, "theta")}
+        shape = draws[structure.spread].shape
+        flat = {name: draws[name].ravel() for name in structure.parameters if name in draws}
+        found = draw_inner(spec, flat, np.random.default_rng([seed, 1]))
+        return {name: values.reshape(*shape, *values.shape[1:]) for name, values in found.items()}
 
     def coords(self, spec: Spec) -> Mapping[str, Iterable[Any]]:
         """Labels of the units and of the groups."""
@@ -76,9 +73,18 @@ class ThreeLevelRecipe(Recipe):
     def log_likelihood(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
         """Log Normal(y_i; μ_g, √(s_i² + σ_unit²)) per draw and unit."""
         structure = spec.structure
-        variance = structure.se**2 + draws[structure.spread][:, None] ** 2
-        residual = structure.effect - draws[structure.group_mean][:, structure.group]
-        return -0.5 * (residual**2 / variance + np.log(2 * np.pi * variance))
+        means, within = draws[structure.group_mean], draws[structure.spread] ** 2
+        out = np.empty((within.size, structure.effect.size))
+        for at in _blocks(out):
+            variance = structure.se**2 + within[at, None]
+            residual = np.take(means[at], structure.group, axis=1)
+            np.subtract(structure.effect, residual, out=residual)
+            np.multiply(residual, residual, out=residual)
+            residual /= variance
+            variance *= 2 * np.pi
+            residual += np.log(variance, out=variance)
+            np.multiply(residual, -0.5, out=out[at])
+        return out
 
     def observed(self, spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
         """Effects; standard errors and groups."""
@@ -88,49 +94,66 @@ class ThreeLevelRecipe(Recipe):
         return xr.Dataset({"y": ("unit", structure.effect)}, coords), xr.Dataset(constant, coords)
 
 
-def draw_inner(
-    structure: ThreeLevelNormal, draws: Mapping[str, np.ndarray], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the group means and θ from their exact conditionals given μ and the two spreads.
+def draw_inner(spec: Spec, draws: Mapping[str, np.ndarray], rng: np.random.Generator) -> Arrays:
+    """Draw the group means and θ, and μ where it is missing, from their exact conditionals given the spreads.
 
     Parameters
     ----------
-    structure : ThreeLevelNormal
-        Data.
+    spec : ModelSpec of ThreeLevelNormal
+        Data, and the prior on μ: a normal one where `draws` have no ``mu``.
     draws : mapping of str to ndarray (n,)
-        ``mu`` and the spreads.
+        The spreads, and ``mu`` if there is one.
     rng : numpy.random.Generator
         Source of randomness.
 
     Returns
     -------
-    ndarray (n, G), ndarray (n, N)
-        In the outcome's units.
+    dict of str to ndarray (n,), (n, G) or (n, N)
+        All of the model's parameters in order, in the outcome's units.
     """
-    count, total = draws["mu"].size, structure.effect.size
-    means = np.empty((count, len(structure.groups)))
-    effects = np.empty((count, total))
-    order = np.argsort(structure.group, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(structure.group))[:-1]])
-    centre = float(np.median(structure.effect))
-    y, rows = structure.effect - centre, max(1, _BLOCK // total)
-    for first in range(0, count, rows):
-        at = slice(first, first + rows)
-        mu = draws["mu"][at, None] - centre
+    structure = spec.structure
+    order, starts = in_order(structure)
+    sizes, back = np.diff(starts), np.argsort(order)
+    center = float(np.median(structure.effect))
+    y, se = structure.effect[order] - center, structure.se[order]
+    squares, count = se**2, draws[structure.spread].size
+    mu = draws["mu"] - center if "mu" in draws else np.empty(count)
+    means, effects = np.empty((count, sizes.size)), np.empty((count, y.size))
+    for at in _blocks(effects):
         among, within = draws[structure.group_spread][at, None] ** 2, draws[structure.spread][at, None] ** 2
-        weight = 1 / (structure.se**2 + within)
-        precision = np.add.reduceat(weight[:, order], offsets, axis=1)
-        mean = np.add.reduceat((weight * y)[:, order], offsets, axis=1) / precision
+        share = squares + within
+        np.divide(1, share, out=share)
+        precision = np.add.reduceat(share, starts[:-1], axis=1)
+        mean = np.add.reduceat(share * y, starts[:-1], axis=1) / precision
+        if "mu" not in draws:
+            location, scale = spec.priors["mu"].numbers
+            weight = 1 / (among + 1 / precision)
+            total = weight.sum(axis=1) + scale**-2
+            shift = (weight * mean).sum(axis=1) + (location - center) * scale**-2
+            mu[at] = shift / total + rng.standard_normal(total.size) / np.sqrt(total)
         # Between its data and μ: the share of the first is B's complement at this level.
         own = among / (among + 1 / precision)
         sd = np.sqrt(own / precision)
-        means[at] = mu + own * (mean - mu) + sd * rng.standard_normal(mean.shape)
-        inner = means[at][:, structure.group]
-        share = within * weight
-        noise = structure.se * np.sqrt(share) * rng.standard_normal(inner.shape)
-        effects[at] = inner + share * (y - inner) + noise + centre
-        means[at] += centre
-    return means, effects
+        means[at] = mu[at, None] + own * (mean - mu[at, None]) + sd * rng.standard_normal(mean.shape)
+        inner = np.repeat(means[at], sizes, axis=1)
+        share *= within
+        noise = rng.standard_normal(share.shape)
+        noise *= np.sqrt(share)
+        noise *= se
+        pulled = y - inner
+        pulled *= share
+        pulled += inner
+        pulled += noise
+        pulled += center
+        np.take(pulled, back, axis=1, out=effects[at], mode="clip")
+    spreads = {name: draws[name] for name in (structure.group_spread, structure.spread)}
+    return {"mu": mu + center, **spreads, structure.group_mean: means + center, "theta": effects}
+
+
+def _blocks(rows: np.ndarray) -> Iterator[slice]:
+    """Slices of rows that stay in a processor's cache."""
+    step = max(1, _BLOCK // max(rows.shape[1], 1))
+    return (slice(first, first + step) for first in range(0, len(rows), step))
 
 
 def _spreads(structure: ThreeLevelNormal) -> tuple[float, float]:

@@ -10,15 +10,19 @@ import numpy as np
 
 from benchmarks.row import Row, show
 from hbm_core.analysis.draws import summary
+from hbm_core.analysis.lab import run_of
 from hbm_core.inference.exact.gamma_counts import solve_gamma_counts
 from hbm_core.inference.exact.gamma_counts_table import CountsTable
-from hbm_core.inference.nuts import CORES
+from hbm_core.inference.nuts import CORES, CompileCache, sample
 from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.tree import result_tree
+from hbm_core.inference.sampler import Sampler
+from hbm_core.models.count_windows import RATE_PARAMETERIZATIONS
 from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.models.prior import Prior
 from hbm_core.models.pymc_gamma_counts import build
 from hbm_core.models.structure import ModelSpec
+from hbm_core.scenarios.counts import COUNTS
 from hbm_core.ui.explorer_rates import listed, posterior_value
 
 PRIORS = {"mu": "Exponential(0.1)", "alpha": "HalfNormal(2)", "phi": "HalfNormal(2)"}
@@ -108,6 +112,21 @@ def rate_of(spec: ModelSpec[GammaCounts], by_window: bool) -> tuple[float, float
     return float(summary(ours)["ess_bulk"].min()) / seconds, seconds
 
 
+def geometry_rows() -> list[Row]:
+    """Least bulk ESS over parameters and rates per second of sampling, by geometry: many windows and few."""
+    found, cache = [], CompileCache()
+    shops = COUNTS.simulate(3, entities=60, windows_low=1, windows_high=2, mu=0.5, alpha=1.0)
+    for what, dataset in (("60 hosts, 1 to 40 windows", COUNTS.dataset("hosts")), ("1 or 2 windows", shops)):
+        specs = [COUNTS.model("base").spec(dataset, parameterization=name) for name in RATE_PARAMETERIZATIONS]
+        for spec in specs:
+            run = run_of(sample(spec, Sampler(draws=DRAWS, tune=TUNE, chains=CHAINS), cache=cache))
+            ess = float(run.summary["ess_bulk"].min())
+            note = f"least ESS {ess:,.0f} in {run.seconds:.2f} s, {run.divergences} divergences"
+            name = f"{what}: NUTS {spec.parameterization}"
+            found.append(Row(name, ess / run.seconds, "ESS/s", better="more", note=note))
+    return found
+
+
 def rows() -> list[Row]:
     """All figures."""
     spec = spec_of(500)
@@ -122,7 +141,7 @@ def rows() -> list[Row]:
         against=f"one term per window: {slow:.1f} ESS/s against {fast:.1f}",
         note=note,
     )
-    return [*exact_rows(), nuts]
+    return [*exact_rows(), nuts, *geometry_rows()]
 
 
 if __name__ == "__main__":

@@ -1,26 +1,23 @@
 """A gamma rate behind counts, integrated out: evenly spaced nodes on a scale fitted to each integrand.
 
-Given a gamma population Gamma(a, b) and counts with S = Σ y, the integrand over x = log θ is
+Given a gamma population Gamma(a, b) and counts with S = Σ y, the integrand over x = log θ is exp f,
 
-    f(x) = A x − b eˣ − Σ_k c_k log(1 + eˣ/φ_k),   A = a + S,  c_k = s_k + n_k φ,  φ_k = φ/e_k,
+    f(x) = A x − b eˣ − Σ_k c_k log(1 + eˣ/φ_k),   A = a + S,  c_k = s_k + n_k φ,  φ_k = φ/e_k;
 
-concave, with tails that fall like eˣᴬ on the left and like exp(−b eˣ) on the right. A rule of evenly spaced
-nodes converges exponentially on it once both ends fall fast: x = x̂ + s (t + p eᵏᵗ − q e⁻ᵐᵗ) stretches the
-wider of the two sides (Trefethen and Weideman, 2014, SIAM Review 56, section 5).
+`hbm_core.models.rate_rule` says where the nodes stand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-#: Nats below the peak where the rule ends.
-_DROP = 16.0
-_REACH = float(np.sqrt(2 * _DROP))
+from hbm_core.models.rate_rule import REACH, pooled_mode, reaches, stretches
+
 #: Numbers in one array: a few of them fit the processor's cache.
 BLOCK = 12_000
 
@@ -83,19 +80,6 @@ class Moments:
     log_mass: np.ndarray
     mean: np.ndarray
     square: np.ndarray
-
-
-@lru_cache(maxsize=1)
-def _stretches() -> tuple[np.ndarray, np.ndarray]:
-    rate = np.linspace(0.6, 6, 400)
-    return np.log(np.exp(rate * _REACH) / (2 * rate * _REACH)), rate
-
-
-def _stretch(ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rate k and factor p with p exp(k T) = (ratio − 1) T, the slope p k at the peak at most ½."""
-    excess = np.maximum(ratio - 1, 1e-12)
-    rate = np.interp(np.log(excess), *_stretches())
-    return rate, excess * _REACH * np.exp(-rate * _REACH)
 
 
 class Integrand:
@@ -189,47 +173,32 @@ class Integrand:
         dispersion = 1 / self.scales[0]
         if len(self.scales) > 1:
             dispersion = weight / np.sum([w * s for w, s in zip(self.weights, self.scales, strict=True)], 0)
-        middle = self.power - self.rate * dispersion - weight
-        root = np.sqrt(middle * middle + 4 * self.rate * self.power * dispersion)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mode = np.where(
-                middle > 0, (middle + root) / (2 * self.rate), 2 * self.power * dispersion / (root - middle)
-            )
+            mode = pooled_mode(self.power, self.rate, weight, dispersion)
         if len(self.scales) > 1:
             for _ in range(4):
                 curvature = np.maximum(self._curvature(mode), 1e-300)
                 mode = mode * np.exp(np.clip(self.slope(mode) / curvature, -2, 2))
         return mode
 
-    def frame(self) -> tuple[np.ndarray, ...]:
-        """Scale s and the stretches (k, p) right and (m, q) left, arrays (M,)."""
-        total = np.sum(self.weights, axis=0)
-        sd = 1 / np.sqrt(self.curvature)
-        spare = np.maximum(total - self.power, 1e-9)
-        pull = self.rate * self.mode
-        left = _REACH * sd + (_DROP + 3 * np.log1p(1 / self.power)) / self.power
-        steep = np.sqrt(np.maximum(self.power - total, 0) + pull)
-        right = np.minimum(
-            _REACH * sd + (_DROP + 3 * np.log1p(1 / spare)) / spare,
-            np.log1p((1.3 * _DROP + 2 + _REACH * steep) / pull),
-        )
-        scale = np.minimum(left, right) / _REACH
-        return (scale, *_stretch(right / (scale * _REACH)), *_stretch(left / (scale * _REACH)))
+    @cached_property
+    def reaches(self) -> tuple[np.ndarray, np.ndarray]:
+        """How far the rule goes to the left and to the right of log θ̂, arrays (M,)."""
+        return reaches(self.power, self.rate, np.sum(self.weights, axis=0), self.mode, self.curvature)
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the rule begins and ends, in x, arrays (M,)."""
-        scale, k, p, m, q = self.frame()
+        left, right = self.reaches
         start = np.log(self.mode)
-        reach = np.exp(k * _REACH) * p, np.exp(m * _REACH) * q
-        return start - scale * (_REACH + reach[1]), start + scale * (_REACH + reach[0])
+        return start - left, start + right
 
     def nodes(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield (x, θ, weight · exp(f − peak)) at each of `count` nodes, arrays (M,)."""
-        step = 2 * _REACH / (count - 1)
-        scale, k, p, m, q = self.frame()
-        right, left = p * np.exp(-k * _REACH), q * np.exp(m * _REACH)
+        step = 2 * REACH / (count - 1)
+        scale, k, p, m, q = stretches(*self.reaches)
+        right, left = p * np.exp(-k * REACH), q * np.exp(m * REACH)
         grow, shrink = np.exp(k * step), np.exp(-m * step)
-        start, origin = np.log(self.mode), -_REACH
+        start, origin = np.log(self.mode), -REACH
         for _ in range(count):
             x = start + scale * (origin + right - left)
             theta = np.exp(x)
@@ -250,11 +219,9 @@ def spaced(
 
     The same stretch as an `Integrand`'s own, for integrands that are only bounded by two of them.
     """
-    step = 2 * _REACH / (count - 1)
-    scale = np.minimum(left, right) / _REACH
-    k, p = _stretch(right / (scale * _REACH))
-    m, q = _stretch(left / (scale * _REACH))
-    for origin in -_REACH + step * np.arange(count):
+    step = 2 * REACH / (count - 1)
+    scale, k, p, m, q = stretches(left, right)
+    for origin in -REACH + step * np.arange(count):
         up, down = p * np.exp(k * origin), q * np.exp(-m * origin)
         yield start + scale * (origin + up - down), scale * (1 + k * up + m * down) * step
 

@@ -12,6 +12,10 @@ import numpy as np
 from hbm_core.errors import InputError
 from hbm_core.models.raw_rates import RawCounts
 
+#: Geometries of a gamma population of rates behind negative binomial counts: moved, as αθ if scaled, or
+#: integrated out and drawn afterwards. In which order: by effective draws per second.
+RATE_PARAMETERIZATIONS = ("centered", "collapsed", "scaled")
+
 
 @dataclass(frozen=True, eq=False)
 class Totals:
@@ -154,10 +158,14 @@ def added_up(entity: np.ndarray, exposure: np.ndarray, count: np.ndarray) -> Tot
     return Totals(entity[first], exposure[first], windows, total)
 
 
-def rate_start(structure: CountWindows) -> tuple[float, float]:
-    """Moment estimates of μ and α of a gamma population of rates, kept off 0: where samplers start."""
+def rate_start(structure: CountWindows, mean_scaled: bool = False) -> tuple[float, float]:
+    """Moment estimates of μ and α of a gamma population of rates, kept off 0: where samplers start.
+
+    The variance of the rates is μ/α, or μ²/α in a population that is `mean_scaled`.
+    """
     rate, exposure = structure.raw_rate, structure.total_exposure
     # Half an event more: a start must not be 0.
     mean = (structure.count.sum() + 0.5) / (structure.exposure.sum() + 0.5 * structure.exposure.mean())
     between = max(float(np.var(rate)) - float(np.mean(mean / exposure)), 0.05 * mean**2)
-    return mean, float(np.clip(mean / between, 0.05 / exposure.mean(), 20 * exposure.mean()))
+    ratio = mean**2 if mean_scaled else mean
+    return mean, float(np.clip(ratio / between, 0.05 / exposure.mean(), 20 * exposure.mean()))

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from hbm_core.errors import InputError
-from hbm_core.models.count_windows import CountWindows
+from hbm_core.models.count_windows import RATE_PARAMETERIZATIONS, CountWindows
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,4 +114,4 @@ class CovariateCounts(CountWindows):
     @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
-        return ("centered", "scaled")
+        return RATE_PARAMETERIZATIONS

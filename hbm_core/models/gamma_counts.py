@@ -7,12 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from hbm_core.models.count_windows import CountWindows, Totals
+from hbm_core.models.count_windows import RATE_PARAMETERIZATIONS, CountWindows, Totals, rate_start
 
 __all__ = ["CountWindows", "GammaCounts", "Totals", "moment_start"]
 
-#: Geometries. Poisson rates can be integrated out in closed form.
-NEGATIVE_BINOMIAL_PARAMETERIZATIONS = ("centered", "scaled")
+#: Geometries of Poisson counts, whose rates are integrated out in closed form.
 POISSON_PARAMETERIZATIONS = ("collapsed", "centered", "scaled")
 
 
@@ -69,17 +68,10 @@ class GammaCounts(CountWindows):
     @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
-        if self.likelihood == "poisson":
-            return POISSON_PARAMETERIZATIONS
-        return NEGATIVE_BINOMIAL_PARAMETERIZATIONS
+        return POISSON_PARAMETERIZATIONS if self.likelihood == "poisson" else RATE_PARAMETERIZATIONS
 
 
 def moment_start(structure: GammaCounts) -> np.ndarray:
     """Moment estimates of μ and α, and a middling φ: where samplers and searches start."""
-    rate, exposure = structure.raw_rate, structure.total_exposure
-    # Half an event more: a start must not be 0.
-    mean = (structure.count.sum() + 0.5) / (structure.exposure.sum() + 0.5 * structure.exposure.mean())
-    between = max(float(np.var(rate)) - float(np.mean(mean / exposure)), 0.05 * mean**2)
-    ratio = mean**2 if structure.effects == "mean_scaled" else mean
-    start = [mean, float(np.clip(ratio / between, 0.05 / exposure.mean(), 20 * exposure.mean()))]
+    start = rate_start(structure, structure.effects == "mean_scaled")
     return np.array([*start, 2.0] if structure.likelihood != "poisson" else start)

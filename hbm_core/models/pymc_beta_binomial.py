@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from hbm_core.models.beta_binomial import BetaBinomial
-from hbm_core.models.pymc_counts import declared, prior_values
+from hbm_core.models.pymc_counts import collapsed, declared, prior_values, spec_key, unit_coords
 from hbm_core.models.structure import ModelSpec
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ Spec = ModelSpec[BetaBinomial]
 
 def structure_key(spec: Spec) -> Hashable:
     """What decides the compiled code; the count of entities only where the sampler moves their rates."""
-    families = tuple((name, prior.family) for name, prior in spec.priors.items())
-    size = None if spec.parameterization == "collapsed" else len(spec.structure.units)
-    return (type(spec.structure).__name__, spec.parameterization, families, size)
+    return spec_key(spec)
 
 
 def data_values(spec: Spec) -> dict[str, np.ndarray]:
@@ -31,7 +29,7 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
     successes, failures = structure.successes, structure.trials - structure.successes
     choose = gammaln(structure.trials + 1) - gammaln(successes + 1) - gammaln(failures + 1)
     values = prior_values(spec) | {"constant": np.array(choose.sum())}
-    if spec.parameterization == "collapsed":
+    if collapsed(spec):
         rows = np.stack([successes, failures], axis=1)
         distinct, times = np.unique(rows, axis=0, return_counts=True)
         successes, failures = distinct.T
@@ -51,12 +49,11 @@ def build(spec: Spec) -> pm.Model:
     def log_beta(a: Any, b: Any) -> Any:
         return pt.gammaln(a) + pt.gammaln(b) - pt.gammaln(a + b)
 
-    collapsed = spec.parameterization == "collapsed"
-    with pm.Model(coords={} if collapsed else {"unit": list(spec.structure.units)}) as model:
+    with pm.Model(coords=unit_coords(spec)) as model:
         data, drawn = declared(spec, data_values(spec))
         a, b = drawn["mu"] * drawn["kappa"], (1 - drawn["mu"]) * drawn["kappa"]
         successes, failures = data["successes"], data["failures"]
-        if collapsed:
+        if collapsed(spec):
             each = log_beta(a + successes, b + failures) - log_beta(a, b)
             pm.Potential("marginal", data["constant"] + pt.sum(data["times"] * each))
             return model

@@ -90,7 +90,7 @@ def build(spec: Spec) -> pm.Model:
     coords = {"unit": list(structure.units), "window": np.arange(structure.count.size)}
     with pm.Model(coords=coords) as model:
         data, drawn = declared(spec, data_values(spec))
-        theta = gamma_rates(drawn["mu"], drawn["alpha"], False)
+        theta = gamma_rates(drawn["mu"] * drawn["alpha"], drawn["alpha"], False)
         rho, sigma = drawn["rho"], drawn["sigma_drift"]
         fresh = pt.sqrt((1 - rho) * (1 + rho))
         sd = sigma * (fresh + (1 - fresh) * data["first"])

@@ -13,7 +13,19 @@ import numpy as np
 from scipy.special import gammaln
 
 from hbm_core.models.gamma_counts import GammaCounts
-from hbm_core.models.pymc_model import random_variable
+from hbm_core.models.pymc_counts import (
+    class_values,
+    collapsed,
+    declared,
+    falling,
+    gamma_rates,
+    histogram_values,
+    prior_values,
+    rates_integrated,
+    rising,
+    spec_key,
+    unit_coords,
+)
 from hbm_core.models.structure import ModelSpec
 
 if TYPE_CHECKING:
@@ -22,37 +34,29 @@ if TYPE_CHECKING:
 Spec = ModelSpec[GammaCounts]
 
 
+#: Nodes over each rate where it is integrated out.
+_NODES = 21
+
+
 def structure_key(spec: Spec) -> Hashable:
     """What decides the compiled code; the count of entities only where the sampler moves their rates."""
-    structure = spec.structure
-    return (
-        type(structure).__name__,
-        structure.likelihood,
-        structure.effects,
-        spec.parameterization,
-        tuple((name, prior.family) for name, prior in spec.priors.items()),
-        None if spec.parameterization == "collapsed" else len(structure.units),
-    )
+    return spec_key(spec, spec.structure.likelihood, spec.structure.effects)
 
 
 def data_values(spec: Spec) -> dict[str, np.ndarray]:
     """Every ``pm.Data`` of the model with its value, by name."""
     structure = spec.structure
     own = structure.count * np.log(structure.exposure) - gammaln(structure.count + 1)
-    values: dict[str, np.ndarray] = {"total": structure.total, "constant": np.array(own.sum())}
+    values = prior_values(spec) | {"constant": np.array(own.sum())}
     if structure.likelihood == "poisson":
-        values["exposure"] = structure.total_exposure
-    else:
-        totals = structure.totals
-        values["group_of"] = totals.entity
-        values["group_exposure"] = totals.exposure
-        values["group_windows"] = totals.windows
-        values["group_total"] = totals.total
-        values["value"], values["times"] = structure.histogram
-    for name, prior in spec.priors.items():
-        if prior.numbers:
-            values[f"prior_{name}"] = np.array(prior.numbers)
-    return values
+        return values | {"total": structure.total, "exposure": structure.total_exposure}
+    values |= histogram_values(structure.count)
+    totals = structure.totals
+    columns = {"exposure": totals.exposure, "windows": totals.windows, "total": totals.total}
+    if collapsed(spec):
+        return values | class_values(totals.entity, columns | {"shut": np.zeros(totals.total.size)})
+    groups = {f"group_{name}": column for name, column in columns.items()}
+    return values | groups | {"total": structure.total, "group_of": totals.entity}
 
 
 def build(spec: Spec, by_window: bool = False) -> pm.Model:
@@ -77,54 +81,38 @@ def build(spec: Spec, by_window: bool = False) -> pm.Model:
     import pytensor.tensor as pt
 
     structure = spec.structure
-    collapsed = spec.parameterization == "collapsed"
-    with pm.Model(coords={} if collapsed else {"unit": list(structure.units)}) as model:
+    poisson = structure.likelihood == "poisson"
+    with pm.Model(coords=unit_coords(spec)) as model:
         values = data_values(spec)
         if by_window:
-            values = {name: value for name, value in values.items() if name.startswith("prior_")}
-            values |= {"entity": structure.entity, "window_exposure": structure.exposure}
-        data = {name: pm.Data(name, value) for name, value in values.items()}
-        drawn = {
-            name: random_variable(name, prior, data.get(f"prior_{name}"), True)
-            for name, prior in spec.priors.items()
-        }
+            values = prior_values(spec) | {"entity": structure.entity, "window_exposure": structure.exposure}
+        data, drawn = declared(spec, values)
         mu, alpha = drawn["mu"], drawn["alpha"]
-        if structure.effects == "mean_scaled":
-            shape, rate = alpha, alpha / mu
-        else:
-            shape, rate = mu * alpha, alpha
-        if collapsed:
-            pm.Potential("marginal", _marginal(data, shape, rate))
+        shape, rate = (alpha, alpha / mu) if structure.effects == "mean_scaled" else (mu * alpha, alpha)
+        if collapsed(spec):
+            if poisson:
+                marginal = _marginal(data, shape, rate)
+            else:
+                phi = drawn["phi"]
+                marginal = rising(data, phi) + rates_integrated(data, shape, rate, phi, nodes=_NODES)
+            pm.Potential("marginal", data["constant"] + marginal)
             return model
-        if spec.parameterization == "scaled":
-            theta = pm.Deterministic("theta", pm.Gamma("z", shape, 1.0, dims="unit") / rate, dims="unit")
-        else:
-            theta = pm.Gamma("theta", shape, rate, dims="unit")
+        theta = gamma_rates(shape, rate, spec.parameterization == "scaled")
         if by_window:
             mean = theta[data["entity"]] * data["window_exposure"]
-            if structure.likelihood == "poisson":
+            if poisson:
                 pm.Poisson("y", mean, observed=structure.count)
             else:
                 pm.NegativeBinomial("y", mu=mean, alpha=drawn["phi"], observed=structure.count)
             return model
         log_likelihood = data["constant"] + pt.sum(data["total"] * pt.log(theta))
-        if structure.likelihood == "poisson":
+        if poisson:
             log_likelihood -= pt.sum(data["exposure"] * theta)
         else:
             mean = theta[data["group_of"]] * data["group_exposure"]
-            log_likelihood += dispersed(data, mean, drawn["phi"])
+            log_likelihood += rising(data, drawn["phi"]) + falling(data, mean, drawn["phi"])
         pm.Potential("likelihood", log_likelihood)
     return model
-
-
-def dispersed(data: dict[str, Any], mean: Any, phi: Any) -> Any:
-    """Terms of negative binomial counts beside mean^Σy: Γ(y + φ)/(Γ(φ) φ^y) and (1 + mean/φ)^−(y + φ)."""
-    import pytensor.tensor as pt
-
-    value, times = data["value"], data["times"]
-    rising = pt.gammaln(value + phi) - pt.gammaln(phi) - value * pt.log(phi)
-    falling = (data["group_total"] + data["group_windows"] * phi) * pt.log1p(mean / phi)
-    return pt.sum(times * rising) - pt.sum(falling)
 
 
 def _marginal(data: dict[str, Any], shape: Any, rate: Any) -> Any:
@@ -135,4 +123,4 @@ def _marginal(data: dict[str, Any], shape: Any, rate: Any) -> Any:
     each = (
         shape * pt.log(rate) - pt.gammaln(shape) + pt.gammaln(after) - after * pt.log(rate + data["exposure"])
     )
-    return data["constant"] + pt.sum(each)
+    return pt.sum(each)

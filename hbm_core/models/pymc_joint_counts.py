@@ -9,8 +9,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from hbm_core.models.joint_counts import JointCounts
-from hbm_core.models.pymc_counts import declared, prior_values, spec_key
-from hbm_core.models.pymc_gamma_counts import dispersed
+from hbm_core.models.pymc_counts import declared, falling, histogram_values, prior_values, rising, spec_key
 from hbm_core.models.structure import ModelSpec
 
 if TYPE_CHECKING:
@@ -29,20 +28,21 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
     structure = spec.structure
     totals, sums = structure.totals, structure.byte_sums
     own = structure.count * np.log(structure.exposure) - gammaln(structure.count + 1)
-    value, times = structure.histogram
-    return prior_values(spec) | {
-        "constant": np.array(own.sum() + sums.constant.sum()),
-        "total": structure.total,
-        "value": value,
-        "times": times,
-        "group_of": totals.entity,
-        "group_exposure": totals.exposure,
-        "group_windows": totals.windows,
-        "group_total": totals.total,
-        "byte_windows": sums.windows,
-        "byte_mean": sums.mean,
-        "byte_within": np.array(sums.within.sum()),
-    }
+    return (
+        prior_values(spec)
+        | histogram_values(structure.count)
+        | {
+            "constant": np.array(own.sum() + sums.constant.sum()),
+            "total": structure.total,
+            "group_of": totals.entity,
+            "group_exposure": totals.exposure,
+            "group_windows": totals.windows,
+            "group_total": totals.total,
+            "byte_windows": sums.windows,
+            "byte_mean": sums.mean,
+            "byte_within": np.array(sums.within.sum()),
+        }
+    )
 
 
 def build(spec: Spec) -> pm.Model:
@@ -74,7 +74,7 @@ def build(spec: Spec) -> pm.Model:
         theta = pm.Deterministic("theta", pt.exp(a), dims="unit")
         pm.Deterministic("theta_bytes", pt.exp(c), dims="unit")
         mean = theta[data["group_of"]] * data["group_exposure"]
-        counts = pt.sum(data["total"] * a) + dispersed(data, mean, drawn["phi"])
+        counts = pt.sum(data["total"] * a) + rising(data, drawn["phi"]) + falling(data, mean, drawn["phi"])
         sd, windows = drawn["sigma_window"], data["byte_windows"]
         squares = data["byte_within"] + pt.sum(windows * (data["byte_mean"] - c) ** 2)
         volumes = -pt.sum(windows) * pt.log(sd) - 0.5 * squares / sd**2

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hbm_core.models.count_windows import CountWindows, Totals, added_up
+from hbm_core.models.count_windows import RATE_PARAMETERIZATIONS, CountWindows, Totals, added_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,4 +76,4 @@ class ZeroInflatedCounts(CountWindows):
     @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
-        return ("centered", "scaled")
+        return RATE_PARAMETERIZATIONS

@@ -50,12 +50,16 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str, engine: str = "nu
     str
         Source that runs with plain ``python`` where pymc, nutpie and arviz are installed.
     """
-    collapsed = spec.parameterization == "collapsed"
     parts_of = _parts(spec)
+    notes = [_NOTES.get(engine, "")]
+    if parts_of is code_counts and code_counts.by_quadrature(spec):
+        spec = replace(spec, parameterization="centered")
+        notes.append(code_counts.MOVED)
+    collapsed = spec.parameterization == "collapsed"
     body = textwrap.indent("\n".join(parts_of.body(spec)), "    ")
     coords = parts_of.coords(spec)
     model = f"with pm.Model({f'coords={coords}' if coords else ''}) as model:\n{body}"
-    head = _head(title, {"xr": collapsed, "pt": "pt." in body}, _NOTES.get(engine, ""))
+    head = _head(title, {"xr": collapsed, "pt": "pt." in body}, "\n\n".join(filter(None, notes)))
     if engine == "tempering":
         # The target of its random walk means nothing to NUTS.
         sampler = replace(sampler, target_accept=_NUTS_TARGET)

@@ -20,6 +20,16 @@ from hbm_core.models.zero_inflated_counts import ZeroInflatedCounts
 from hbm_core.report.pieces import listing, number, prior_line, text
 
 Spec = ModelSpec[Any]
+#: Said of rates that a fit integrates out by a rule of its own.
+MOVED = (
+    "The fit integrated the rates out by quadrature, for which PyMC has no words: NUTS moves them here.\n"
+    "The posterior is the same, the draws themselves are not."
+)
+
+
+def by_quadrature(spec: Spec) -> bool:
+    """Whether rates were integrated out that have no closed form."""
+    return spec.parameterization == "collapsed" and "phi" in spec.structure.parameters
 
 
 def _array(name: str, values: Any, whole: bool = False) -> str:

@@ -88,15 +88,15 @@ def sums(structure):
 
 
 @pytest.mark.sampling
-@pytest.mark.parametrize("case", ["zero_inflated", "covariates"])
-def test_nuts_agrees_with_plain_sums(case, compile_cache):
+@pytest.mark.parametrize(("case", "name"), [("zero_inflated", "collapsed"), ("covariates", "centered")])
+def test_nuts_agrees_with_plain_sums(case, name, compile_cache):
     units = ("a", "b", "c")
     if case == "covariates":
         structure = CovariateCounts(COUNT, ENTITY, units, np.ones(18), X, ("x",))
     else:
         structure = ZeroInflatedCounts(COUNT, ENTITY, units)
     priors = {name: Prior.parse(LAWS[name][0]) for name in structure.parameters}
-    spec = ModelSpec(structure, priors, {}, "centered")
+    spec = ModelSpec(structure, priors, {}, name)
     with pytest.raises(NotExactError, match="NUTS"):
         solve(spec)
     tree = sample(spec, Sampler(draws=1000, tune=500, target_accept=0.95, seed=3), cache=compile_cache)
@@ -105,7 +105,7 @@ def test_nuts_agrees_with_plain_sums(case, compile_cache):
     # Other numbers and other data of as many entities compile nothing.
     before = compile_cache.compilations
     fewer = type(structure)(COUNT[1:], ENTITY[1:], units, np.ones(17), **_rest(structure))
-    other = ModelSpec(fewer, priors | {"mu": Prior.parse("Gamma(2, 2)")}, {}, "centered")
+    other = ModelSpec(fewer, priors | {"mu": Prior.parse("Gamma(2, 2)")}, {}, name)
     sample(other, Sampler(draws=20, tune=50, chains=1), cache=compile_cache)
     assert compile_cache.compilations == before
 

@@ -46,13 +46,36 @@ def rates(v):
     return stats.gamma(v["mu"] * v["alpha"], scale=1 / v["alpha"]).logpdf(v["theta"]).sum()
 
 
+def entity_likelihood(v, at):
+    """Log p(y_i | parameters) of the windows `at`, the rate integrated out by a plain sum over log θ."""
+    y, e = COUNT[at], EXPOSURE[at]
+    x = np.arange(-60, 6, 0.01)
+    theta = np.exp(x)
+    mean = theta[:, None] * e
+    if "beta" in v:
+        mean = mean * np.exp(X[at] @ v["beta"])
+    like = stats.nbinom(v["phi"], v["phi"] / (v["phi"] + mean)).pmf(y)
+    if "psi" in v:
+        like = np.where(y == 0, v["psi"], 0.0) + (1 - v["psi"]) * like
+    prior = stats.gamma(v["mu"] * v["alpha"], scale=1 / v["alpha"]).pdf(theta) * theta
+    return np.log((like.prod(axis=1) * prior).sum() * 0.01)
+
+
+def integrated(v):
+    return sum(entity_likelihood(v, i == ENTITY) for i in range(4))
+
+
 def zero_inflated(v):
+    if "theta" not in v:
+        return integrated(v)
     one = negative_binomial(v["theta"][ENTITY] * EXPOSURE, v["phi"])
     shut = np.where(COUNT == 0, v["psi"], 0.0)
     return rates(v) + np.log(shut + (1 - v["psi"]) * np.exp(one)).sum()
 
 
 def covariates(v):
+    if "theta" not in v:
+        return integrated(v)
     mean = v["theta"][ENTITY] * EXPOSURE * np.exp(X @ v["beta"])
     return rates(v) + negative_binomial(mean, v["phi"]).sum()
 
@@ -126,8 +149,10 @@ def log_prior(structure, v):
 @pytest.mark.parametrize(("case", "name"), EVERY)
 def test_every_geometry_is_one_density_in_other_coordinates(case, name):
     structure, likelihood, effects = CASES[case]
-    if case == "binomial":
-        effects = {"collapsed": (), "centered": ("theta",), "scaled": ("wins", "losses")}[name]
+    if case == "binomial" and name == "scaled":
+        effects = ("wins", "losses")
+    if name == "collapsed":
+        effects = ()
     spec = spec_of(structure, name)
     model = recipe(spec).build(spec)
     assert {one.name for one in model.data_vars} == set(recipe(spec).data(spec))
@@ -249,8 +274,8 @@ def test_unit_likelihoods_integrate_the_effects_out(case):
         v = {name: values[row] for name, values in draws.items()}
         for i in range(4):
             at = i == ENTITY
-            y, e = COUNT[at], EXPOSURE[at]
             if case == "joint":
+                y, e = COUNT[at], EXPOSURE[at]
                 a = np.linspace(-14, 12, 1601)[:, None]
                 c = np.linspace(-12, 16, 1401)
                 mean = np.exp(a) * e
@@ -265,16 +290,7 @@ def test_unit_likelihoods_integrate_the_effects_out(case):
                 outer = outer * stats.norm(v["mu_count"], v["sigma_count"]).pdf(a[:, 0])
                 want = np.log((inner * outer).sum() * (a[1, 0] - a[0, 0]))
             else:
-                x = np.arange(-60, 6, 0.01)
-                theta = np.exp(x)
-                mean = theta[:, None] * e
-                if case == "covariates":
-                    mean = mean * np.exp(X[at] @ v["beta"])
-                like = stats.nbinom(v["phi"], v["phi"] / (v["phi"] + mean)).pmf(y)
-                if case == "zero_inflated":
-                    like = np.where(y == 0, v["psi"], 0.0) + (1 - v["psi"]) * like
-                prior = stats.gamma(v["mu"] * v["alpha"], scale=1 / v["alpha"]).pdf(theta) * theta
-                want = np.log((like.prod(axis=1) * prior).sum() * 0.01)
+                want = entity_likelihood(v, at)
             assert found[row, i] == pytest.approx(want, abs=2e-4)
 
 
@@ -287,3 +303,52 @@ def test_collapsed_success_rates_are_completed_from_their_conditionals():
     z = (theta.mean((0, 1)) - law.mean()) / (law.std() / np.sqrt(40_000))
     assert np.abs(z).max() < 4.5
     assert theta.std((0, 1)) == pytest.approx(law.std(), rel=0.03)
+
+
+@pytest.mark.parametrize("case", ["zero_inflated", "covariates"])
+def test_collapsed_rates_are_completed_from_their_conditionals(case):
+    """Against the distribution function of each rate by a plain sum over log θ."""
+    spec = spec_of(CASES[case][0], "collapsed")
+    v = {"mu": 2.2, "alpha": 0.3, "phi": 1.4} | {"zero_inflated": {"psi": 0.35}, "covariates": {}}[case]
+    draws = {name: np.full((2, 5_000), value) for name, value in v.items()}
+    if case == "covariates":
+        v["beta"] = np.array([0.4, -0.7])
+        draws["beta"] = np.tile(v["beta"], (2, 5_000, 1))
+    theta = recipe(spec).complete(spec, draws, 5)["theta"]
+    x = np.arange(-60, 6, 0.005)
+    for i in range(4):
+        at = i == ENTITY
+        mean = np.exp(x)[:, None] * EXPOSURE[at]
+        if case == "covariates":
+            mean = mean * np.exp(X[at] @ v["beta"])
+        like = stats.nbinom(1.4, 1.4 / (1.4 + mean)).pmf(COUNT[at])
+        if case == "zero_inflated":
+            like = np.where(COUNT[at] == 0, 0.35, 0.0) + 0.65 * like
+        mass = like.prod(axis=1) * stats.gamma(0.66, scale=1 / 0.3).pdf(np.exp(x)) * np.exp(x)
+        below = np.cumsum(mass) / mass.sum()
+        found = stats.kstest(theta[..., i].ravel(), lambda t, below=below: np.interp(np.log(t), x, below))
+        assert found.pvalue > 1e-3
+
+
+@pytest.mark.parametrize("case", ["zero_inflated", "covariates"])
+def test_collapsed_densities_have_their_own_slopes(case):
+    spec = spec_of(CASES[case][0], "collapsed")
+    model = recipe(spec).build(spec)
+    density, slope = model.compile_logp(mode="FAST_COMPILE"), model.compile_dlogp(mode="FAST_COMPILE")
+    rng = np.random.default_rng(4)
+    start = {name: rng.normal(0.1, 0.4, np.shape(value)) for name, value in model.initial_point().items()}
+    found, step = [], 1e-5
+    for name, value in start.items():
+        for place in np.ndindex(np.shape(value)):
+            up, down = ({key: np.array(one) for key, one in start.items()} for _ in range(2))
+            up[name][place] += step
+            down[name][place] -= step
+            found.append(float(density(up) - density(down)) / (2 * step))
+    assert slope(start) == pytest.approx(found, rel=1e-5, abs=1e-4)
+
+
+def test_entities_with_the_same_windows_are_counted_once():
+    structure = ZeroInflatedCounts([0, 3, 3, 0, 1, 0], [0, 0, 1, 1, 2, 2], ("a", "b", "c"))
+    values = recipe(spec_of(structure, "collapsed")).data(spec_of(structure, "collapsed"))
+    assert list(values["class_times"]) == [2, 1] and list(values["class_starts"]) == [0, 1, 2]
+    assert list(values["class_total"]) == [3, 1] and list(values["class_shut"]) == [1, 1]

@@ -78,6 +78,49 @@ def test_every_geometry_is_the_joint_density_in_other_coordinates(likelihood, ef
     assert abs(gaps[0]) < 1e-5
 
 
+def entity_mass(mu, alpha, phi, i, effects="rate"):
+    """Grid of log θ, and the density of an entity's counts and its rate there, window by window."""
+    x = np.arange(-40, 6, 0.01)
+    theta = np.exp(x)
+    a, b = (alpha, alpha / mu) if effects == "mean_scaled" else (mu * alpha, alpha)
+    mean = theta[:, None] * EXPOSURE[i == ENTITY]
+    like = stats.nbinom(phi, phi / (phi + mean)).pmf(COUNT[i == ENTITY]).prod(axis=1)
+    return x, like * stats.gamma(a, scale=1 / b).pdf(theta) * theta * 0.01
+
+
+@pytest.mark.parametrize("effects", ["rate", "mean_scaled"])
+def test_the_collapsed_density_of_dispersed_counts_is_a_sum_over_rates(effects):
+    spec = counts("negative_binomial", effects, "collapsed")
+    model = build(spec)
+    density, slope = model.compile_logp(mode="FAST_COMPILE"), model.compile_dlogp(mode="FAST_COMPILE")
+    laws = (stats.expon(scale=4), stats.halfnorm(scale=1.5), stats.gamma(2, scale=1 / 0.75))
+    names = [f"{name}_log__" for name in spec.structure.parameters]
+
+    def at(x):
+        return float(density(dict(zip(names, x, strict=True))))
+
+    for values in ((0.7, 0.4, 0.3), (3.0, 2.5, 1.5), (4.0, 0.05, 40.0)):
+        want = sum(law.logpdf(value) for law, value in zip(laws, values, strict=True)) + np.log(values).sum()
+        want += sum(np.log(entity_mass(*values, i, effects)[1].sum()) for i in range(4))
+        place = np.log(values)
+        assert at(place) == pytest.approx(want, abs=2e-5)
+        steps = 1e-4 * np.eye(3)
+        found = [(at(place + step) - at(place - step)) / 2e-4 for step in steps]
+        assert slope(dict(zip(names, place, strict=True))) == pytest.approx(found, rel=1e-5, abs=1e-5)
+
+
+def test_collapsed_dispersed_rates_are_completed_from_their_conditionals():
+    spec = counts("negative_binomial", "rate", "collapsed")
+    values = {"mu": 1.3, "alpha": 0.4, "phi": 0.8}
+    draws = {name: np.full((2, 5_000), value) for name, value in values.items()}
+    theta = recipe(spec).complete(spec, draws, 5)["theta"]
+    for i in range(4):
+        x, mass = entity_mass(*values.values(), i)
+        below = np.cumsum(mass) / mass.sum()
+        found = stats.kstest(theta[..., i].ravel(), lambda t, x=x, f=below: np.interp(np.log(t), x, f))
+        assert found.pvalue > 1e-3
+
+
 @pytest.mark.parametrize("effects", ["rate", "mean_scaled"])
 def test_the_collapsed_density_is_a_negative_multinomial(effects):
     spec = counts("poisson", effects, "collapsed")
@@ -100,14 +143,9 @@ def test_unit_likelihoods_add_up_and_are_those_of_entities_alone():
     draws = {name: rng.gamma(2, 1, 3) for name in spec.structure.parameters}
     found = recipe(spec).log_likelihood(spec, draws)
     x = np.stack(list(draws.values()), 1)
-    grid = np.arange(-40, 6, 0.01)
-    theta = np.exp(grid)
     for row, (mu, alpha, phi) in zip(found, x, strict=True):
         for i in range(4):
-            mean = theta[:, None] * EXPOSURE[i == ENTITY]
-            like = stats.nbinom(phi, phi / (phi + mean)).pmf(COUNT[i == ENTITY]).prod(axis=1)
-            prior = stats.gamma(mu * alpha, scale=1 / alpha).pdf(theta) * theta
-            assert row[i] == pytest.approx(np.log((like * prior).sum() * 0.01), abs=1e-5)
+            assert row[i] == pytest.approx(np.log(entity_mass(mu, alpha, phi, i)[1].sum()), abs=1e-5)
 
 
 def test_collapsed_draws_are_completed_from_exact_conditionals():
@@ -147,7 +185,12 @@ def test_statistics_are_sums_over_windows():
 @pytest.mark.sampling
 @pytest.mark.parametrize(
     ("likelihood", "name"),
-    [("negative_binomial", "scaled"), ("negative_binomial", "centered"), ("poisson", "collapsed")],
+    [
+        ("negative_binomial", "collapsed"),
+        ("negative_binomial", "scaled"),
+        ("negative_binomial", "centered"),
+        ("poisson", "collapsed"),
+    ],
 )
 def test_nuts_agrees_with_the_exact_posterior(likelihood, name, compile_cache):
     from hbm_core.analysis.draws import agreement, summary
@@ -167,4 +210,8 @@ def test_nuts_agrees_with_the_exact_posterior(likelihood, name, compile_cache):
     before = compile_cache.compilations
     changed = ModelSpec(structure, {**spec.priors, "mu": Prior.parse("Exponential(2)")}, {}, name)
     sample(changed, Sampler(draws=50, tune=100), cache=compile_cache)
+    if name == "collapsed":
+        # Where rates are integrated out, other entities compile nothing either.
+        fewer = GammaCounts(count[:30], entity[:30], tuple("abcde"), likelihood=likelihood)
+        sample(ModelSpec(fewer, spec.priors, {}, name), Sampler(draws=50, tune=100), cache=compile_cache)
     assert compile_cache.compilations == before

@@ -1,5 +1,7 @@
 """Stand-alone scripts of models of counts: the same density as the fit's own model, up to the data's part."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,15 @@ def test_the_script_of_gamma_counts_too(likelihood, effects, name):
     spec = counts(likelihood, effects, name)
     assert isinstance(spec.structure, GammaCounts)
     same_density(spec)
+
+
+@pytest.mark.parametrize("case", ["base", "covariates"])
+def test_rates_that_were_integrated_by_quadrature_are_moved_and_the_script_says_so(case):
+    spec = counts(parameterization="collapsed") if case == "base" else spec_of(CASES[case][0], "collapsed")
+    moved = replace(spec, parameterization="centered")
+    told, plain = (script(one, Sampler(), "Counts") for one in (spec, moved))
+    assert "by quadrature" in told and "by quadrature" not in plain
+    assert told.split("import arviz", 1)[1] == plain.split("import arviz", 1)[1]
 
 
 def test_drifting_windows_are_written_entity_by_entity():

@@ -18,7 +18,7 @@ BLOCK = 40_000
 
 
 class CountWindowsRecipe(Recipe):
-    """A gamma population of rates ``theta`` (unit) that the sampler moves, scaled or not."""
+    """A gamma population of rates ``theta`` (unit), integrated out or moved by the sampler."""
 
     def dims_of(self, spec: Any) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of θ."""
@@ -35,13 +35,28 @@ class CountWindowsRecipe(Recipe):
         if name not in ("theta_log__", "z_log__"):
             return None
         structure = spec.structure
-        mu, alpha = float(plain["mu"]), float(plain["alpha"])
-        theta = (mu * alpha + structure.total) / (alpha + structure.total_exposure)
-        return np.log(theta * (alpha if name == "z_log__" else 1)) + 0.3 * jitter
+        shape, rate = self.population(spec, plain)
+        theta = (shape + structure.total) / (rate + structure.total_exposure)
+        return np.log(theta * (rate if name == "z_log__" else 1)) + 0.3 * jitter
+
+    def population(self, spec: Any, plain: Arrays) -> tuple[float, float]:
+        """Shape and rate of the population of rates where the parameters start."""
+        return float(plain["mu"] * plain["alpha"]), float(plain["alpha"])
 
     def complete(self, spec: Any, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:
-        """Parameters, then θ."""
-        return {name: draws[name] for name in (*spec.structure.parameters, "theta")}
+        """Parameters, then θ; drawn from its conditionals where it was integrated out."""
+        found: Arrays = {name: draws[name] for name in spec.structure.parameters}
+        if spec.parameterization != "collapsed":
+            return found | {"theta": draws["theta"]}
+        shape = draws["mu"].shape
+        flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in found.items()}
+        # A stream of its own: the sampler's chains use the seed itself.
+        theta = self.rates(spec, flat, np.random.default_rng([seed, 1]))
+        return found | {"theta": theta.reshape(*shape, -1)}
+
+    def rates(self, spec: Any, draws: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """One θ of each entity from its conditional given the parameters, ndarray (n, J); `draws` flat."""
+        raise NotImplementedError
 
     def coords(self, spec: Any) -> Mapping[str, Iterable[Any]]:
         """Labels of the entities."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.special import gammaln
 
-from hbm_core.inference.gamma_marginal import Integrand
+from hbm_core.inference.gamma_marginal import Counts, Integrand, Population, draw_rates
 from hbm_core.inference.recipes.count_windows import CountWindowsRecipe, blocks, own_terms, padded
 from hbm_core.models import pymc_covariate_counts
-from hbm_core.models.pymc_covariate_counts import Spec
-
-#: Nodes over each rate.
-_NODES = 15
+from hbm_core.models.pymc_covariate_counts import NODES, Spec
 
 
 class CovariateCountsRecipe(CountWindowsRecipe):
@@ -34,26 +31,39 @@ class CovariateCountsRecipe(CountWindowsRecipe):
     def log_likelihood(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
         """Log p(y_i | μ, α, β, φ) of all windows of an entity, its rate integrated out, ndarray (n, J)."""
         structure = spec.structure
+        tilt = np.zeros((len(structure.columns), len(structure.units)))
+        for row, values in zip(tilt, structure.design.T, strict=True):
+            row += np.bincount(structure.entity, structure.count * values, row.size)
+        every = np.ones(structure.count.size, dtype=bool)
+        out = np.empty((draws["mu"].size, len(structure.units)))
+        for at, population, counts in self._pairs(spec, draws):
+            integrand = Integrand.of(population, counts)
+            mass = np.log(sum(weight for *_, weight in integrand.nodes(NODES))) + integrand.peak
+            alpha, phi = draws["alpha"][at, None], draws["phi"][at]
+            shape = draws["mu"][at, None] * alpha
+            given = shape * np.log(alpha) - gammaln(shape) + draws["beta"][at] @ tilt
+            out[at] = mass.reshape(given.shape) + given + own_terms(structure, phi, every)
+        return out
+
+    def rates(self, spec: Spec, draws: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """One θ of each entity, exactly, ndarray (n, J)."""
+        parts = [draw_rates(population, counts, rng) for _, population, counts in self._pairs(spec, draws)]
+        return np.concatenate(parts).reshape(-1, len(spec.structure.units))
+
+    def _pairs(
+        self, spec: Spec, draws: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[slice, Population, Counts]]:
+        """Blocks of draws, and of each all pairs of a draw and an entity, draws first."""
+        structure = spec.structure
         units, alike = len(structure.units), structure.alike
         place, present = padded(alike.entity, units)
         windows, totals = (np.where(present, column[place], 0.0) for column in (alike.windows, alike.total))
-        tilt = np.zeros((len(structure.columns), units))
-        for row, values in zip(tilt, structure.design.T, strict=True):
-            row += np.bincount(structure.entity, structure.count * values, units)
-        out = np.empty((draws["mu"].size, units))
-        for at in blocks(len(out), units):
-            mu, alpha, phi = (draws[name][at, None] for name in ("mu", "alpha", "phi"))
-            beta, shape = draws["beta"][at], mu * alpha
-            moved = alike.exposure * np.exp(beta @ alike.design.T)
-            power, rate = shape + structure.total, np.broadcast_to(alpha, (mu.size, units))
-            scales = [moved[:, row] / phi for row in place]
-            weights = [t + n * phi for t, n in zip(totals, windows, strict=True)]
-            integrand = Integrand(power, rate, scales, weights)
-            mass = np.log(sum(weight for *_, weight in integrand.nodes(_NODES))) + integrand.peak
-            given = shape * np.log(alpha) - gammaln(shape) + beta @ tilt
-            every = np.ones(structure.count.size, dtype=bool)
-            out[at] = mass + given + own_terms(structure, phi[:, 0], every)
-        return out
+        for at in blocks(draws["mu"].size, units):
+            mu, alpha, phi = (np.repeat(draws[name][at], units) for name in ("mu", "alpha", "phi"))
+            moved = alike.exposure * np.exp(draws["beta"][at] @ alike.design.T)
+            exposure = np.stack([moved[:, row].ravel() for row in place])
+            known = (np.tile(column, mu.size // units) for column in (windows, totals))
+            yield at, Population(mu * alpha, alpha, phi), Counts(exposure, *known)
 
     def observed(self, spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
         """Counts by window; their entities, exposures and covariates."""

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from hbm_core.errors import InputError
-from hbm_core.models.count_windows import CountWindows
+from hbm_core.models.count_windows import RATE_PARAMETERIZATIONS, CountWindows
 from hbm_core.models.covariate_counts import CovariateCounts
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.drifting_counts import DriftingCounts
@@ -179,7 +179,7 @@ ZERO_INFLATED = declared_model(
         _RATES,
     ),
     _ZERO_INFLATED,
-    ("centered", "scaled"),
+    RATE_PARAMETERIZATIONS,
     exact=False,
 )
 COVARIATES = declared_model(
@@ -193,7 +193,7 @@ COVARIATES = declared_model(
         _RATES,
     ),
     _COVARIATES,
-    ("centered", "scaled"),
+    RATE_PARAMETERIZATIONS,
     covariates=True,
     exact=False,
 )

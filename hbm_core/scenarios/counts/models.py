@@ -7,8 +7,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
+from hbm_core.models.count_windows import RATE_PARAMETERIZATIONS
 from hbm_core.models.dataset import Dataset
-from hbm_core.models.gamma_counts import NEGATIVE_BINOMIAL_PARAMETERIZATIONS, POISSON_PARAMETERIZATIONS
+from hbm_core.models.gamma_counts import POISSON_PARAMETERIZATIONS
 from hbm_core.models.prior import Prior
 from hbm_core.scenarios.base import Model, Preset, read_priors, refuse_options
 from hbm_core.scenarios.counts.data import count_structure, trials_structure
@@ -61,7 +62,7 @@ BASE = declared_model(
         r"\theta_i \sim \mathrm{Gamma}(\mu\alpha,\ \alpha), \quad \mathrm{Var}(\theta_i) = \mu/\alpha",
     ),
     _BASE,
-    NEGATIVE_BINOMIAL_PARAMETERIZATIONS,
+    RATE_PARAMETERIZATIONS,
 )
 MEAN_SCALED = declared_model(
     "mean_scaled",
@@ -74,7 +75,7 @@ MEAN_SCALED = declared_model(
         r"\mu^2/\alpha",
     ),
     _MEAN_SCALED,
-    NEGATIVE_BINOMIAL_PARAMETERIZATIONS,
+    RATE_PARAMETERIZATIONS,
 )
 POISSON = declared_model(
     "poisson",

@@ -95,6 +95,17 @@ class GaussianMixed(GroupedUnits):
         return found
 
     @cached_property
+    def member_se(self) -> np.ndarray:
+        """Standard error of each member by all its rows, 1/√(Σ 1/s²), ndarray (M,)."""
+        found: np.ndarray = np.bincount(self.member, self.se**-2.0) ** -0.5
+        return found
+
+    @property
+    def typical_se(self) -> float:
+        """Median standard error of the members: where a typical one has B = ½ at σ_member = this."""
+        return float(np.median(self.member_se))
+
+    @cached_property
     def cell(self) -> np.ndarray:
         """Group and slot of each row as an index into `cells`, ndarray (N,) of int."""
         return self.group * len(self.slots) + self.slot

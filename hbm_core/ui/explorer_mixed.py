@@ -71,6 +71,7 @@ def _curves(posterior: GaussianMixedPosterior, shown: np.ndarray, few: bool) -> 
         "theta_mean": given.theta_mean.tolist(),
         "theta_sd": given.theta_sd.tolist(),
         "mu_mean": None,
+        "pooling": given.pooling.tolist(),
         "group_mean": _over_slots(posterior, given.group_mean).tolist() if few else None,
         # Without spread between its members a group has one value in a slot.
         "complete": given.theta_mean[0].tolist(),

@@ -48,6 +48,8 @@ class Spread:
         Several groups in a word.
     unitless : bool
         Whether it does not carry the outcome's unit.
+    pooled : str
+        What B means, where it is not s²/(s² + τ²) of the unit's own standard error.
     """
 
     param: str = "tau"
@@ -61,6 +63,7 @@ class Spread:
     end: str = "no pooling"
     groups: str = "groups"
     unitless: bool = False
+    pooled: str = ""
 
 
 class Shape(ABC):
@@ -233,6 +236,8 @@ class Mixed(ThreeLevel):
             apart=f"each {words.one} by all its {slot}s",
             end=f"{words.many} apart",
             groups=f"{group}s",
+            pooled=f"s²/(s² + σ²), s the standard error of all rows of a {structure.levels[0]}: 0 keeps its "
+            f"deviation from its {group}, 1 moves its rows onto the {group}'s means",
         )
 
     def posterior(self, posterior: Any, places: np.ndarray | None) -> dict[str, Any]:

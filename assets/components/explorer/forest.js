@@ -1,7 +1,7 @@
 /** The forest: each unit on its own and pooled. SVG for what stays, canvas for what moves. */
 import { el, fitted, setAttribute, setRuns, setText, sizeCanvas, svg, textWidth } from "./dom.js";
 import { Z95 } from "./engine.js";
-import { capital, fixed, MEANING, multiples, NBSP, niceStep, shareWords, short, spread } from "./format.js";
+import { capital, fixed, meaningOfB, multiples, NBSP, niceStep, shareWords, short, spread } from "./format.js";
 
 const RAW_RADIUS = 3.7, RADIUS = 4.5, LEAST_ARROW = 18, TOP = 22, SANS = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif";
 const LABEL_FONT = `12px ${SANS}`, LABEL_BOLD = `bold 12px ${SANS}`;
@@ -130,7 +130,7 @@ export class ForestPart {
       parts.push(svg("text", { ...head, x: own, "text-anchor": "end" }, "own"), svg("text", { ...head, x: pooled, "text-anchor": "end" }, "pooled"));
       this.poolingHead = pooling ? svg("text", { ...head, x: pooling, "text-anchor": "end", class: "col maths" }, "B") : null;
       if (this.poolingHead) {
-        this.poolingHead.append(svg("title", {}, MEANING.B));
+        this.poolingHead.append(svg("title", {}, meaningOfB(data.model.spread)));
         parts.push(this.poolingHead);
       }
       for (let i = 0; i < J; i++) {

@@ -86,6 +86,11 @@ export const MEANING = {
   B: "s²/(s² + τ²): 0 keeps the unit's own value, 1 moves it onto the pooled mean",
 };
 
+/** What B means in a model: in some s is no unit's own standard error. */
+export function meaningOfB(spread) {
+  return spread.pooled || MEANING.B;
+}
+
 export function capital(word) {
   return word.charAt(0).toUpperCase() + word.slice(1);
 }

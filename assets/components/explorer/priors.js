@@ -2,7 +2,7 @@
 import { el, setAttribute, setText, svg, tip } from "./dom.js";
 import { distribution, locationDensity, scaleLogDensity } from "./engine.js";
 import { FAMILIES } from "./families.js";
-import { capital, MEANING, multiples, NBSP, niceStep, percent, readNumber, rough, roughRange, written } from "./format.js";
+import { capital, MEANING, meaningOfB, multiples, NBSP, niceStep, percent, readNumber, rough, roughRange, written } from "./format.js";
 import { problems, rangeProblem } from "./validity.js";
 
 const HEIGHT = 40, POINTS = 160, BINS = 20, TICKS = 1000;
@@ -235,7 +235,7 @@ class PoolingBlock {
     const { words } = app.data;
     this.sketch = svg("svg", { class: "sketch", height: 60, role: "img", "aria-label": "Distribution of the pooling factor: prior and posterior" });
     this.words = el("p", { class: "words" });
-    this.node = el("div", { class: "prior" }, el("h3", {}, tip("span", "symbol", "B", MEANING.B), el("span", { title: `A typical ${words.one} has the median standard error` }, `how far a typical ${words.one} is pooled`)), this.sketch, this.words);
+    this.node = el("div", { class: "prior" }, el("h3", {}, tip("span", "symbol", "B", meaningOfB(app.data.model.spread)), el("span", { title: `A typical ${words.one} has the median standard error` }, `how far a typical ${words.one} is pooled`)), this.sketch, this.words);
   }
 
   layout(width) {

@@ -39,6 +39,8 @@ export class TauPart {
     this.effects = { lo: lo - room, hi: hi + room, step: niceStep((hi - lo + 2 * room) / 3.8) };
     this.y0 = PANEL_TOP; this.y1 = PANEL_TOP + (narrow ? 150 : 128);
     this.rail = this.y1 + 19;
+    // Where lines end: raw values, until the lines say otherwise.
+    if (!this.arrived || this.arrived.length !== app.J) this.arrived = [...units.y];
     this.d0 = this.rail + 18; this.d1 = this.d0 + 54;
     this.height = this.d1 + (narrow ? 56 : 40);
     this.stage.style.height = `${this.height}px`;
@@ -55,7 +57,7 @@ export class TauPart {
   Y(v) { return this.y1 - (this.y1 - this.y0) * (v - this.effects.lo) / (this.effects.hi - this.effects.lo); }
   X(u) { return this.x0 + (this.x1 - this.x0) * u; }
 
-  /* ---- what stays: axes, and the raw values that wait at infinity ---- */
+  /* ---- what stays: axes, and the values that wait at infinity ---- */
 
   drawStill() {
     const { app, x0, x1, y0, y1, d0, d1 } = this, { data, narrow, units, J, dense } = app, parts = [];
@@ -88,7 +90,7 @@ export class TauPart {
     const ends2 = [];
     this.density = { post: svg("path", { class: "post-line" }), area: svg("path", { class: "post-area" }), prior: svg("path", { class: "prior-line" }) };
     if (!dense) {
-      const fits = 12 * J <= y1 - y0 + 24, at = [...units.y].map(v => this.Y(v)), labelled = fits ? dodged(at, 12, y0 - 4, y1 + 4) : at, limit = this.W - x1 - 17;
+      const fits = 12 * J <= y1 - y0 + 24, at = this.arrived.map(v => this.Y(v)), labelled = fits ? dodged(at, 12, y0 - 4, y1 + 4) : at, limit = this.W - x1 - 17;
       for (let i = 0; i < J; i++) {
         ends2.push(svg("circle", { cx: x1, cy: at[i], r: 2.6, class: "end-mark" }));
         if (fits) ends2.push(svg("path", { d: `M${x1 + 5} ${at[i]}L${x1 + 13} ${labelled[i]}`, class: "zero" }));
@@ -137,6 +139,8 @@ export class TauPart {
     const u = Array.from({ length: SAMPLES + 1 }, (_, k) => k / SAMPLES), along = app.along(u);
     this.lines = { u, mu: along.mu, row: new Array(app.J) };
     for (let i = 0; i < app.J; i++) this.lines.row[i] = along.row(i).mean;
+    const arrived = this.lines.row.map(v => v[SAMPLES]), near = (v, i) => !Number.isFinite(v) || Math.abs(this.Y(v) - this.Y(this.arrived[i])) < 0.5;
+    if (!arrived.every(near)) { this.arrived = arrived; this.drawStill(); }
     this.drawDensities();
     this.bundleWhenDue();
     this.marked = -1;
@@ -216,7 +220,7 @@ export class TauPart {
     c.beginPath(); this.lines.row[i].forEach((v, k) => c.lineTo(this.X(this.lines.u[k]), this.Y(v))); c.stroke();
     c.restore();
     this.ends.forEach((node, k) => { node.classList.toggle("on", k === i); node.style.fill = k === i ? `var(--ppx-${name === "accent" ? "accent" : "ink"})` : ""; });
-    if (this.far) { setText(this.far, shortened(app.data.units.label[i], this.W - this.x1 - 9)); setAttribute(this.far, "y", (this.Y(app.units.y[i]) + 4).toFixed(1)); }
+    if (this.far) { setText(this.far, shortened(app.data.units.label[i], this.W - this.x1 - 9)); setAttribute(this.far, "y", (this.Y(this.arrived[i]) + 4).toFixed(1)); }
   }
 
   /* ---- every frame ---- */

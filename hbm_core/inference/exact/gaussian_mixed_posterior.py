@@ -88,7 +88,7 @@ class GivenMember:
     group_mean : ndarray (K, cells)
         Means of cells.
     theta_mean, theta_sd, pooling : ndarray (K, M)
-        Of the chosen rows: effects, and B = s²/(s² + σ_member²).
+        Of the chosen rows: effects, and B of their members (`GaussianMixedPosterior.unit_pooling`).
     """
 
     spread: np.ndarray
@@ -408,12 +408,20 @@ class GaussianMixedPosterior(ExactPosterior):
         return np.concatenate([np.empty((0, 2)), *parts]) + self.table.location
 
     def unit_pooling(self, units: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """E[B | y] of rows with B = s²/(s² + σ_member²), ndarray (M,)."""
-        variance = self.structure.se[self._checked(units)] ** 2
+        """E[B | y] of rows, ndarray (M,): how far the deviation of a row's member is pulled back.
+
+        All rows of a member tell of its deviation: B = s²/(s² + σ_member²) with 1/s² = Σ 1/s_r² over them,
+        and θ_r is its cell's mean plus 1 − B times their weighted mean deviation from their cells' means.
+        """
+        variance = self._member_variance(self._checked(units))
         lattice = self.nodes.lattice
         squares, which = np.unique(np.square(lattice.x[:, -1]), return_inverse=True)
         share = np.bincount(which.ravel(), self.shares.weights)
         return (variance[:, None] / (variance[:, None] + squares)) @ share
+
+    def _member_variance(self, rows: np.ndarray) -> np.ndarray:
+        """Sampling variance of a row's member by all its rows, ndarray (M,)."""
+        return self.structure.member_se[self.structure.member[rows]] ** 2
 
     @cached_property
     def pooling(self) -> np.ndarray:  # type: ignore[override]
@@ -509,7 +517,7 @@ class GaussianMixedPosterior(ExactPosterior):
         given /= given.sum(axis=1, keepdims=True)
         parts = self._row_parts(x, given.ravel(), np.repeat(np.arange(sigma.size), len(others)))
         mean, variance = self._mixtures(rows, parts)
-        square = self.structure.se[rows] ** 2
+        square = self._member_variance(rows)
         pooling = square / (square + np.square(sigma)[:, None])
         return GivenMember(
             spread,

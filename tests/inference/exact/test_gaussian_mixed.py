@@ -302,6 +302,26 @@ def test_given_the_members_spread_ends_are_no_and_complete_pooling(posterior):
     assert given.theta_mean[0] == pytest.approx(given.group_mean[0][structure.cell[:2]])
 
 
+def test_a_rows_pooling_counts_all_rows_of_its_member(posterior):
+    """B by dense algebra: 1 − what E[u | cells, y] moves when all of a member's rows move by 1."""
+    structure, spreads = posterior.structure, np.array([0.0, 0.2, 0.9, np.inf])
+
+    def back(row, sigma):
+        own = structure.se[structure.member == structure.member[row]] ** 2
+        joint = sigma**2 * np.ones((own.size, own.size)) + np.diag(own)
+        return 1 - sigma**2 * np.linalg.solve(joint, np.ones(own.size)).sum()
+
+    rows = np.arange(structure.effect.size)
+    given = posterior.given_spread(spreads, rows).pooling
+    assert given[0] == pytest.approx(1) and given[3] == pytest.approx(0)
+    for k in (1, 2):
+        assert given[k] == pytest.approx([back(row, spreads[k]) for row in rows], rel=1e-12)
+    sigma = np.linspace(0, 12, 6001)
+    density = posterior.density(structure.spread, sigma)
+    mean = [np.trapezoid(density * [back(row, s) for s in sigma], sigma) for row in rows[:3]]
+    assert posterior.unit_pooling(rows[:3]) == pytest.approx(mean, abs=2e-3)
+
+
 def test_what_has_no_posterior_is_refused_in_words():
     structure = world(14, walk=True)
     with pytest.raises(ImproperPosteriorError, match="sigma_drift"):

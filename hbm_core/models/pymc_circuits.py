@@ -70,14 +70,12 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
         "starts": tables.starts,
         "value": structure.value,
         "point": structure.point,
+        "course": structure.course,
         "floor": np.array(float(spec.constants.get("floor", FLOOR))),
         "alpha_median": median,
         "alpha_sd": sd,
         "fixed": np.array([structure.declared[name].center for name in structure.fixed]),
     }
-    if structure.has_gain:
-        values["course"] = structure.course
-        values["no_course"] = np.zeros(int(structure.course.max()) + 1)
     if structure.standards.size:
         values["amount"], values["reading"] = structure.standards.T.copy()
     if structure.pooling == "full" and structure.covariance == "inverse_wishart":
@@ -180,7 +178,6 @@ def build(spec: Spec) -> pm.Model:
         rest = pt.concatenate([common, data["fixed"]])
         whole = pt.concatenate([theta, pt.zeros((count, rest.shape[0])) + rest], axis=1)
         found: Any = curves(whole, data["ints"], data["floats"], data["starts"])
-        mean_of_reading = found[0][data["point"]]
         value, scale = data["value"], 0.0
         if structure.standards.size:
             slope, offset = variable("slope"), variable("offset")
@@ -190,7 +187,7 @@ def build(spec: Spec) -> pm.Model:
             value, scale = (value - offset) / slope, pt.log(slope)
         pm.Potential(
             "readings",
-            _log_likelihood(structure, data, variable, mean_of_reading, value) - scale * value.size,
+            _log_likelihood(structure, data, variable, found[0], value) - scale * value.size,
         )
     return model
 
@@ -199,6 +196,8 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
     """A square root of Σ, with σ and Ω as variables; to be called within a model."""
     import pymc as pm
     import pytensor.tensor as pt
+
+    from hbm_core.models.circuits_op import factor
 
     structure = spec.structure
     size = len(structure.fitted)
@@ -209,8 +208,8 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
         # Bartlett: Σ⁻¹ = A Aᵀ/ψ with A lower triangular, A_ii² ~ χ²(ν − i), normal below the diagonal.
         squares = pm.ChiSquared("bartlett_diagonal", data["freedom"] - np.arange(size), shape=size)
         below = pm.Normal("bartlett", 0.0, 1.0, shape=rows.size)
-        factor = pt.set_subtensor(pt.diag(pt.sqrt(squares))[rows, columns], below)
-        root = pt.linalg.solve_triangular(factor, pt.eye(size), lower=True).T * pt.sqrt(data["scatter"])
+        bartlett = pt.set_subtensor(pt.diag(pt.sqrt(squares))[rows, columns], below)
+        root = pt.linalg.solve_triangular(bartlett, pt.eye(size), lower=True).T * pt.sqrt(data["scatter"])
         covariance = root @ root.T
         spread = pm.Deterministic("sigma", pt.sqrt(pt.diag(covariance)))
         pm.Deterministic("corr", (covariance / (spread[:, None] * spread))[rows, columns])
@@ -221,18 +220,18 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
     # LKJ: partial correlations given the columns before are 2 Beta(b, b) − 1, b = η + (P − 2 − column)/2.
     shape = data["prior_corr"][0] + 0.5 * (size - 2 - columns)
     partial = 2 * pm.Beta("partial", shape, shape, shape=rows.size) - 1
-    square = pt.set_subtensor(pt.zeros((size, size))[rows, columns], partial)
-    left = pt.cumsum(pt.log1p(-pt.sqr(square)), axis=1)
-    before = pt.concatenate([pt.zeros((size, 1)), left[:, :-1]], axis=1)
-    factor = (square + pt.eye(size)) * pt.exp(0.5 * before)
-    pm.Deterministic("corr", (factor @ factor.T)[rows, columns])
-    return spread[:, None] * factor
+    whole: Any = factor(pt.ones((size,)), partial)
+    pm.Deterministic("corr", (whole @ whole.T)[rows, columns])
+    root: Any = factor(spread, partial)
+    return root
 
 
 def _circuits(geometry: str, data: dict[str, Any], mean: Any, root: Any, shape: tuple[int, int]) -> Any:
     """θ of all circuits with the law Normal(mean, root rootᵀ); to be called within a model."""
     import pymc as pm
     import pytensor.tensor as pt
+
+    from hbm_core.models.circuits_op import carry
 
     if geometry == "noncentered":
         return mean + pm.Normal("z", 0.0, 1.0, shape=shape) @ root.T
@@ -244,16 +243,9 @@ def _circuits(geometry: str, data: dict[str, Any], mean: Any, root: Any, shape: 
         determinant = count * pt.log(pt.abs(pt.linalg.det(root)))
         pm.Potential("circuits_density", -0.5 * pt.sum(z * z) - determinant - constant)
         return free
-    # z = R⁻ᵀ (R⁻¹ Mᵀ H (θ̂ − α) + u), R Rᵀ = I + Mᵀ H M: the Gaussian that each circuit's data make of z.
-    u = pm.Flat("u", shape=shape)
-    bent = data["curvature"] @ root
-    factor = pt.linalg.cholesky(pt.eye(size) + root.T @ bent)
-    pull = pt.sum(bent * (data["mode"] - mean)[:, :, None], axis=1)
-    inner = pt.linalg.solve_triangular(factor, pull[:, :, None], lower=True, b_ndim=2) + u[:, :, None]
-    z = pt.linalg.solve_triangular(factor.swapaxes(-1, -2), inner, lower=False, b_ndim=2)[:, :, 0]
-    jacobian = -pt.sum(pt.log(pt.diagonal(factor, axis1=-2, axis2=-1)))
-    pm.Potential("circuits_density", -0.5 * pt.sum(z * z) + jacobian - constant)
-    return mean + z @ root.T
+    found: Any = carry(mean, root, pm.Flat("u", shape=shape), data["mode"], data["curvature"])
+    pm.Potential("circuits_density", found[1])
+    return found[0]
 
 
 def _log_likelihood(
@@ -262,20 +254,12 @@ def _log_likelihood(
     """Log density of all readings, gains integrated out."""
     import pytensor.tensor as pt
 
-    log_sd = pt.log(variable("noise"))
-    if structure.noise != "constant":
-        power: Any = {"heteroscedastic": 0.5, "proportional": 1.0}.get(structure.noise)
-        power = variable("exponent") if power is None else power
-        log_sd = log_sd + power * pt.log(smooth_positive(f, data["floor"]))
-    weight, gap = pt.exp(-2 * log_sd), value - f
-    total = pt.sum(-0.5 * weight * gap**2 - log_sd - 0.5 * np.log(2 * np.pi) + pt.zeros_like(f))
-    if not structure.has_gain:
-        return total
+    from hbm_core.models.circuits_op import weigh
 
-    def summed(terms: Any) -> Any:
-        return pt.inc_subtensor(data["no_course"][data["course"]], terms)
-
-    # A gain adds s² f fᵀ to a course's covariance: Woodbury and the determinant lemma.
-    variance = variable("gain") ** 2
-    more = 1 + variance * summed(weight * f**2)
-    return total + pt.sum(0.5 * variance * summed(weight * f * gap) ** 2 / more - 0.5 * pt.log(more))
+    power: Any = {"constant": 0.0, "heteroscedastic": 0.5, "proportional": 1.0}.get(structure.noise)
+    if power is None:
+        power = variable("exponent")
+    gain = variable("gain") if structure.has_gain else 0.0
+    scalars = [pt.log(variable("noise")), power, gain, data["floor"]]
+    found: Any = weigh(f, pt.stack(scalars), value, data["point"], data["course"])
+    return found[0]

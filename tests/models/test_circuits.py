@@ -181,6 +181,27 @@ def test_geometries_are_one_posterior(point) -> None:
     assert transport - change == pytest.approx(centered, abs=1e-4)
 
 
+@pytest.mark.parametrize("geometry, noise", [("transport", "power"), ("noncentered", "proportional")])
+def test_gradients_are_those_of_the_density(geometry: str, noise: str) -> None:
+    """Also through the calibration, whose readings move with its line."""
+    standards = np.array([[0.0, 1.0], [5.0, 11.5], [10.0, 20.5]])
+    model = build(spec_of(geometry, noise=noise, standards=standards))
+    log_density = model.compile_logp(mode="FAST_COMPILE")
+    rng = np.random.default_rng(0)
+    at = {
+        name: value + 0.1 * rng.normal(size=np.shape(value)) for name, value in model.initial_point().items()
+    }
+    ends = np.cumsum([0, *(np.size(at[value.name]) for value in model.value_vars)])
+    flat = np.concatenate([np.ravel(at[value.name]) for value in model.value_vars])
+
+    def density(x: np.ndarray) -> np.ndarray:
+        parts = zip(model.value_vars, ends[:-1], ends[1:], strict=True)
+        return np.ravel(log_density({v.name: x[a:b].reshape(np.shape(at[v.name])) for v, a, b in parts}))
+
+    found = model.compile_dlogp(mode="FAST_COMPILE")(at)
+    np.testing.assert_allclose(found, jacobian(density, flat)[0], rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "noise, exponent", [("heteroscedastic", 0.5), ("proportional", 1.0), ("constant", 0.0)]
 )

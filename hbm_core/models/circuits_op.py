@@ -1,0 +1,223 @@
+"""`circuits_rule` inside a PyTensor graph under numba's backend.
+
+The graph calls each function by the name of a symbol: linked into the graph's own code it would be compiled
+anew with every model. This module imports PyTensor and numba: import it where a model is built.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+import pytensor.tensor as pt
+from numba import types
+from pytensor.gradient import DisconnectedType, disconnected_type
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
+
+from hbm_core.models import circuits_rule as rule
+
+#: Compiled graphs on disk hold this code: they are another one's when it is.
+_VERSION = zlib.crc32(b"".join(Path(str(path)).read_bytes() for path in (__file__, rule.__file__)))
+
+
+def _named(name: str, function: Any, signature: Any) -> Any:
+    """The compiled function under a name that graphs can be linked to."""
+    symbol = f"hbm_circuits_{name}_{_VERSION}"
+    llvmlite.binding.add_symbol(symbol, function.address)
+    return types.ExternalFunction(symbol, signature)
+
+
+_factor_at = _named("factor", rule.factor_at, rule.FACTOR_AT)
+_factor_back_at = _named("factor_back", rule.factor_back_at, rule.FACTOR_BACK_AT)
+_carry_at = _named("carry", rule.carry_at, rule.CARRY_AT)
+_carry_back_at = _named("carry_back", rule.carry_back_at, rule.CARRY_BACK_AT)
+_weigh_at = _named("weigh", rule.weigh_at, rule.WEIGH_AT)
+
+
+class _Compiled(Op):
+    """An Op of floats whose first `moving` inputs have a gradient, by its first output or all."""
+
+    __props__ = ()
+    kinds: tuple[Any, ...] = ()
+    moving = 0
+    #: Outputs that a gradient may come through.
+    through = 1
+
+    def make_node(self, *inputs: Any) -> Apply:
+        """A node of the graph."""
+        return Apply(
+            self, [pt.as_tensor_variable(value) for value in inputs], [kind() for kind in self.kinds]
+        )
+
+    def connection_pattern(self, node: Apply) -> list[list[bool]]:
+        """Data move nothing, and nothing is differentiated through derivatives."""
+        ways = [out < self.through for out in range(len(self.kinds))]
+        return [[place < self.moving and way for way in ways] for place in range(len(node.inputs))]
+
+
+class Factor(_Compiled):
+    """σ (P,), partial correlations → the root of Σ (P, P)."""
+
+    kinds, moving = (pt.dmatrix,), 2
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        root = np.empty((inputs[0].size,) * 2)
+        rule.factor(*map(np.ascontiguousarray, inputs), root)
+        outputs[0][0] = root
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """By σ and the partial correlations."""
+        return list(FactorBack()(*inputs, output_grads[0]))
+
+
+class FactorBack(_Compiled):
+    """Gradient of `Factor`."""
+
+    kinds = (pt.dvector, pt.dvector)
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        found = np.empty(inputs[0].size), np.empty(inputs[1].size)
+        rule.factor_back(*map(np.ascontiguousarray, inputs), *found)
+        outputs[0][0], outputs[1][0] = found
+
+
+class Carry(_Compiled):
+    """m (P,), M (P, P), u (C, P), θ̂ (C, P), H (C, P, P) → θ (C, P) and the log density of u's circuits."""
+
+    kinds, moving, through = (pt.dmatrix, pt.dscalar), 3, 2
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        mean, root, u, mode, curvature = map(np.ascontiguousarray, inputs)
+        theta = np.empty(u.shape)
+        outputs[1][0] = np.asarray(rule.carry(mean, root, mode, curvature, u, theta))
+        outputs[0][0] = theta
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """By m, M and u; a result that nothing comes back through counts 0."""
+        weight, share = (
+            zero if isinstance(grad.type, DisconnectedType) else grad
+            for grad, zero in zip(output_grads, (pt.zeros_like(inputs[2]), pt.constant(0.0)), strict=True)
+        )
+        found = CarryBack()(*inputs, weight, share)
+        return [*found, *(disconnected_type() for _ in inputs[3:])]
+
+
+class CarryBack(_Compiled):
+    """Gradient of `Carry`."""
+
+    kinds = (pt.dvector, pt.dmatrix, pt.dmatrix)
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        mean, root, u, mode, curvature, weight, share = map(np.ascontiguousarray, inputs)
+        found = np.empty(mean.shape), np.empty(root.shape), np.empty(u.shape)
+        rule.carry_back(mean, root, mode, curvature, u, weight, float(share.item()), *found)
+        for output, value in zip(outputs, found, strict=True):
+            output[0] = value
+
+
+class Weigh(_Compiled):
+    """f, the noise's three and ε (4,), readings (N,), points, courses → log density and its gradient."""
+
+    kinds, moving = (pt.dscalar, pt.dvector, pt.dvector, pt.dvector), 3
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        f, scalars, value = map(np.ascontiguousarray, inputs[:3])
+        whole = [np.asarray(part, dtype=np.int64) for part in inputs[3:]]
+        found = np.empty(f.shape), np.empty(3), np.empty(value.shape)
+        outputs[0][0] = np.asarray(rule.weigh(f, scalars, float(scalars[3]), value, *whole, *found))
+        for output, part in zip(outputs[1:], found, strict=True):
+            output[0] = part
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """What was computed with the value; ε is a datum."""
+        share = output_grads[0]
+        by_scalars = pt.concatenate([share * outputs[2], pt.zeros((1,))])
+        found = [share * outputs[1], by_scalars, share * outputs[3]]
+        return [*found, *(disconnected_type() for _ in inputs[3:])]
+
+
+@register_funcify_default_op_cache_key(Factor)
+def _factor(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def factor(spread, partial):
+        a, b = np.ascontiguousarray(spread), np.ascontiguousarray(partial)
+        root = np.empty((a.size, a.size))
+        _factor_at(a.ctypes, a.size, b.ctypes, root.ctypes)
+        return root
+
+    return factor, _VERSION
+
+
+@register_funcify_default_op_cache_key(FactorBack)
+def _factor_back(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def factor_back(spread, partial, weight):
+        a, b, w = np.ascontiguousarray(spread), np.ascontiguousarray(partial), np.ascontiguousarray(weight)
+        by_spread, by_partial = np.empty(a.size), np.empty(b.size)
+        _factor_back_at(a.ctypes, a.size, b.ctypes, w.ctypes, by_spread.ctypes, by_partial.ctypes)
+        return by_spread, by_partial
+
+    return factor_back, _VERSION
+
+
+@register_funcify_default_op_cache_key(Carry)
+def _carry(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def carry(mean, root, u, mode, curvature):
+        m, r, x = np.ascontiguousarray(mean), np.ascontiguousarray(root), np.ascontiguousarray(u)
+        t, h = np.ascontiguousarray(mode), np.ascontiguousarray(curvature)
+        theta, density = np.empty(x.shape), np.empty(1)
+        _carry_at(
+            m.ctypes, r.ctypes, t.ctypes, h.ctypes, x.ctypes, x.shape[0], x.shape[1], theta.ctypes,
+            density.ctypes,
+        )  # fmt: skip
+        return theta, np.asarray(density[0])
+
+    return carry, _VERSION
+
+
+@register_funcify_default_op_cache_key(CarryBack)
+def _carry_back(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def carry_back(mean, root, u, mode, curvature, weight, share):
+        m, r, x = np.ascontiguousarray(mean), np.ascontiguousarray(root), np.ascontiguousarray(u)
+        t, h, w = np.ascontiguousarray(mode), np.ascontiguousarray(curvature), np.ascontiguousarray(weight)
+        part = np.array([share.item()])
+        by_mean, by_root, by_u = np.empty(m.shape), np.empty(r.shape), np.empty(x.shape)
+        _carry_back_at(
+            m.ctypes, r.ctypes, t.ctypes, h.ctypes, x.ctypes, x.shape[0], x.shape[1], w.ctypes, part.ctypes,
+            by_mean.ctypes, by_root.ctypes, by_u.ctypes,
+        )  # fmt: skip
+        return by_mean, by_root, by_u
+
+    return carry_back, _VERSION
+
+
+@register_funcify_default_op_cache_key(Weigh)
+def _weigh(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def weigh(f, scalars, value, point, course):
+        a, s, y = np.ascontiguousarray(f), np.ascontiguousarray(scalars), np.ascontiguousarray(value)
+        # PyMC keeps whole numbers in 32 bits.
+        p, k = point.astype(np.int64), course.astype(np.int64)
+        total, by_f, by_noise, by_value = np.empty(1), np.empty(a.size), np.empty(3), np.empty(y.size)
+        _weigh_at(
+            a.ctypes, a.size, s.ctypes, y.ctypes, y.size, p.ctypes, k.ctypes, total.ctypes, by_f.ctypes,
+            by_noise.ctypes, by_value.ctypes,
+        )  # fmt: skip
+        return np.asarray(total[0]), by_f, by_noise, by_value
+
+    return weigh, _VERSION
+
+
+factor, carry, weigh = Factor(), Carry(), Weigh()

@@ -1,0 +1,322 @@
+"""Population and readings of circuits, each with its gradient by hand, compiled once.
+
+- `factor`: σ and partial correlations → σ L, L the Cholesky factor of Ω.
+- `carry`: standard coordinates u → θ, through the Gaussian that each circuit's data make of z.
+- `weigh`: curves → log density of all readings.
+
+Each ``…_at`` is the same by addresses, for graphs that call it by the name of a symbol. This module imports
+numba: import it where a model is built.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import types
+
+_jit = numba.njit(error_model="numpy", cache=True)
+_REAL, _WHOLE = types.CPointer(types.float64), types.CPointer(types.int64)
+
+
+@_jit
+def factor(spread, partial, root):
+    """Root of Σ from σ (P,) and partial correlations (P (P − 1)/2,), by rows; written to `root` (P, P).
+
+    L_ij = w_ij Π_{k<j} √(1 − w_ik²) below the diagonal and the whole product on it, w_ij the partial
+    correlation of i and j given what comes before j.
+    """
+    size, at = spread.size, 0
+    for i in range(size):
+        left = 1.0
+        for j in range(i):
+            root[i, j] = spread[i] * partial[at] * left
+            left *= np.sqrt(1 - partial[at] * partial[at])
+            at += 1
+        root[i, i] = spread[i] * left
+        root[i, i + 1 :] = 0.0
+
+
+@_jit
+def factor_back(spread, partial, weight, by_spread, by_partial):
+    """Gradient of Σ weight · root; `weight` (P, P)."""
+    size, at = spread.size, 0
+    left = np.empty(size + 1)
+    for i in range(size):
+        left[0] = 1.0
+        for j in range(i):
+            left[j + 1] = left[j] * np.sqrt(1 - partial[at + j] * partial[at + j])
+        total, by_left = weight[i, i] * left[i], spread[i] * weight[i, i]
+        for j in range(i - 1, -1, -1):
+            w = partial[at + j]
+            remains = np.sqrt(1 - w * w)
+            own = spread[i] * weight[i, j]
+            total += weight[i, j] * w * left[j]
+            by_partial[at + j] = own * left[j] - by_left * left[j] * w / remains
+            by_left = own * w + by_left * remains
+        by_spread[i] = total
+        at += i
+
+
+@_jit
+def _bent(mean, root, mode, curvature, u, bent, upper, pull, inner, z):
+    """One circuit: H M, the root U of I + Mᵀ H M = Uᵀ U, U⁻ᵀ Mᵀ H (θ̂ − m), that plus u, and z = U⁻¹ of it."""
+    size = mean.size
+    for i in range(size):
+        bent[i, :] = 0.0
+        for k in range(size):
+            h = curvature[i, k]
+            for j in range(size):
+                bent[i, j] += h * root[k, j]
+    for i in range(size):
+        upper[i, :] = 0.0
+        upper[i, i] = 1.0
+        pull[i] = 0.0
+    for k in range(size):
+        gap = mode[k] - mean[k]
+        for i in range(size):
+            pull[i] += bent[k, i] * gap
+            w = root[k, i]
+            if w != 0.0:
+                for j in range(size):
+                    upper[i, j] += w * bent[k, j]
+    for k in range(size):
+        top = np.sqrt(upper[k, k])
+        for j in range(k, size):
+            upper[k, j] /= top
+        pull[k] /= top
+        for i in range(k + 1, size):
+            w = upper[k, i]
+            pull[i] -= w * pull[k]
+            for j in range(i, size):
+                upper[i, j] -= w * upper[k, j]
+    for k in range(size - 1, -1, -1):
+        inner[k] = pull[k] + u[k]
+        total = inner[k]
+        for j in range(k + 1, size):
+            total -= upper[k, j] * z[j]
+        z[k] = total / upper[k, k]
+
+
+@_jit
+def carry(mean, root, mode, curvature, u, theta):
+    """θ = m + M z into `theta` (C, P); returns log p(z) and the log Jacobian of u → z, summed.
+
+    z = U⁻¹ (U⁻ᵀ Mᵀ H (θ̂ − m) + u) with Uᵀ U = I + Mᵀ H M: where the readings are a Gaussian N(θ̂, H⁻¹) of
+    the circuit's parameters, u is standard normal whatever m and M are.
+
+    Parameters
+    ----------
+    mean, root : ndarray (P,), (P, P)
+        m, and M with Σ = M Mᵀ.
+    mode, curvature : ndarray (C, P), (C, P, P)
+        θ̂ and H.
+    u : ndarray (C, P)
+        Standard coordinates.
+    """
+    count, size = u.shape
+    bent, upper = np.empty((size, size)), np.empty((size, size))
+    pull, inner, z = np.empty(size), np.empty(size), np.empty(size)
+    total = -0.5 * np.log(2 * np.pi) * count * size
+    for c in range(count):
+        _bent(mean, root, mode[c], curvature[c], u[c], bent, upper, pull, inner, z)
+        for i in range(size):
+            total -= 0.5 * z[i] * z[i] + np.log(upper[i, i])
+            theta[c, i] = mean[i]
+            for j in range(size):
+                theta[c, i] += root[i, j] * z[j]
+    return total
+
+
+@_jit
+def carry_back(mean, root, mode, curvature, u, weight, share, by_mean, by_root, by_u):
+    """Gradient of Σ weight · θ + share · (what `carry` returns); `weight` (C, P).
+
+    With v = U⁻ᵀ ∂/∂z the Cholesky factor's part is B U⁻¹ K U⁻ᵀ, B = H M, K symmetric with
+    K_ij = −inner_i v_j − v_i pull_j below the diagonal and less `share` on it.
+    """
+    count, size = u.shape
+    bent, upper = np.empty((size, size)), np.empty((size, size))
+    pull, inner, z = np.empty(size), np.empty(size), np.empty(size)
+    v, back = np.empty(size), np.empty(size)
+    once, twice = np.empty((size, size)), np.empty((size, size))
+    by_mean[:], by_root[:] = 0.0, 0.0
+    for c in range(count):
+        _bent(mean, root, mode[c], curvature[c], u[c], bent, upper, pull, inner, z)
+        for j in range(size):
+            v[j] = -share * z[j]
+        for i in range(size):
+            w = weight[c, i]
+            by_mean[i] += w
+            for j in range(size):
+                by_root[i, j] += w * z[j]
+                v[j] += w * root[i, j]
+        for k in range(size):
+            v[k] /= upper[k, k]
+            for i in range(k + 1, size):
+                v[i] -= upper[k, i] * v[k]
+            by_u[c, k] = v[k]
+        for k in range(size - 1, -1, -1):
+            total = v[k]
+            for j in range(k + 1, size):
+                total -= upper[k, j] * back[j]
+            back[k] = total / upper[k, k]
+        for i in range(size):
+            for j in range(i + 1):
+                once[i, j] = once[j, i] = -inner[i] * v[j] - v[i] * pull[j]
+            once[i, i] -= share
+        for _ in range(2):
+            for k in range(size - 1, -1, -1):
+                for i in range(k + 1, size):
+                    w = upper[k, i]
+                    for j in range(size):
+                        once[k, j] -= w * once[i, j]
+                for j in range(size):
+                    once[k, j] /= upper[k, k]
+            for i in range(size):
+                for j in range(size):
+                    twice[j, i] = once[i, j]
+            once, twice = twice, once
+        for i in range(size):
+            # H (θ̂ − m), which Mᵀ takes to the pull, and what the pull owes to m.
+            moved = 0.0
+            for k in range(size):
+                moved += curvature[c, i, k] * (mode[c, k] - mean[k])
+                by_mean[i] -= bent[i, k] * back[k]
+                w = bent[i, k]
+                for j in range(size):
+                    by_root[i, j] += w * once[k, j]
+            for j in range(size):
+                by_root[i, j] += moved * back[j]
+
+
+@_jit
+def weigh(f, noise, floor, value, point, course, by_f, by_noise, by_value):
+    """Log density of all readings, courses' gains integrated out, with its gradient.
+
+    A reading of course k has the mean g_k f and the sd σ₀ m^γ, m = (f + √(f² + ε²))/2, g_k ~ Normal(1, s):
+    a course's covariance is diagonal plus s² f fᵀ (Woodbury and the determinant lemma).
+
+    Parameters
+    ----------
+    f : ndarray (points,)
+        Curves.
+    noise : ndarray (3,)
+        log σ₀, γ and s.
+    floor : float
+        ε.
+    value, point, course : ndarray (N,)
+        Readings, their places in `f` and their courses.
+    by_f, by_noise, by_value : ndarray
+        Results.
+    """
+    count = 0
+    for n in range(value.size):
+        count = max(count, course[n] + 1)
+    variance = noise[2] * noise[2]
+    square, cross = np.zeros(count), np.zeros(count)
+    weight, log_size, slope = np.empty(f.size), np.empty(f.size), np.empty(f.size)
+    for p in range(f.size):
+        away = np.sqrt(f[p] * f[p] + floor * floor)
+        m = 0.5 * (f[p] + away)
+        # Far below 0 the sum cancels; this is the same.
+        if f[p] < 0.0:
+            m = 0.5 * floor * floor / (away - f[p])
+        log_size[p], slope[p] = np.log(m), noise[1] / away
+        weight[p] = np.exp(-2 * (noise[0] + noise[1] * log_size[p]))
+    total = -0.5 * np.log(2 * np.pi) * value.size
+    for n in range(value.size):
+        p, k = point[n], course[n]
+        gap = value[n] - f[p]
+        total -= 0.5 * weight[p] * gap * gap + noise[0] + noise[1] * log_size[p]
+        square[k] += weight[p] * f[p] * f[p]
+        cross[k] += weight[p] * f[p] * gap
+    by_f[:], by_noise[:] = 0.0, 0.0
+    for k in range(count):
+        more = 1 + variance * square[k]
+        part = cross[k] / more
+        total += 0.5 * variance * cross[k] * part - 0.5 * np.log(more)
+        by_noise[2] += noise[2] * (part * part - square[k] / more)
+        square[k] = -0.5 * variance * (variance * part * part + 1 / more)
+        cross[k] = variance * part
+    for n in range(value.size):
+        p, k = point[n], course[n]
+        w, gap = weight[p], value[n] - f[p]
+        by_log = w * gap * gap - 1 - 2 * w * f[p] * (cross[k] * gap + square[k] * f[p])
+        by_noise[0] += by_log
+        by_noise[1] += by_log * log_size[p]
+        by_value[n] = w * (cross[k] * f[p] - gap)
+        by_f[p] += w * (gap + cross[k] * (gap - f[p]) + 2 * square[k] * f[p]) + by_log * slope[p]
+    return total
+
+
+FACTOR_AT = types.void(_REAL, types.intp, _REAL, _REAL)
+FACTOR_BACK_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL, _REAL)
+CARRY_AT = types.void(*[_REAL] * 5, types.intp, types.intp, _REAL, _REAL)
+CARRY_BACK_AT = types.void(*[_REAL] * 5, types.intp, types.intp, *[_REAL] * 5)
+WEIGH_AT = types.void(_REAL, types.intp, _REAL, _REAL, types.intp, _WHOLE, _WHOLE, *[_REAL] * 4)
+
+
+@numba.cfunc(FACTOR_AT, cache=True)
+def factor_at(spread, size, partial, root):
+    """`factor` by addresses."""
+    pairs = size * (size - 1) // 2
+    factor(numba.carray(spread, (size,)), numba.carray(partial, (pairs,)), numba.carray(root, (size, size)))
+
+
+@numba.cfunc(FACTOR_BACK_AT, cache=True)
+def factor_back_at(spread, size, partial, weight, by_spread, by_partial):
+    """`factor_back` by addresses."""
+    pairs = size * (size - 1) // 2
+    factor_back(
+        numba.carray(spread, (size,)),
+        numba.carray(partial, (pairs,)),
+        numba.carray(weight, (size, size)),
+        numba.carray(by_spread, (size,)),
+        numba.carray(by_partial, (pairs,)),
+    )
+
+
+@numba.cfunc(CARRY_AT, cache=True)
+def carry_at(mean, root, mode, curvature, u, count, size, theta, density):
+    """`carry` by addresses; what it returns goes to `density`."""
+    numba.carray(density, (1,))[0] = carry(
+        numba.carray(mean, (size,)),
+        numba.carray(root, (size, size)),
+        numba.carray(mode, (count, size)),
+        numba.carray(curvature, (count, size, size)),
+        numba.carray(u, (count, size)),
+        numba.carray(theta, (count, size)),
+    )
+
+
+@numba.cfunc(CARRY_BACK_AT, cache=True)
+def carry_back_at(mean, root, mode, curvature, u, count, size, weight, share, by_mean, by_root, by_u):
+    """`carry_back` by addresses."""
+    carry_back(
+        numba.carray(mean, (size,)),
+        numba.carray(root, (size, size)),
+        numba.carray(mode, (count, size)),
+        numba.carray(curvature, (count, size, size)),
+        numba.carray(u, (count, size)),
+        numba.carray(weight, (count, size)),
+        numba.carray(share, (1,))[0],
+        numba.carray(by_mean, (size,)),
+        numba.carray(by_root, (size, size)),
+        numba.carray(by_u, (count, size)),
+    )
+
+
+@numba.cfunc(WEIGH_AT, cache=True)
+def weigh_at(f, points, scalars, value, readings, point, course, total, by_f, by_noise, by_value):
+    """`weigh` by addresses; `scalars` are the noise's three and ε."""
+    numba.carray(total, (1,))[0] = weigh(
+        numba.carray(f, (points,)),
+        numba.carray(scalars, (4,)),
+        numba.carray(scalars, (4,))[3],
+        numba.carray(value, (readings,)),
+        numba.carray(point, (readings,)),
+        numba.carray(course, (readings,)),
+        numba.carray(by_f, (points,)),
+        numba.carray(by_noise, (3,)),
+        numba.carray(by_value, (readings,)),
+    )

@@ -10,7 +10,9 @@ from hbm_core.ui.coverage_page import SECTIONS, open_page, section, story
 from hbm_core.ui.live import live
 
 study = session.study()
-if scenario(study.scenario).own_lab:
+if why := scenario(study.scenario).no_lab:
+    st.info(why)
+elif scenario(study.scenario).own_lab:
     recovery_page.draw(live(study))
 else:
     page = open_page(live(study))

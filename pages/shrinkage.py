@@ -5,11 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from hbm_core.inference.reweighted import ReweightedPosterior
-from hbm_core.ui import reweighted, session
+from hbm_core.ui import reweighted, session, vectors
 from hbm_core.ui.live import live
 from hbm_core.ui.shrinkage_page import open_page, section, sections, story
 
-seen = live(session.study())
+whole = live(session.study())
+vectors.choose(whole, "shrinkage")
+seen = vectors.along(whole)
 page = open_page(seen)
 if page is not None:
     if seen.stale:

@@ -163,6 +163,21 @@ def autocorrelation(tree: Any, names: Sequence[str] | None = None, lags: int = 5
     return pd.concat(rows, ignore_index=True)
 
 
+def log_density_table(tree: Any) -> pd.DataFrame:
+    """Log densities that a fit kept of its draws: chain, draw, log_prior, log_likelihood, log_posterior.
+
+    Nats; ``divergent`` as of the draws themselves.
+    """
+    found = tree["log_density"].to_dataset().transpose("chain", "draw")
+    chains, draws = found.sizes["chain"], found.sizes["draw"]
+    table = pd.DataFrame(
+        {"chain": np.repeat(found["chain"].values, draws), "draw": np.tile(found["draw"].values, chains)}
+    )
+    for name in ("log_prior", "log_likelihood", "log_posterior"):
+        table[name] = found[name].values.ravel()
+    return table.assign(divergent=divergent(tree))
+
+
 def energy_table(tree: Any) -> pd.DataFrame:
     """Marginal energy and its steps: their spreads should match.
 

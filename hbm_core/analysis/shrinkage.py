@@ -13,6 +13,7 @@ from hbm_core.analysis import rates, shrinkage_three_level
 from hbm_core.analysis.batched import at_tau, effect_scale, fine_tau, linear, tau_mixture
 from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.models.grouped import GroupedUnits
+from hbm_core.models.one_parameter import OneParameter
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.structure import ModelSpec
 
@@ -199,7 +200,12 @@ def pooling_factor(spec: ModelSpec, tau: np.ndarray) -> np.ndarray:
 
 
 def _toward(spec: ModelSpec, summary: pd.DataFrame) -> np.ndarray:
-    structure = spec.structure
+    structure: Any = spec.structure
+    if isinstance(structure, OneParameter):
+        name = structure.mean
+        known = name in summary.index
+        value = summary["mean"].to_dict()[name] if known else spec.priors[name].distribution.mean()
+        return np.full(len(structure.units), float(value))
     if structure.pooling == "none":
         prior = spec.priors["theta"]
         return np.full(len(structure.units), prior.distribution.mean() if prior.proper else np.nan)

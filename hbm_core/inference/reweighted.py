@@ -31,7 +31,7 @@ Vehtari, Simpson, Gelman, Yao & Gabry (2024), Pareto Smoothed Importance Samplin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -47,6 +47,7 @@ from hbm_core.inference.exact.base import (
     checked_probabilities,
 )
 from hbm_core.inference.psis import Smoothed, efficiency, smooth
+from hbm_core.inference.recipes import recipe
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
 
@@ -57,13 +58,44 @@ _GRID = 400
 
 
 @dataclass(frozen=True, eq=False)
+class Curves:
+    """Curves that a fit kept of some of its draws.
+
+    Parameters
+    ----------
+    chain, draw : ndarray (S,) of int
+        Which draws.
+    curve : ndarray (S, N)
+        Amounts at N points.
+    labels : mapping of str to ndarray (N,)
+        What the points are.
+    """
+
+    chain: np.ndarray
+    draw: np.ndarray
+    curve: np.ndarray
+    labels: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, tree: xr.DataTree) -> Curves | None:
+        """From a result's group ``curves``; None without."""
+        if "curves" not in tree.children:
+            return None
+        found = tree["curves"].to_dataset()
+        labels = {
+            str(name): values.values for name, values in found.coords.items() if values.dims == ("point",)
+        }
+        return cls(found["chain"].values, found["draw"].values, found["curve"].values, labels)
+
+
+@dataclass(frozen=True, eq=False)
 class Draws:
     """A finished fit's draws, ready to be re-weighted.
 
     Attributes
     ----------
-    priors : mapping of str to Prior
-        Those of the fit.
+    spec : ModelSpec
+        What was fitted.
     variables : mapping of str to ndarray (n, …)
         Chains one after the other; thinned evenly where there are very many.
     names : tuple of str
@@ -72,13 +104,27 @@ class Draws:
         The same draws by flat name.
     efficiency : ndarray (len(names),)
         Effective over actual number of draws, of each mean.
+    step : int
+        Every so many draws of a chain were kept.
+    chains : int
+        Number of chains.
+    curves : Curves or None
+        Curves that the fit kept of some draws.
     """
 
-    priors: Mapping[str, Prior]
+    spec: ModelSpec[Any]
     variables: Mapping[str, np.ndarray]
     names: tuple[str, ...]
     values: np.ndarray
     efficiency: np.ndarray
+    step: int = 1
+    chains: int = 1
+    curves: Curves | None = None
+
+    @property
+    def priors(self) -> Mapping[str, Prior]:
+        """Priors of the fit."""
+        return self.spec.priors
 
     @classmethod
     def of(cls, tree: xr.DataTree, spec: ModelSpec[Any]) -> Draws:
@@ -98,7 +144,8 @@ class Draws:
         """
         posterior = tree["posterior"].to_dataset().transpose("chain", "draw", ...)
         for name in spec.priors:
-            if name not in posterior:
+            # One of a vector's may have no variable: θ itself has it where nothing is pooled.
+            if name not in posterior and "[" not in name:
                 raise InputError(
                     "draws to be re-weighted", f"the parameter {name}", ", ".join(map(str, posterior))
                 )
@@ -125,7 +172,9 @@ class Draws:
         values = by_chain.reshape(len(names), -1)
         # Views where a variable has at most one dimension: draws are kept once.
         variables = {name: values[place].T.reshape(-1, *shape) for name, (place, shape) in shapes.items()}
-        return cls(dict(spec.priors), variables, tuple(names), values, efficiency(by_chain))
+        chains_of = posterior.sizes["chain"]
+        worth = efficiency(by_chain)
+        return cls(spec, variables, tuple(names), values, worth, step, chains_of, Curves.of(tree))
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -137,15 +186,28 @@ class Draws:
         """Number of draws."""
         return self.values.shape[1]
 
-    def log_ratio(self, priors: Mapping[str, Prior]) -> np.ndarray:
-        """Log of new over old prior density of each draw, ndarray (n,)."""
-        ratio = np.zeros(self.count)
-        for name, new in priors.items():
-            if new != (old := self.priors[name]):
-                x = self.variables[name]
-                each = new.log_density(x) - old.log_density(x)
-                ratio += each.reshape(self.count, -1).sum(axis=1)
-        return ratio
+    def renamed(self, spec: ModelSpec[Any], names: Mapping[str, str]) -> Draws:
+        """Some rows under other names: a view of a vector's parts as if they were all.
+
+        Parameters
+        ----------
+        spec : ModelSpec
+            What they are seen as.
+        names : mapping of str to str
+            New flat name to the own one, ``theta[label]`` last.
+        """
+        known = {name: place for place, name in enumerate(self.names)}
+        rows = [known[own] for own in names.values()]
+        values = self.values[rows]
+        variables = dict(zip(names, values, strict=True))
+        return replace(
+            self,
+            spec=spec,
+            variables=variables,
+            names=tuple(names),
+            values=values,
+            efficiency=self.efficiency[rows],
+        )
 
 
 def _flat_names(array: xr.DataArray) -> Iterator[str]:
@@ -191,12 +253,16 @@ def reweight(draws: Draws, spec: ModelSpec[Any]) -> ReweightedPosterior:
                 spec.priors[name].text,
                 "Values that were excluded then have no draws. Fit to update.",
             )
-    ratio = draws.log_ratio(spec.priors)
+    ratio = recipe(spec).log_ratio(spec, draws.spec, draws.variables)
     moving = np.where(np.isfinite(ratio), ratio, ratio[np.isfinite(ratio)].min(initial=0.0))
     if np.ptp(moving) > 0:
         # The weights' own autocorrelation is that of the parameters that they are made of.
-        rows = [place for place, name in enumerate(draws.names) if name.split("[")[0] in draws.priors]
-        slowest = float(draws.efficiency[rows].min())
+        rows = [
+            place
+            for place, name in enumerate(draws.names)
+            if name in draws.priors or name.split("[")[0] in draws.priors
+        ]
+        slowest = float(draws.efficiency[rows or slice(None)].min())
     else:
         slowest = 1.0
     weights = smooth(ratio, slowest)
@@ -262,6 +328,43 @@ class ReweightedPosterior(ExactPosterior):
         first = next(place for place, name in enumerate(self.names) if name.startswith("theta["))
         return slice(first, len(self.names))
 
+    @property
+    def weight(self) -> np.ndarray:
+        """Weights of the draws, chains one after the other, ndarray (n,); they sum to 1."""
+        return self._weights.weight
+
+    @property
+    def step(self) -> int:
+        """Every so many draws of a chain were kept."""
+        return self._draws.step
+
+    @property
+    def chains(self) -> int:
+        """Number of chains."""
+        return self._draws.chains
+
+    @property
+    def variables(self) -> Mapping[str, np.ndarray]:
+        """Draws by variable, chains one after the other, ndarray (n, …)."""
+        return self._draws.variables
+
+    @property
+    def curves(self) -> Curves:
+        """Curves that the fit kept of some draws.
+
+        Raises
+        ------
+        InputError
+            It kept none.
+        """
+        if self._draws.curves is None:
+            raise InputError("curves of a fit", "a fit that keeps them", "one without", "Fit anew.")
+        return self._draws.curves
+
+    def renamed(self, spec: ModelSpec[Any], names: Mapping[str, str]) -> ReweightedPosterior:
+        """Some parameters under other names, with the same weights; as of `Draws.renamed`."""
+        return ReweightedPosterior(spec, self._draws.renamed(spec, names), self._weights)
+
     def settle(self) -> None:
         """Nothing is left to compute."""
 
@@ -321,7 +424,7 @@ class ReweightedPosterior(ExactPosterior):
         return found.reshape(x.shape)
 
     def _bounds(self, name: str) -> tuple[float, float]:
-        parameter = name.split("[")[0]
+        parameter = name if name in self.spec.priors else name.split("[")[0]
         if parameter not in self.spec.priors:
             return -np.inf, np.inf
         return _support(self.spec.priors[parameter], parameter in self.spec.structure.positive)

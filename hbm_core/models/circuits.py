@@ -204,6 +204,12 @@ class CircuitPopulation:
             scale="log10",
         )
 
+    @cached_property
+    def readings(self) -> np.ndarray:
+        """Number of readings of each circuit, ndarray (C,)."""
+        circuit = np.searchsorted(self.tables.starts[:, 2], self.point, side="right") - 1
+        return np.bincount(circuit, minlength=len(self.units))
+
     @property
     def unit_parameters(self) -> tuple[str, ...]:
         """Flat names of all circuits' fitted parameters, circuit by circuit."""

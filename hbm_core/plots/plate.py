@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.hurdle import HurdleRevenue
+from hbm_core.models.one_parameter import OneParameter
 from hbm_core.models.raw_rates import RawRates, RawTrials
 from hbm_core.models.structure import TwoLevelNormal
 from hbm_core.models.three_level import ThreeLevelNormal
@@ -34,9 +36,12 @@ class Plate:
 
 
 def plate_table(
-    structure: TwoLevelNormal | ThreeLevelNormal | HurdleRevenue | GaussianMixed, one: str = "unit"
+    structure: TwoLevelNormal | ThreeLevelNormal | HurdleRevenue | GaussianMixed | OneParameter,
+    one: str = "unit",
 ) -> Plate:
     """Return the graph of a model: its quantities, and which depends on which."""
+    if isinstance(structure, OneParameter):
+        return _circuits(structure.whole, one)
     if isinstance(structure, HurdleRevenue):
         return _hurdle(structure, one)
     if isinstance(structure, RawRates):
@@ -142,6 +147,27 @@ def _rates(structure: Any, one: str) -> Plate:
     rows = (tuple(top), (Node("theta", "θᵢ", "unknown", True),), (*beside, data, given))
     edges = [(one_.name, "theta") for one_ in top] + [(one_.name, "y") for one_ in beside]
     return Plate(rows, (*edges, ("theta", "y"), ("size", "y")), f"{one} i = 1 … {len(structure.units):,}")
+
+
+def _circuits(structure: CircuitPopulation, one: str) -> Plate:
+    """Vectors of rate constants, the curves that they make, and readings."""
+    top = []
+    if structure.pooling != "independent":
+        top.append(Node("alpha", "α", "unknown", False))
+    if structure.pooling in ("diagonal", "full"):
+        top.append(Node("sigma", "σ", "unknown", False))
+    if structure.pooling == "full":
+        top.append(Node("corr", "Ω", "unknown", False))
+    noise = [Node("noise", "σ₀", "unknown", False)]
+    noise += [Node("gain", "gₖ", "unknown", True)] if structure.has_gain else []
+    rows = (
+        tuple(top),
+        (Node("theta", "θc", "unknown", True), Node("dose", "x", "given", True)),
+        (*noise, Node("y", "yₖₜ", "data", True)),
+    )
+    edges = [(node.name, "theta") for node in top] + [(node.name, "y") for node in noise]
+    repeats = f"{one} c = 1 … {len(structure.units)}"
+    return Plate(tuple(row for row in rows if row), (*edges, ("theta", "y"), ("dose", "y")), repeats)
 
 
 def _hurdle(structure: HurdleRevenue, one: str) -> Plate:

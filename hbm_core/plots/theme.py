@@ -187,7 +187,9 @@ def digits(effect: np.ndarray, se: np.ndarray) -> Digits:
 
 @once
 def digits_of(structure: Any) -> Digits:
-    """Decimals of a structure's raw effects and of its estimates, as of `digits`."""
+    """Decimals of a structure's raw effects and of its estimates, as of `digits`; of vectors, of decades."""
+    if not hasattr(structure, "effect"):
+        return Digits(2, 3)
     return digits(structure.effect, structure.se)
 
 

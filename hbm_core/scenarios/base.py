@@ -198,6 +198,8 @@ class Scenario(ABC):
     sampler: SamplerDefaults = SamplerDefaults()
     #: Ids of the models whose coverage is studied on the scenario's own simulator, by `recovery`.
     own_lab: tuple[str, ...] = ()
+    #: Why coverage cannot be studied while somebody waits; empty where it can.
+    no_lab: str = ""
     #: Parameter name to (symbol in LaTeX, words), in the order of the prior panel.
     parameter_words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -280,6 +282,16 @@ class Scenario(ABC):
     @abstractmethod
     def scale_note(self, dataset: Dataset) -> str:
         """Where the default priors' numbers come from; empty where they are as the models declare them."""
+
+    def alone(self, dataset: Dataset, structure: Any) -> tuple[np.ndarray, np.ndarray]:
+        """What units that are vectors say by themselves: estimates and standard errors, (units, parameters).
+
+        Raises
+        ------
+        InputError
+            Units that are no vectors.
+        """
+        raise InputError("estimates unit by unit", "units that are vectors", repr(self.id))
 
     def offer(self, dataset: Dataset, model: str) -> Offer | None:
         """Another model that the data ask for, where `model` is wrong for them."""

@@ -26,7 +26,7 @@ _SAMPLER_KEYS = ("draws", "tune", "chains", "target_accept", "seed", "temperatur
 #: What a link may say. ``key`` opens data that are not everybody's; who reads the link deals with it.
 PARAMETERS = (
     "scenario", "dataset", "data_seed", "model", "covariates", "parameterization", "engine",
-    *_SAMPLER_KEYS, "unit", "key",
+    *_SAMPLER_KEYS, "unit", "parameter", "key",
 )  # fmt: skip
 _GROUPS = ("knob", "prior", "constant")
 #: Longest text of a single URL value; longer ones are nonsense or an attack.
@@ -65,6 +65,8 @@ class Study:
         Settings.
     unit : str or None
         Selected unit's label.
+    parameter : str or None
+        Which part of units that are vectors is looked at.
     """
 
     scenario: str
@@ -79,6 +81,7 @@ class Study:
     engine: str = "nuts"
     sampler: Sampler = field(default_factory=Sampler)
     unit: str | None = None
+    parameter: str | None = None
 
     def __post_init__(self) -> None:
         model = self._scenario.model(self.model)
@@ -204,6 +207,7 @@ class Study:
         moved_model = changes.get("model", self.model) != self.model
         if moved_data:
             changes.setdefault("unit", None)
+            changes.setdefault("parameter", None)
             changes.setdefault("knobs", {})
             changes.setdefault("covariates", ())
         if moved_data or moved_model:
@@ -243,8 +247,7 @@ class Study:
         for name in _SAMPLER_KEYS:
             if getattr(self.sampler, name) != getattr(usual, name):
                 found[name] = _plain(getattr(self.sampler, name))
-        if self.unit is not None:
-            found["unit"] = self.unit
+        found |= {name: value for name in ("unit", "parameter") if (value := getattr(self, name)) is not None}
         return found
 
     @classmethod
@@ -258,7 +261,7 @@ class Study:
         base = cls.default(find_scenario(query["scenario"]).id if "scenario" in query else None)
         values: dict[str, Any] = {
             name: query[name]
-            for name in ("dataset", "model", "parameterization", "engine", "unit")
+            for name in ("dataset", "model", "parameterization", "engine", "unit", "parameter")
             if name in query
         }
         if "data_seed" in query:

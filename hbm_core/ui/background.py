@@ -24,7 +24,7 @@ from hbm_core.plots.theme import digits_of
 from hbm_core.plots.tokens import Mode
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
-from hbm_core.ui import cells_section, many, session, theme
+from hbm_core.ui import cells_section, circuit_section, many, session, theme, vectors
 from hbm_core.ui.live import Live, live
 
 #: Units whose intervals are counted against the truth.
@@ -35,7 +35,7 @@ _SAID: WeakKeyDictionary[ExactPosterior, str] = WeakKeyDictionary()
 
 def background(study: Study) -> None:
     """Draw the story, the model and the first look; `follows` says what of it priors change."""
-    seen, mode = live(study), theme.mode()
+    seen, mode = vectors.along(live(study)), theme.mode()
     st.divider()
     if said := truth_sentence(seen):
         st.markdown(said)
@@ -72,7 +72,7 @@ def follows(study: Study) -> object:
 
     Whatever is added below that follows the posterior belongs here too.
     """
-    seen = live(study)
+    seen = vectors.along(live(study))
     adaptive = isinstance(seen.posterior, TwoLevelPosterior) and seen.spec.structure.scale == "adaptive"
     drawn = adaptive or cells_section.has(seen) or isinstance(seen.spec.structure, GroupedUnits)
     return truth_sentence(seen), seen.posterior if drawn else None
@@ -103,6 +103,10 @@ def _about(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
 def _before(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
     structure, dataset = _seen.spec.structure, _seen.dataset
     words = dataset.words
+    if _seen.whole is not None:
+        circuit_section.before(_seen.whole, mode)
+        _first_look(_seen.whole)
+        return
     theme.title("The data before any model")
     if isinstance(structure, RawRates):
         rates, bounds, word = chance_table(structure)
@@ -116,7 +120,12 @@ def _before(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
         f"Each circle is a {words.one}. If all shared {said} (dashed), 95 % of them would lie "
         f"in the grey cone: {words.many} far outside it speak for real differences."
     )
-    look = find_scenario(_seen.study.scenario).first_look(dataset)
+    _first_look(_seen)
+
+
+def _first_look(seen: Live) -> None:
+    dataset = seen.dataset
+    look = find_scenario(seen.study.scenario).first_look(dataset)
     st.table(first_look_rows(look), border="horizontal", hide_index=True)
     if dataset.reference:
         st.caption(theme.plain(f"Data: {dataset.reference}"))
@@ -148,10 +157,11 @@ def _counted(seen: Live, posterior: ExactPosterior, known: Mapping[str, float]) 
         raw = int(((own_low <= truth) & (truth <= own_high)).sum())
     else:
         raw = int((np.abs(structure.effect[at] - truth) <= ndtri(0.975) * structure.se[at]).sum())
+    repeats = "" if find_scenario(seen.study.scenario).no_lab else ": the page Coverage repeats it"
     return (
         f"**Against the simulated truth:** {pooled:,} of {truth.size:,} pooled 95 % intervals hold it, "
         f"and {raw:,} of the {seen.dataset.words.many}' own{some}. "
-        "One data set proves little: the page Coverage repeats it."
+        f"One data set proves little{repeats}."
     )
 
 

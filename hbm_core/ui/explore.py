@@ -16,7 +16,7 @@ from hbm_core.models.families import FAMILIES
 from hbm_core.models.prior import Prior
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
-from hbm_core.ui import fits, reweighted, session, theme
+from hbm_core.ui import circuit_section, fits, reweighted, session, theme, vectors
 from hbm_core.ui.background import follows
 from hbm_core.ui.explorer_component import (
     Actions,
@@ -49,6 +49,9 @@ def explore(study: Study) -> None:
 def _draw(study: Study, found: fits.FitView) -> None:
     seen = live(study)
     message = seen.problem
+    if vectors.has(seen):
+        _vectors(seen, found)
+        return
     if seen.sampled:
         _sampled(seen, found)
         return
@@ -57,6 +60,30 @@ def _draw(study: Study, found: fits.FitView) -> None:
     elif (last := session.last_sound()) is not None and _comparable(last, study):
         seen = Live(study, seen.dataset, seen.spec, live(last).posterior, message)
     explorer(explorer_data(seen, found, message), _actions(seen), key="explorer")
+
+
+def _vectors(whole: Live, found: fits.FitView) -> None:
+    """Draw units that are vectors: what they show as a whole, and one of their parameters."""
+    circuit_section.story(whole)
+    circuit_section.choose(whole)
+    seen, mode = vectors.along(whole), theme.mode()
+    data = explorer_data(seen, found, seen.problem if seen.posterior is not None else "")
+    data, acts = replace(data, stale=seen.stale), _actions(seen)
+    left, right = st.columns([2.2, 1], gap="large")
+    with right:
+        explorer(replace(data, parts=("priors", "fit")), acts, key="explorer")
+    with left:
+        with reweighted.greyed(seen.stale, "circuit"):
+            circuit_section.draw(whole, mode)
+        if seen.posterior is None:
+            circuit_section.alone(seen, mode)
+            st.caption(theme.plain(seen.problem))
+            return
+        explorer(replace(data, parts=("story", "forest"), note=""), acts, key="explorer_forest")
+        if isinstance(whole.posterior, ReweightedPosterior) and not seen.stale:
+            reweighted.say(whole.posterior)
+        with reweighted.greyed(seen.stale, "circuit_means"):
+            circuit_section.means(whole, mode)
 
 
 def _sampled(seen: Live, found: fits.FitView) -> None:
@@ -82,10 +109,11 @@ def _comparable(last: Study, study: Study) -> bool:
 def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> ExplorerData:
     """The component's data for a study and the state of its fit."""
     scenario, dataset, spec = find_scenario(seen.study.scenario), seen.dataset, seen.spec
+    whole = seen.whole or seen
     presets = tuple(
-        PresetEntry(preset.id, preset.label, preset.priors(dataset), preset.model)
+        PresetEntry(preset.id, preset.label, chosen, preset.model)
         for preset in scenario.presets
-        if set(preset.priors(dataset)) <= set(spec.priors)
+        if set(chosen := preset.priors(whole.dataset)) <= set(whole.spec.priors)
     )
     focus = focus_of(seen)
     structure: Any = spec.structure
@@ -107,7 +135,7 @@ def explorer_data(seen: Live, found: fits.FitView, message: str = "") -> Explore
         listed=listed,
         truth=truth,
         message=message,
-        note=scenario.scale_note(dataset),
+        note=scenario.scale_note(whole.dataset),
         serial=session.resets(),
     )
 
@@ -179,11 +207,14 @@ def _fit_entry(found: fits.FitView) -> FitEntry:
 
 def _actions(seen: Live) -> Actions:
     """What the hand's acts do to the study."""
-    study, dataset = seen.study, seen.dataset
+    whole = seen.whole or seen
+    study, dataset = whole.study, whole.dataset
     defaults = study.declared.priors(dataset, study.covariates)
 
     def set_priors(priors: dict[str, Prior]) -> None:
-        session.change(priors={name: prior for name, prior in priors.items() if prior != defaults.get(name)})
+        # The panel may show some of the priors only; the others stay.
+        every = {**study.priors, **priors}
+        session.change(priors={name: prior for name, prior in every.items() if prior != defaults.get(name)})
 
     def set_preset(id: str) -> None:
         presets = {item.id: item for item in find_scenario(study.scenario).presets}
@@ -193,7 +224,7 @@ def _actions(seen: Live) -> Actions:
         if preset.model is not None and study.model in {item.model for item in presets.values()}:
             session.change(model=preset.model, priors={})
         else:
-            set_priors({**seen.spec.priors, **preset.priors(dataset)})
+            set_priors({**whole.spec.priors, **preset.priors(dataset)})
 
     def elicited(asked: Elicitation) -> str:
         positive = asked.param in seen.spec.structure.positive

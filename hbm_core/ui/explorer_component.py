@@ -453,6 +453,10 @@ _SYMBOLS = {
     "phi": "φ",
     "varphi": "φ",
     "kappa": "κ",
+    "gamma": "γ",
+    "Omega": "Ω",
+    "sigma_0": "σ₀",
+    "s_f": "s",
 }
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from hbm_core.inference.exact import ExactPosterior
+from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.dataset import Words
 from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.grouped import GroupedUnits
 from hbm_core.models.hurdle import HurdleRevenue
+from hbm_core.models.one_parameter import OneParameter
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.models.structure import ModelSpec
 from hbm_core.plots.theme import Digits
@@ -246,7 +248,38 @@ class Mixed(ThreeLevel):
         return mixed.posterior_value(posterior, shown)
 
 
+class Parameter(TwoLevel):
+    """One parameter of units that are vectors, whose posterior comes from a fit."""
+
+    def spread(self, structure: Any, words: Words) -> Spread:
+        """No spread that could be dragged."""
+        return Spread(param="", words=f"spread between {words.many}", unitless=True)
+
+    def posterior(self, posterior: Any, places: np.ndarray | None) -> dict[str, Any]:
+        """Weighted draws of all units."""
+        return draws.posterior_value(posterior, np.arange(len(posterior.spec.structure.units)))
+
+    def model(self, spec: ModelSpec[Any], found: dict[str, Any] | None) -> dict[str, Any]:
+        """Why nothing can be dragged."""
+        return {
+            "engine": "server",
+            "why_no_tau": draws.NO_DIAL,
+            "why_no_pooling": "",
+            "complete": None,
+        }
+
+
+class Vectors(TwoLevel):
+    """Units that are vectors, all of them: pages look along one parameter."""
+
+    def listed(self, structure: Any, wanted: int | None = None) -> np.ndarray | None:
+        """All."""
+        return np.arange(len(structure.units))
+
+
 _SHAPES: tuple[tuple[type, Shape], ...] = (
+    (OneParameter, Parameter()),
+    (CircuitPopulation, Vectors()),
     (GaussianMixed, Mixed()),
     (HurdleRevenue, Drawn()),
     (GroupedUnits, ThreeLevel()),

@@ -35,6 +35,8 @@ class Live:
         Whether no exact engine covers the study, so that its posterior comes from fits.
     stale : bool
         Whether `posterior` is a fit's under other priors, because these are too far from any fit.
+    whole : Live or None
+        All of it, where this is a view of one parameter of units that are vectors.
     """
 
     study: Study
@@ -44,6 +46,7 @@ class Live:
     problem: str = ""
     sampled: bool = False
     stale: bool = False
+    whole: Live | None = None
 
     @property
     def exact(self) -> ExactPosterior | None:

@@ -21,6 +21,7 @@ from hbm_core.inference.exact import ExactPosterior
 from hbm_core.inference.exact.three_level_posterior import ThreeLevelPosterior
 from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.grouped import GroupedUnits
+from hbm_core.models.one_parameter import OneParameter
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots import shrinkage as plots
 from hbm_core.plots.shrinkage import SELECTION, View
@@ -107,7 +108,7 @@ def _made(posterior: ExactPosterior) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = tables.shrinkage_table(spec, posterior)
     if isinstance(structure, RawRates):
         ledger = rates.pooling_ledger(spec, posterior, table)
-    elif len(table) <= _MOST_WEIGHTS and not isinstance(structure, GroupedUnits):
+    elif len(table) <= _MOST_WEIGHTS and not isinstance(structure, GroupedUnits | OneParameter):
         ledger = tables.pooling_ledger(spec, posterior)
     else:
         ledger = _long_ledger(table, posterior)
@@ -746,6 +747,9 @@ def sections(page: Page) -> dict[str, Callable[[Page, DeltaGenerator, DeltaGener
     if isinstance(page.live.spec.structure, GaussianMixed):
         # Rows lend along groups, slots and members at once: there is no one table of it.
         return {name: draw for name, draw in SECTIONS.items() if name != "Lenders"}
+    if isinstance(page.live.spec.structure, OneParameter):
+        # What a circuit owes to whom goes through all of its parameters: no shares of one of them.
+        return {name: draw for name, draw in SECTIONS.items() if name not in ("Lenders", "Close-ups")}
     if isinstance(page.live.spec.structure, GroupedUnits):
         from hbm_core.ui import group_section
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 import streamlit as st
 
@@ -96,7 +96,10 @@ def _options(study: Study) -> None:
             session.change(covariates=tuple(st.session_state["choose_covariates"]))
 
         st.multiselect("Covariates", names, key="choose_covariates", on_change=chosen)
+    _roles(study, spec.constants)
     for name, value in spec.constants.items():
+        if name.startswith(_ROLE):
+            continue
         key = f"constant_{name}"
         st.session_state[key] = float(value)
 
@@ -107,6 +110,43 @@ def _options(study: Study) -> None:
         st.number_input(
             name.capitalize(), min_value=lower, step=step, key=key, on_change=changed, format="%g"
         )
+
+
+#: Constants of this name say what a model does with a parameter: by number, as in `ROLE_WORDS`.
+_ROLE = "role["
+ROLE_WORDS = ("differs between units", "The same in all", "Fixed at the prior median")
+
+
+def _roles(study: Study, constants: Mapping[str, float]) -> None:
+    """Show which parameters are the same in all units, and which are not inferred at all."""
+    roles = {name: int(value) for name, value in constants.items() if name.startswith(_ROLE)}
+    if not roles:
+        return
+    own = {name.removeprefix(_ROLE).removesuffix("]"): role for name, role in roles.items()}
+
+    def changed(role: int, key: str) -> None:
+        chosen = set(st.session_state[key])
+        now = {name: role if name in chosen else (0 if was == role else was) for name, was in own.items()}
+        kept = {name: value for name, value in study.constants.items() if not name.startswith(_ROLE)}
+        priors = {
+            name: prior
+            for name, prior in study.priors.items()
+            if now.get(name[6:-1], 0) != 2 or "[" not in name
+        }
+        default = study.declared.constants(study.data(session.uploads))
+        kept |= {
+            f"{_ROLE}{name}]": float(value)
+            for name, value in now.items()
+            if value != default[f"{_ROLE}{name}]"]
+        }
+        session.change(constants=kept, priors=priors)
+
+    with st.expander("Roles of rate constants"):
+        st.caption(f"Whatever is not listed here {ROLE_WORDS[0]} and is inferred.")
+        for role in (1, 2):
+            key = f"choose_role_{role}"
+            st.session_state[key] = [name for name, now in own.items() if now == role]
+            st.multiselect(ROLE_WORDS[role], list(own), key=key, on_change=changed, args=(role, key))
 
 
 _ENGINE_HELP = (

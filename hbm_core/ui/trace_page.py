@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -24,7 +24,7 @@ from hbm_core.plots.theme import digits_of, legend, number, signed
 from hbm_core.plots.tokens import Mode, colours
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.study import Study
-from hbm_core.ui import fits, session, theme
+from hbm_core.ui import fits, session, theme, vectors
 from hbm_core.ui.explore import focus_of
 from hbm_core.ui.live import Live, live
 
@@ -54,7 +54,10 @@ GEOMETRIES: Mapping[str, tuple[str, str]] = {
     "centered": ("Centered", "samples θ itself"),
     "noncentered": ("Non-centered", "samples η = (θ − μ)/τ"),
     "partial": ("Partial", "between the two, unit by unit"),
-    "collapsed": ("Collapsed", "samples μ and the spreads; the rest afterwards, exactly"),
+    "collapsed": (
+        "Collapsed",
+        "samples the spreads and what cannot be integrated out; the rest afterwards, exactly",
+    ),
     "noncentered_group": ("Mixed", "means of groups non-centered, θ itself"),
     "scaled": ("Scaled", "samples z = αθ, whose scale is 1"),
 }
@@ -114,6 +117,8 @@ class Page:
         None before it is done.
     figures : mapping
         Words over panels by parameter.
+    view : Live or None
+        Along one parameter, where units are vectors.
     """
 
     live: Live
@@ -123,6 +128,20 @@ class Page:
     read: Read | None = None
     names: tuple[str, ...] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
+    view: Live | None = None
+
+    @property
+    def own(self) -> str:
+        """Flat name of the selected unit's own parameter: of vectors, of the selected one."""
+        return vectors.flat(self.view or self.live, self.unit)
+
+    @property
+    def funnel(self) -> tuple[str, str] | None:
+        """Flat names of what that is pulled to and of its spread."""
+        structure: Any = (self.view or self.live).spec.structure
+        names: tuple[str, str] | None = structure.funnel(self.unit)
+        known = getattr(structure, "names", {})
+        return names and (known.get(names[0], names[0]), known.get(names[1], names[1]))
 
     @property
     def words(self) -> Any:
@@ -230,12 +249,13 @@ def open_page(study: Study, found: fits.FitView) -> Page:
         The result is damaged or gone; the message says so.
     """
     shown = live(study)
-    unit = focus_of(shown)
+    view = vectors.along(shown)
+    unit = focus_of(view)
     read = None
     if found.status.state == "done":
         job = fits.engine().table.get(found.id)
         read = _read(found.id, job.finished or 0.0 if job else 0.0, shown)
-    return Page(shown, unit, theme.mode(), found.id, read)
+    return Page(shown, unit, theme.mode(), found.id, read, view=view)
 
 
 def symbol(name: str) -> str:
@@ -260,7 +280,9 @@ def titled(page: Live, names: Sequence[str]) -> dict[str, str]:
     found = {}
     for name in names:
         head = name.partition("[")[0]
-        if head == "theta":
+        if vectors.has(page) and (said := known.get(name, known.get(head))):
+            text = said[1]
+        elif head == "theta":
             what = "rate" if isinstance(page.spec.structure, RawRates) else "effect"
             text = f"true {what} of this {words.one}{unit}"
         elif head == "tau_star":
@@ -278,7 +300,7 @@ def titled(page: Live, names: Sequence[str]) -> dict[str, str]:
 def controls(page: Page) -> Page:
     """Choose parameters and the selected unit; the page with its choice."""
     spec, one = page.live.spec, page.words.one
-    own = f"theta[{page.unit}]"
+    own = page.own
     hyper = list(spec.structure.hyperparameters)
     names = list(page.read.summary.index) if page.read is not None else hyper
     if page.read is not None and own not in names:
@@ -295,7 +317,8 @@ def controls(page: Page) -> Page:
         max_selections=_MOST_PANELS - 1,
         help=f"The selected {one} is always shown, last.",
     )
-    units = list(spec.structure.units)
+    vectors.choose(page.live, "trace")
+    units = list((page.view or page.live).spec.structure.units)
     if 1 < len(units) <= 500 and (page.read is None or own in page.read.summary.index):
         st.session_state["trace_unit"] = page.unit
         st.selectbox(
@@ -306,7 +329,8 @@ def controls(page: Page) -> Page:
             help=f"The {one} is selected on every page.",
         )
     shown = tuple([*chosen, own])
-    return Page(page.live, page.unit, page.mode, page.id, page.read, shown, titled(page.live, shown))
+    titles = titled(page.live, shown)
+    return replace(page, names=shown, titles=titles)
 
 
 def _choose_unit() -> None:
@@ -645,6 +669,16 @@ def _figure(
             return (plots.ess(convergence.ess_evolution(tree, listed), titles, mode),)
         case "Autocorrelation":
             return (plots.autocorrelations(convergence.autocorrelation(tree, listed), titles, mode),)
+        case "Densities":
+            draws = convergence.log_density_table(tree)
+            kinds = {
+                "log_prior": "log prior",
+                "log_likelihood": "log likelihood",
+                "log_posterior": "their sum",
+            }
+            ranges = {name: marginals.value_range(draws, name, None) for name in kinds}
+            said = {name: f"<b>{text}</b>   nats" for name, text in kinds.items()}
+            return (plots.traces(draws, marginals.marginals(draws, list(kinds), None), ranges, said, mode),)
         case "Energy":
             return (plots.energy(convergence.energy_table(tree), mode),)
         case "Tempering":
@@ -660,15 +694,18 @@ def _figure(
                     "theta": marginals.funnel_background(exact, unit),
                     "standardised": marginals.funnel_background(exact, unit, standardised=True),
                 }
-            words, pulled = _page.words, _page.live.spec.structure.funnel(unit)
+            seen, pulled = _page.view or _page.live, _page.funnel
+            words, label = seen.dataset.words, _page.own.removeprefix("theta[").removesuffix("]")
             assert pulled is not None
             centre, spread = (symbol(name) for name in pulled)
             axes = {
-                "theta": f"θ {escape(symbol(unit))}" + (f", {escape(words.unit)}" if words.unit else ""),
-                "standardised": f"(θ {escape(symbol(unit))} − {escape(centre)})/{escape(spread)}",
+                "theta": f"θ {escape(symbol(label))}" + (f", {escape(words.unit)}" if words.unit else ""),
+                "standardised": f"(θ {escape(symbol(label))} − {escape(centre)})/{escape(spread)}",
             }
             tau_axis = escape(spread) + (f", {escape(words.unit)}" if words.unit else "") + ", log scale"
-            return (plots.funnel(covariance.funnel_table(tree, unit, pulled), grounds, axes, tau_axis, mode),)
+            return (
+                plots.funnel(covariance.funnel_table(tree, label, pulled), grounds, axes, tau_axis, mode),
+            )
         case _:
             wanted = _parallel_names(_page)
             table = marginals.standardised(covariance.draws_table(tree, wanted), wanted, exact)
@@ -781,7 +818,7 @@ def _energy(page: Page) -> None:
 
 def _funnel(page: Page) -> None:
     assert page.read is not None
-    names = page.live.spec.structure.funnel(page.unit)
+    names = page.funnel
     if names is None or "theta" not in page.read.tree["posterior"]:
         st.info("There is no funnel without a spread between units: choose a model that pools partially.")
         return
@@ -919,7 +956,7 @@ def parameter_table(page: Page) -> str:
             z = compared["z_mean"].get(name, np.nan)
             limit = float(compared["limit"].iloc[0])
             cells.append(_needle(z, limit, c))
-        chosen = ' class="chosen"' if name == f"theta[{page.unit}]" else ""
+        chosen = ' class="chosen"' if name == page.own else ""
         rows.append(
             f'<tr{chosen}><th scope="row" title="{escape(name, quote=True)}">{escape(symbol(name))}</th>'
             + "".join(f"<td>{cell}</td>" for cell in cells)
@@ -984,6 +1021,18 @@ def _needle(z: float, limit: float, c: Mapping[str, str]) -> str:
     )
 
 
+def _densities(page: Page) -> None:
+    assert page.read is not None
+    theme.title("Log density of prior, likelihood and posterior")
+    chains_legend(_chains(page), page.mode)
+    _shown("Densities", page, "Log densities of prior, likelihood and posterior by chain")
+    theme.caption(
+        "Each draw's log density, in nats, by its parts: what the prior says of the parameters, what the "
+        "readings say, and their sum. Chains that sit at another level, or still climb, have not found the "
+        "same place."
+    )
+
+
 SECTIONS: dict[str, Callable[[Page], None]] = {
     "Traces": _traces,
     "Table": _table,
@@ -993,6 +1042,7 @@ SECTIONS: dict[str, Callable[[Page], None]] = {
     "Energy": _energy,
     "Funnel": _funnel,
     "Parallel": _parallel,
+    "Densities": _densities,
     "Tempering": _tempering,
 }
 #: The section that needs no fit of the study's own.
@@ -1001,8 +1051,10 @@ LAB = "Parameterizations"
 
 def offered(page: Page) -> list[str]:
     """Sections that say something of this study's fit: energies are NUTS's, temperatures are tempering's."""
-    absent = "Energy" if page.live.study.engine == "tempering" else "Tempering"
-    return [name for name in SECTIONS if name != absent]
+    absent = {"Energy" if page.live.study.engine == "tempering" else "Tempering"}
+    if page.read is None or "log_density" not in page.read.tree.children:
+        absent.add("Densities")
+    return [name for name in SECTIONS if name not in absent]
 
 
 def section(page: Page, name: str) -> None:

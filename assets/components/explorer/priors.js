@@ -35,6 +35,8 @@ export class PriorsPart {
     const { app } = this, chosen = app.data.presets.find(preset => sameAs(app, preset));
     for (const { preset, input } of this.presets) input.checked = Boolean(chosen) && preset.id === chosen.id;
     setText(this.pinWords, app.ghost ? "Unpin" : "Pin picture");
+    // Without a forest there is no picture to keep.
+    this.pin.hidden = !app.data.parts.includes("forest");
     this.pinMark.style.display = app.ghost ? "" : "none";
     setAttribute(this.pin, "aria-pressed", Boolean(app.ghost));
     setText(this.message, app.data.message || "");
@@ -166,7 +168,7 @@ class PriorBlock {
     this.showAnswer();
     if (![...this.family.options].some(o => o.value === family)) this.family.append(el("option", { value: family }, FAMILIES[family].label));
     this.family.value = family;
-    if (!app.posterior) return;
+    if (!app.posterior) return this.drawOther();
     if (this.param === "mu") this.drawLocation();
     else if (this.param === this.app.data.model.spread.param) this.drawScale();
     else this.drawOther();
@@ -196,7 +198,7 @@ class PriorBlock {
 
   /** The posterior as Python knows it, where the browser does not solve the model. */
   curves() {
-    const { densities } = this.app.posterior;
+    const { densities } = this.app.posterior || {};
     return (densities && densities[this.param]) || null;
   }
 

@@ -86,6 +86,23 @@ class Recipe(ABC):
     def observed(self, spec: Any) -> tuple[xr.Dataset, xr.Dataset]:
         """Groups ``observed_data`` and ``constant_data`` of a result."""
 
+    def log_ratio(self, new: Any, old: Any, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Log of new over old prior density of each draw, up to a constant, ndarray (n,).
+
+        Parameters
+        ----------
+        new, old : ModelSpec
+            Of the same data and model, with other priors.
+        draws : mapping of str to ndarray (n, …)
+            The posterior's variables.
+        """
+        ratio = np.zeros(len(next(iter(draws.values()))))
+        for name, prior in new.priors.items():
+            if prior != (before := old.priors[name]):
+                each = prior.log_density(draws[name]) - before.log_density(draws[name])
+                ratio += each.reshape(ratio.size, -1).sum(axis=1)
+        return ratio
+
     def groups(self, spec: Any, draws: Mapping[str, np.ndarray]) -> Mapping[str, xr.Dataset]:
         """More groups of a result, from what the sampler moved; none unless a structure has some."""
         return {}

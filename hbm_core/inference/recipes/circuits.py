@@ -156,6 +156,12 @@ class CircuitsRecipe(Recipe):
             )
         return groups
 
+    def log_ratio(self, new: Spec, old: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Means share one variable, correlations one density, and without pooling θ has its own prior."""
+        if dict(new.priors) == dict(old.priors):
+            return np.zeros(len(draws["theta"]))
+        return log_prior(new, draws) - log_prior(old, draws)
+
     def observed(self, spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
         """Readings; their places on the curves and their courses."""
         structure = spec.structure

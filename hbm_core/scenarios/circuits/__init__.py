@@ -46,6 +46,10 @@ class Circuits(Scenario):
     presets = PRESETS
     default_model = "full"
     default_dataset = "six"
+    no_lab = (
+        "A fit of circuits takes minutes, a study of coverage hundreds of them: it is made beforehand, and "
+        "its figures are in the documents (docs/validation.md)."
+    )
     sampler = SamplerDefaults(draws=500, tune=500, chains=2, target_accept=0.9, seed=42)
     parameter_words = MappingProxyType(
         {
@@ -117,6 +121,11 @@ class Circuits(Scenario):
             }
             rows += [(unit, name, v, se, v - z * se, v + z * se) for name, (v, se) in values.items()]
         return pd.DataFrame(rows, columns=["unit", "estimator", "estimate", "se", "low95", "high95"])
+
+    def alone(self, dataset: Dataset, structure: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Each circuit's least squares and their curvature sds, log10, ndarray (C, P) each."""
+        found = apart.own(dataset, structure)
+        return found.theta, found.sd
 
     def plausible(self, dataset: Dataset) -> tuple[float, float]:
         """Range in which no reading would surprise: from none to ten times the highest."""

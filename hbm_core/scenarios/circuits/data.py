@@ -90,7 +90,7 @@ def read(table: pd.DataFrame, name: str = "upload", label: str = "Your data") ->
 
     columns = {"circuit": np.where(standard, STANDARD, circuit), "mechanism": mechanism}
     columns |= {"condition": condition, "replicate": replicate, "time_min": time}
-    columns |= readings.columns | {"baseline_min": baseline} | doses
+    columns |= dict(readings.columns) | {"baseline_min": baseline} | doses
     found = pd.DataFrame(columns)
     _check(found[~standard], reader.rows[~standard])
     zero = (found["time_min"] == 0) & ~standard

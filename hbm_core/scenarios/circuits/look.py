@@ -99,8 +99,8 @@ def first_look(dataset: Dataset) -> pd.DataFrame:
             if np.isfinite(ratio) and own["dose"].iloc[0] == 0:
                 rows.append((f"range[{circuit}]", f"ON over OFF of {circuit}", ratio, note))
     if len(spread):
-        ratio = spread["var"] / spread["mean"].where(spread["mean"] > 0)
-        middle = ratio.groupby([spread["circuit"], spread["condition"]]).median().dropna()
+        share = spread["var"] / spread["mean"].where(spread["mean"] > 0)
+        middle = share.groupby([spread["circuit"], spread["condition"]]).median().dropna()
         rows.append(
             (
                 "variance_to_mean",

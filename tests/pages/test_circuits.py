@@ -1,0 +1,93 @@
+"""Every page with circuits: without a fit, and with draws near the truth that stand in for one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from streamlit.testing.v1 import AppTest
+
+from hbm_core.inference.recipes import recipe
+from hbm_core.inference.recipes.tree import result_tree
+from hbm_core.inference.sampler import Sampler
+from hbm_core.store.study import Study
+from hbm_core.store.tasks import result_of
+from tests.pages.fitted import SESSION, engine
+
+__all__ = ["engine"]
+PAGES = Path(__file__).parents[2] / "pages"
+CHAINS, DRAWS = 2, 100
+STUDY = Study.default("circuits").change(sampler=Sampler(draws=DRAWS, tune=100, chains=CHAINS))
+
+
+def near_truth(spec, truth) -> xr.DataTree:
+    """Draws around the truth of simulated data, with a sampler's statistics."""
+    rng, structure = np.random.default_rng(4), spec.structure
+    size, shape = len(structure.fitted), (CHAINS, DRAWS)
+
+    def around(names, spread):
+        centre = np.array([truth[name] for name in names])
+        return centre + spread * rng.standard_normal((*shape, centre.size))
+
+    alpha = around([f"alpha[{name}]" for name in structure.inferred], 0.05)
+    theta = around(structure.unit_parameters, 0.02).reshape(*shape, len(structure.units), size)
+    drawn = {"alpha": alpha, "theta": theta}
+    drawn["sigma"] = 0.2 * np.exp(0.2 * rng.standard_normal((*shape, size)))
+    # One number for all pairs: a matrix of such is positive definite.
+    one = rng.uniform(0.1, 0.5, (*shape, 1))
+    drawn["corr"] = np.repeat(one, size * (size - 1) // 2, axis=-1)
+    for name in ("noise", "exponent", "gain"):
+        drawn[name] = truth[name] * np.exp(0.03 * rng.standard_normal(shape))
+    statistics = {"diverging": np.zeros(shape, dtype=bool), "energy": rng.normal(size=shape)}
+    tree = result_tree(spec, recipe(spec).complete(spec, drawn, 0), statistics)
+    tree.attrs |= {"parameterization": spec.parameterization, "timing_sample": 1.0, "timing_total": 1.0}
+    return tree
+
+
+@pytest.fixture(scope="module")
+def tree() -> xr.DataTree:
+    data = STUDY.data()
+    return near_truth(STUDY.spec(data), data.truth)
+
+
+@pytest.fixture
+def fitted(engine, tree):
+    data = STUDY.data()
+    request = STUDY.request(data)
+    engine.submit(request, data, SESSION, "circuits")
+    job = engine.table.claim("test", 60, only=request.digest)
+    size = engine.results.publish(job.ask, replace(result_of(tree, STUDY.spec(data))))
+    assert engine.table.finish(request.digest, "test", size, False)
+    return engine
+
+
+def opened(page: str, study: Study = STUDY) -> AppTest:
+    test = AppTest.from_file(str(PAGES / f"{page}.py"), default_timeout=120)
+    test.session_state["study"] = study
+    for name, value in study.query.items():
+        test.query_params[name] = value
+    return test.run()
+
+
+def said(test: AppTest) -> str:
+    assert not test.exception, test.exception[0].value
+    parts = [
+        element.value for kind in ("markdown", "caption", "info", "warning") for element in test.get(kind)
+    ]
+    parts += [element.proto.body for element in test.get("html")]
+    return "\n".join(map(str, parts)).replace("\\", "")
+
+
+@pytest.mark.parametrize("page", ["explore", "shrinkage", "trace", "coverage", "data", "fits"])
+def test_pages_open_before_any_fit(engine, page: str) -> None:
+    text = said(opened(page))
+    if page == "explore":
+        assert "Readings of incoherent_ffl" in text and "by itself" in text
+
+
+@pytest.mark.parametrize("page", ["explore", "shrinkage", "trace", "data", "fits"])
+def test_pages_open_with_a_fit(fitted, page: str) -> None:
+    said(opened(page))

@@ -164,26 +164,3 @@ def ellipse_table(posterior: ExactPosterior) -> pd.DataFrame:
         order = np.arange(_POINTS)
         parts.append(pd.DataFrame({"share": share, "order": order, "rate": np.exp(a), "bytes": np.exp(c)}))
     return pd.concat(parts, ignore_index=True)
-
-
-def ranking_of_draws(
-    posterior: ExactPosterior, top: int = 10, draws: int = 1_000, seed: int = 0
-) -> pd.DataFrame:
-    """`hbm_core.analysis.rates.ranking_table` from any posterior that has draws."""
-    units = [str(unit) for unit in posterior.spec.structure.units]
-    theta = posterior.draws(draws, seed)["theta"]
-    order = np.argsort(-theta, axis=1, kind="stable")
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, np.broadcast_to(np.arange(1, len(units) + 1), order.shape), axis=1)
-    low, high = np.quantile(ranks, [0.05, 0.95], axis=0, method="nearest")
-    table = pd.DataFrame(
-        {
-            "unit": units,
-            "pooled": posterior.mean[posterior.theta],
-            "rank": ranks.mean(axis=0),
-            "low90": low,
-            "high90": high,
-            "p_top": (ranks <= top).mean(axis=0),
-        }
-    )
-    return table.sort_values(["rank", "unit"], kind="stable").reset_index(drop=True)

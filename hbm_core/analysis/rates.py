@@ -1,7 +1,7 @@
 """Tables of rates: who moved, how much of each estimate is its own data, ranks, surprises, forecasts.
 
-Each takes an exact posterior of rates (`GammaCountsPosterior`, `BetaBinomialPosterior`); the shrinkage table
-takes any posterior, or a summary by parameter.
+Weights take an exact posterior of rates (`GammaCountsPosterior`, `BetaBinomialPosterior`), ranks, surprises
+and forecasts draws of a fit as well; the shrinkage table takes any posterior, or a summary by parameter.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hbm_core.analysis.window_predictions import LatestTails, NextWindows, latest_tails, next_windows
 from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.inference.exact.gamma_counts_posterior import GammaCountsPosterior
 from hbm_core.inference.exact.rate_spread import RatePosterior, along_spread
+from hbm_core.inference.reweighted import ReweightedPosterior
 
 _ENDS = (0.025, 0.25, 0.75, 0.975)
 _NAMES = ("low95", "low50", "high50", "high95")
@@ -150,14 +152,14 @@ def weight_table(posterior: RatePosterior) -> pd.DataFrame:
 
 
 def ranking_table(
-    posterior: RatePosterior, top: int = 10, draws: int = _RANK_DRAWS, seed: int = 0
+    posterior: ExactPosterior, top: int = 10, draws: int = _RANK_DRAWS, seed: int = 0
 ) -> pd.DataFrame:
     """Ranks with intervals, from joint draws: 1 is the largest rate.
 
     Parameters
     ----------
-    posterior : GammaCountsPosterior or BetaBinomialPosterior
-        Exact.
+    posterior : ExactPosterior
+        Of rates, exact or draws.
     top : int
         How many count as the top.
     draws : int
@@ -171,7 +173,7 @@ def ranking_table(
         unit; pooled; rank (posterior mean), low90, high90; p_top: probability to be among the `top`; the
         best mean rank first.
     """
-    structure: Any = posterior.structure
+    structure: Any = posterior.spec.structure
     size = len(structure.units)
     count = max(100, min(draws, _BLOCK // size))
     theta = posterior.draws(count, seed)["theta"]
@@ -182,7 +184,7 @@ def ranking_table(
     table = pd.DataFrame(
         {
             "unit": [str(unit) for unit in structure.units],
-            "pooled": posterior.unit_moments()[0],
+            "pooled": _means(posterior),
             "rank": ranks.mean(axis=0),
             "low90": low,
             "high90": high,
@@ -192,56 +194,78 @@ def ranking_table(
     return table.sort_values(["rank", "unit"], kind="stable").reset_index(drop=True)
 
 
-def surprise_table(posterior: GammaCountsPosterior) -> pd.DataFrame:
+def _means(posterior: Any) -> np.ndarray:
+    """Posterior means of all rates, ndarray (J,)."""
+    if hasattr(posterior, "unit_moments"):
+        return np.asarray(posterior.unit_moments()[0])
+    return np.asarray(posterior.mean[posterior.theta])
+
+
+def surprise_table(posterior: GammaCountsPosterior | ReweightedPosterior) -> pd.DataFrame:
     """Entities whose latest window is surprising, the most surprising first.
 
     Returns
     -------
     DataFrame
-        unit; count, exposure (of the latest window); expected (θ̂ e); above, below (posterior predictive
-        tail probabilities); surprise (twice the smaller, at most 1); side ("more" or "less").
+        unit; count, exposure (of the latest window); expected; above, below (posterior predictive
+        tail probabilities); surprise (twice the smaller, at most 1); side ("more" or "less"); mcse (Monte
+        Carlo error of the surprise, 0 if exact); k, limit and log_density as in `LatestTails`.
     """
-    structure = posterior.structure
-    tail, place = posterior.latest(), structure.latest
-    mean, _ = posterior.unit_moments()
+    structure: Any = posterior.spec.structure
+    place = structure.latest
+    if isinstance(posterior, GammaCountsPosterior):
+        exact = posterior.latest()
+        expected = _means(posterior) * structure.exposure[place]
+        tails = LatestTails(exact.above, exact.below, expected, *np.zeros((4, place.size)))
+    else:
+        tails = latest_tails(posterior)
     table = pd.DataFrame(
         {
             "unit": [str(unit) for unit in structure.units],
             "count": structure.count[place],
             "exposure": structure.exposure[place],
-            "expected": mean * structure.exposure[place],
-            "above": tail.above,
-            "below": tail.below,
-            "surprise": tail.surprise,
-            "side": np.where(tail.above <= tail.below, "more", "less"),
+            "expected": tails.expected,
+            "above": tails.above,
+            "below": tails.below,
+            "surprise": np.minimum(2 * np.minimum(tails.above, tails.below), 1.0),
+            "side": np.where(tails.above <= tails.below, "more", "less"),
+            "mcse": 2 * tails.mcse,
+            "k": tails.k,
+            "limit": tails.limit,
+            "log_density": tails.log_density,
         }
     )
     return table.sort_values(["surprise", "unit"], kind="stable").reset_index(drop=True)
 
 
-def forecast_table(posterior: GammaCountsPosterior) -> pd.DataFrame:
+def forecast_table(posterior: GammaCountsPosterior | ReweightedPosterior) -> pd.DataFrame:
     """Each entity's next window, of the exposure of its latest.
 
     Returns
     -------
     DataFrame
-        unit; exposure; latest (count); expected; low90, median, high90 (whole numbers); largest first.
+        unit; exposure; latest (count); expected, mcse (its Monte Carlo error, 0 if exact); low90, median,
+        high90 (whole numbers); largest first.
     """
-    structure = posterior.structure
-    place = structure.latest
-    mean, _ = posterior.unit_moments()
-    low, median, high = posterior.forecast((0.05, 0.5, 0.95)).T
+    structure: Any = posterior.spec.structure
+    place, shares = structure.latest, (0.05, 0.5, 0.95)
+    if isinstance(posterior, GammaCountsPosterior):
+        expected = _means(posterior) * structure.exposure[place]
+        ahead = NextWindows(expected, np.zeros(place.size), posterior.forecast(shares))
+    else:
+        ahead = next_windows(posterior, shares)
+    low, median, high = ahead.quantiles.T
     table = pd.DataFrame(
         {
             "unit": [str(unit) for unit in structure.units],
             "exposure": structure.exposure[place],
             "latest": structure.count[place],
-            "expected": mean * structure.exposure[place],
+            "expected": ahead.expected,
+            "mcse": ahead.mcse,
             "low90": low,
             "median": median,
             "high90": high,
         }
     )
-    return table.sort_values(["expected", "unit"], ascending=[False, True], kind="stable").reset_index(
-        drop=True
-    )
+    order = table.sort_values(["expected", "unit"], ascending=[False, True], kind="stable")
+    return order.reset_index(drop=True)

@@ -14,9 +14,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from hbm_core.analysis import counts_predictive as predictive
 from hbm_core.analysis import rates as tables
-from hbm_core.analysis.count_extensions import ranking_of_draws
+from hbm_core.errors import InputError
 from hbm_core.inference.exact import ExactPosterior
-from hbm_core.inference.exact.gamma_counts_posterior import GammaCountsPosterior
 from hbm_core.models.count_windows import CountWindows
 from hbm_core.plots import rates as plots
 from hbm_core.plots.shrinkage import View
@@ -93,10 +92,18 @@ def weights(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         )
 
 
-def _ranked(posterior: Any, top: int) -> pd.DataFrame:
-    if hasattr(posterior, "unit_pooling"):
-        return tables.ranking_table(posterior, top)
-    return ranking_of_draws(posterior, top)
+def _windows(
+    page: Page, left: DeltaGenerator, name: str, make: Callable[[Any], pd.DataFrame]
+) -> pd.DataFrame | None:
+    """A kept table of single windows; None where there is none, with the reason said."""
+    if not isinstance(page.live.spec.structure, CountWindows):
+        left.info("This view needs counts by window: these data are successes of trials, one row per entity.")
+        return None
+    try:
+        return _kept(page).get(name, lambda: make(page.posterior))
+    except InputError as problem:
+        left.info(str(problem))
+        return None
 
 
 def ranking(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -109,7 +116,7 @@ def ranking(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             st.slider("The top", 1, max(2, min(50, count - 1)), min(10, max(1, count // 4)), key="rates_top")
         )
         page_of.unit_words(page)
-    table = _kept(page).get(f"ranking {top}", lambda: _ranked(posterior, top))
+    table = _kept(page).get(f"ranking {top}", lambda: tables.ranking_table(posterior, top))
     rows = table.head(_SHOWN)
     if page.view.selected not in set(rows["unit"]):
         rows = pd.concat([rows.head(_SHOWN - 1), table[table["unit"] == page.view.selected]])
@@ -126,12 +133,10 @@ def ranking(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
 
 def surprises(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Entities whose latest window is surprising, as a list."""
-    posterior = page.posterior
-    if not isinstance(posterior, GammaCountsPosterior):
-        left.info("Surprising windows need counts by window and a model with an exact engine.")
+    table = _windows(page, left, "surprises", tables.surprise_table)
+    if table is None:
         return
     one, many = page.view.words.one, page.view.words.many
-    table = _kept(page).get("surprises", lambda: tables.surprise_table(posterior))
     found = int((table["surprise"] < _SURPRISING).sum())
     expected = _SURPRISING * len(table)
     with right:
@@ -144,7 +149,10 @@ def surprises(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
                 one.capitalize(): shown["unit"],
                 "Latest count": shown["count"],
                 "Expected": [number(value, 1) for value in shown["expected"]],
-                "Chance of it or beyond": [f"{100 * p:.2g} %" for p in shown["surprise"] / 2],
+                "Chance of it or beyond": [
+                    f"{100 * p:.2g} %" + (f" ± {100 * error:.1g}" if error else "")
+                    for p, error in zip(shown["surprise"] / 2, shown["mcse"] / 2, strict=True)
+                ],
                 "Mark": np.where(
                     shown["surprise"] < _SURPRISING,
                     np.where(shown["side"] == "more", "▲ more than expected", "▼ fewer than expected"),
@@ -159,17 +167,34 @@ def surprises(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             "The posterior predictive chance of a count as far out as the latest one, on its side. Marked "
             f"where twice that is below {100 * _SURPRISING:.0f} %: of {len(table):,} {many} about "
             f"{expected:.0f} would be by chance alone, so the list is where to look first, not proof."
+            + (_ERRORS if table["mcse"].any() else "")
+            + _left_out(table, one)
         )
+
+
+#: Said where figures come from draws.
+_ERRORS = " ± is the Monte Carlo error of the draws."
+
+
+def _left_out(table: pd.DataFrame, one: str) -> str:
+    """What predicts the latest windows where rates move, and how well that went."""
+    if not table["limit"].any():
+        return ""
+    high = int((table["k"] > table["limit"]).sum())
+    unsure = f" For {high} of them Pareto's k is too high for the draws to tell." if high else ""
+    return (
+        f" Each {one}'s latest window is left out and predicted from its earlier ones (leave-future-out, by "
+        f"importance weights): log predictive density {number(float(table['log_density'].sum()), 1)} in all, "
+        f"not to be compared with leaving whole entities out.{unsure}"
+    )
 
 
 def forecasts(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     """The next window of each entity."""
-    posterior = page.posterior
-    if not isinstance(posterior, GammaCountsPosterior):
-        left.info("Forecasts need counts by window and a model with an exact engine.")
+    table = _windows(page, left, "forecasts", tables.forecast_table)
+    if table is None:
         return
     one, many = page.view.words.one, page.view.words.many
-    table = _kept(page).get("forecasts", lambda: tables.forecast_table(posterior))
     with right:
         page_of.unit_words(page)
     rows = table.head(_SHOWN)
@@ -185,6 +210,11 @@ def forecasts(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             f"The bar holds the next window of a {one} with 90 % chance, its own rate and the scatter of "
             f"windows both unsure; the tick is the median. The window has the latest one's exposure. The "
             f"{len(rows)} {many} with the largest rates are shown."
+            + (
+                f" The expected counts have Monte Carlo errors of at most {number(table['mcse'].max(), 2)}."
+                if table["mcse"].any()
+                else ""
+            )
         )
 
 
@@ -252,6 +282,10 @@ SECTIONS: dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]] = {
 }
 
 
+#: What draws of a fit answer as well.
+_BY_DRAWS = ("Ranking", "Surprises", "Forecast", "Fit to data")
+
+
 def sections(structure: Any) -> dict[str, Callable[[Page, DeltaGenerator, DeltaGenerator], None]]:
     """Sections of a structure of rates; of one that is sampled those that its draws answer, and its own."""
     from hbm_core.ui import count_sections
@@ -259,4 +293,4 @@ def sections(structure: Any) -> dict[str, Callable[[Page, DeltaGenerator, DeltaG
     own = count_sections.OF.get(type(structure))
     if own is None:
         return SECTIONS
-    return {own[0]: own[1], "Ranking": ranking, "Fit to data": fit}
+    return {own[0]: own[1], **{name: SECTIONS[name] for name in _BY_DRAWS}}

@@ -7,6 +7,7 @@ import xarray as xr
 from scipy import stats
 
 from hbm_core.analysis import count_extensions as tables
+from hbm_core.analysis import rates
 from hbm_core.analysis.count_worlds import draw_parameters, drift_paths, replicate_counts, simulated_structure
 from hbm_core.analysis.counts_predictive import prior_predictive
 from hbm_core.inference.recipes import recipe
@@ -160,3 +161,74 @@ def test_priors_of_log_means_follow_the_data():
     assert COUNTS.model("joint").priors(found)["mu_bytes"] == Prior.parse("Normal(6, 3)")
     spec = COUNTS.model("joint").spec(found)
     assert isinstance(spec, ModelSpec) and spec.structure.hyperparameters[4] == "corr[count,bytes]"
+
+
+@pytest.mark.parametrize(("model", "dataset"), [("zero_inflated", "shut_hosts"), ("covariates", "load")])
+def test_latest_and_next_windows_are_averages_over_draws(model, dataset):
+    fixed = {"mu": 4.0, "alpha": 1.0, "phi": 3.0} | (
+        {"psi": 0.3} if model == "zero_inflated" else {"beta": 0.4}
+    )
+    spec, _, posterior, sampled = posterior_of(model, dataset, **fixed)
+    draws = {name: values.reshape(800, *values.shape[2:]) for name, values in sampled.items()}
+    structure = spec.structure
+    found = rates.surprise_table(posterior).set_index("unit")
+    ahead = rates.forecast_table(posterior).set_index("unit")
+    for at in (0, 7, 20):
+        unit, place = structure.units[at], structure.latest[at]
+        mean = draws["theta"][:, at] * structure.exposure[place]
+        if model == "covariates":
+            mean = mean * np.exp(structure.design[place] @ draws["beta"].T)
+        law = stats.nbinom(draws["phi"], draws["phi"] / (draws["phi"] + mean))
+        opened = 1 - draws["psi"] if model == "zero_inflated" else np.ones(800)
+        y = structure.count[place]
+        above = np.where(y > 0, opened * law.sf(y - 1), 1.0)
+        same = np.where(y > 0, 0.0, 1 - opened) + opened * law.pmf(y)
+        row = found.loc[unit]
+        assert row["above"] == pytest.approx(above.mean(), abs=1e-9)
+        assert row["below"] == pytest.approx(1 - above.mean() + same.mean(), abs=1e-9)
+        assert row["log_density"] == pytest.approx(np.log(same.mean()), abs=1e-9)
+        tail = above if row["side"] == "more" else 1 - above + same
+        assert row["k"] == 0 and 0.9 * 2 * tail.std() / np.sqrt(800) < row["mcse"] < 2 * tail.std()
+        next_row = ahead.loc[unit]
+        assert next_row["expected"] == pytest.approx((opened * mean).mean())
+        inside = (1 - opened + opened * law.cdf(next_row["high90"])).mean()
+        assert inside > 0.95 - 0.03 and next_row["low90"] <= next_row["median"] <= next_row["high90"]
+
+
+def test_the_latest_window_of_a_drifting_rate_is_predicted_from_the_earlier_ones():
+    """Two windows: both steps of the drift by a plain sum over a grid, draws from the same grid."""
+    rho, sigma, theta = 0.7, 0.8, np.array([3.0, 8.0])
+    structure = DriftingCounts([2, 9, 5, 6], [0, 0, 1, 1], ("a", "b"))
+    names = {"mu": 5.0, "alpha": 1.0, "rho": rho, "sigma_drift": sigma}
+    priors = {
+        n: Prior.parse(t)
+        for n, t in zip(names, ("Gamma(5, 1)", "Gamma(5, 5)", "Uniform(-1, 1)", "Gamma(4, 5)"), strict=True)
+    }
+    spec = ModelSpec(structure, priors, {}, "noncentered")
+    d = np.linspace(-5, 5, 401)
+    step = stats.norm(rho * d[:, None], sigma * np.sqrt(1 - rho**2)).pdf(d) * (d[1] - d[0])
+    first = stats.norm(0, sigma).pdf(d)
+    rng = np.random.default_rng(6)
+    paths, truth = np.empty((4_000, 2, 2)), []
+    for i, (one, two) in enumerate(structure.count.reshape(2, 2)):
+        like_one, like_two = (stats.poisson(theta[i] * np.exp(d)).pmf(y) for y in (one, two))
+        joint = (first * like_one)[:, None] * step * like_two
+        cells = rng.choice(joint.size, 4_000, p=joint.ravel() / joint.sum())
+        paths[:, i] = d[np.stack(np.unravel_index(cells, joint.shape), axis=1)]
+        before = (first * like_one) @ step / (first @ like_one)
+        latest = joint.sum(axis=0) / joint.sum()
+        means = theta[i] * np.exp(d)
+        far = before @ stats.poisson(means).sf(two - 1)
+        truth.append((far, np.log(before @ like_two), latest @ step @ means))
+    draws = {name: value * np.exp(1e-9 * rng.standard_normal((2, 2_000))) for name, value in names.items()}
+    draws |= {"theta": np.tile(theta, (2, 2_000, 1)) * np.exp(1e-9 * rng.standard_normal((2, 2_000, 2)))}
+    draws["drift"] = paths.reshape(2, 2_000, 4)
+    tree = result_tree(spec, recipe(spec).complete(spec, draws, 0), likelihood=False)
+    posterior = reweight(Draws.of(tree, spec), spec)
+    found = rates.surprise_table(posterior).set_index("unit").loc[["a", "b"]]
+    ahead = rates.forecast_table(posterior).set_index("unit").loc[["a", "b"]]
+    far, log_density, expected = np.array(truth).T
+    assert (found["k"] < found["limit"]).all() and (found["limit"] > 0.5).all()
+    assert found["above"].to_numpy() == pytest.approx(far, abs=0.015)
+    assert found["log_density"].to_numpy() == pytest.approx(log_density, abs=0.03)
+    assert (np.abs(ahead["expected"] - expected) < 5 * ahead["mcse"]).all()

@@ -93,6 +93,10 @@ def test_a_model_shows_what_it_adds(engine, model):
     _, section, title = MODELS[model]
     assert title in words(opened("shrinkage", chosen, shrinkage_section=section))
     assert "no exact engine" not in words(opened("shrinkage", chosen, shrinkage_section="Fit to data"))
+    surprising = words(opened("shrinkage", chosen, shrinkage_section="Surprises"))
+    assert "surprising latest window" in surprising and "Monte Carlo" in surprising
+    assert ("leave-future-out" in surprising) == (model == "drift")
+    assert "Monte Carlo errors" in words(opened("shrinkage", chosen, shrinkage_section="Forecast"))
 
 
 def test_every_page_opens_with_a_fit(engine):

@@ -1,13 +1,15 @@
-"""What the recipes of all structures of counts in windows share."""
+"""What the recipes of all structures of counts in windows share: frame, and laws of single windows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.special import gammaln
+from scipy.special import gammaln, xlogy
+from scipy.stats import nbinom, poisson
 
 from hbm_core.inference.gamma_marginal import log_rising
 from hbm_core.inference.recipes.base import Arrays, Recipe
@@ -15,6 +17,70 @@ from hbm_core.models.count_windows import CountWindows, rate_start
 
 #: Draws times entities whose integrals are computed at a time.
 BLOCK = 40_000
+
+
+@dataclass(frozen=True, eq=False)
+class WindowLaw:
+    """Distribution of the count of one window of each entity, given n draws of the parameters.
+
+    Attributes
+    ----------
+    mean : ndarray (n, J, Q)
+        Expected counts of an open window, at Q points of what is not known yet.
+    chance : ndarray (Q,)
+        Probabilities of the points.
+    dispersion : ndarray (n,)
+        φ; infinite for Poisson counts.
+    shut : ndarray (n,)
+        Share of windows that show zero whatever their mean.
+    """
+
+    mean: np.ndarray
+    chance: np.ndarray
+    dispersion: np.ndarray
+    shut: np.ndarray
+
+    @property
+    def expected(self) -> np.ndarray:
+        """Expected counts, ndarray (n, J)."""
+        return self.mean @ self.chance * (1 - self.shut[:, None])
+
+    def at_least(self, count: np.ndarray) -> np.ndarray:
+        """P(Y ≥ y) for counts (J,), ndarray (n, J)."""
+        open_window = self._law().sf(count[:, None] - 1) @ self.chance
+        return np.where(count > 0, (1 - self.shut[:, None]) * open_window, 1.0)
+
+    def log_probability(self, count: np.ndarray) -> np.ndarray:
+        """Log P(Y = y) for counts (J,), ndarray (n, J)."""
+        y = count[:, None]
+        mean = np.maximum(self.mean, 1e-300)
+        phi = np.broadcast_to(self.dispersion[:, None, None], mean.shape)
+        if np.isfinite(self.dispersion).all():
+            value = log_rising(y, phi) + xlogy(y, mean) - (y + phi) * np.log1p(mean / phi)
+        else:
+            value = xlogy(y, mean) - mean
+        open_window = np.exp(value - gammaln(y + 1)) @ self.chance
+        with np.errstate(divide="ignore"):
+            return np.log(
+                np.where(count > 0, 0.0, self.shut[:, None]) + (1 - self.shut[:, None]) * open_window
+            )
+
+    def drawn(self, rng: np.random.Generator) -> np.ndarray:
+        """One count of each entity per draw, ndarray (n, J)."""
+        draws, units, points = self.mean.shape
+        at = rng.choice(points, size=(draws, units), p=self.chance)
+        mean = np.take_along_axis(self.mean, at[..., None], axis=2)[..., 0]
+        if np.isfinite(self.dispersion).all():
+            phi = np.broadcast_to(self.dispersion[:, None], mean.shape)
+            mean = mean * rng.standard_gamma(phi) / phi
+        count = rng.poisson(np.minimum(mean, 1e15))
+        return np.where(rng.random(count.shape) < self.shut[:, None], 0, count)
+
+    def _law(self) -> Any:
+        if not np.isfinite(self.dispersion).all():
+            return poisson(self.mean)
+        phi = self.dispersion[:, None, None]
+        return nbinom(phi, phi / (phi + self.mean))
 
 
 class CountWindowsRecipe(Recipe):
@@ -58,6 +124,18 @@ class CountWindowsRecipe(Recipe):
         """One θ of each entity from its conditional given the parameters, ndarray (n, J); `draws` flat."""
         raise NotImplementedError
 
+    #: Whether `latest_window` is told by earlier windows alone: where rates move from window to window.
+    forward: bool = False
+
+    def latest_window(self, spec: Any, draws: Mapping[str, np.ndarray]) -> WindowLaw:
+        """Law of a window like each entity's latest, given flat draws of the parameters and θ."""
+        structure = spec.structure
+        return window_law(draws, (draws["theta"] * structure.exposure[structure.latest])[..., None])
+
+    def next_window(self, spec: Any, draws: Mapping[str, np.ndarray]) -> WindowLaw:
+        """Law of each entity's next window, of the latest one's exposure."""
+        return self.latest_window(spec, draws)
+
     def coords(self, spec: Any) -> Mapping[str, Iterable[Any]]:
         """Labels of the entities."""
         return {"unit": list(spec.structure.units)}
@@ -72,6 +150,13 @@ class CountWindowsRecipe(Recipe):
     def extreme(self, spec: Any) -> list[str]:
         """No count is so far from the others that its density is not finite."""
         return []
+
+
+def window_law(draws: Mapping[str, np.ndarray], mean: np.ndarray, chance: Any = (1.0,)) -> WindowLaw:
+    """The law at means (n, J, Q), with the dispersion and the share of shut windows among the draws."""
+    count = len(mean)
+    dispersion, shut = draws.get("phi", np.full(count, np.inf)), draws.get("psi", np.zeros(count))
+    return WindowLaw(mean, np.asarray(chance, dtype=float), dispersion, shut)
 
 
 def blocks(count: int, units: int) -> Iterable[slice]:

@@ -10,7 +10,14 @@ import xarray as xr
 from scipy.special import gammaln
 
 from hbm_core.inference.gamma_marginal import Counts, Integrand, Population, draw_rates
-from hbm_core.inference.recipes.count_windows import CountWindowsRecipe, blocks, own_terms, padded
+from hbm_core.inference.recipes.count_windows import (
+    CountWindowsRecipe,
+    WindowLaw,
+    blocks,
+    own_terms,
+    padded,
+    window_law,
+)
 from hbm_core.models import pymc_covariate_counts
 from hbm_core.models.pymc_covariate_counts import NODES, Spec
 
@@ -64,6 +71,12 @@ class CovariateCountsRecipe(CountWindowsRecipe):
             exposure = np.stack([moved[:, row].ravel() for row in place])
             known = (np.tile(column, mu.size // units) for column in (windows, totals))
             yield at, Population(mu * alpha, alpha, phi), Counts(exposure, *known)
+
+    def latest_window(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> WindowLaw:
+        """Law of a window with the covariates of each entity's latest."""
+        structure = spec.structure
+        moved = np.exp(draws["beta"] @ structure.design[structure.latest].T)
+        return window_law(draws, (draws["theta"] * moved * structure.exposure[structure.latest])[..., None])
 
     def observed(self, spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
         """Counts by window; their entities, exposures and covariates."""

@@ -16,6 +16,14 @@ from hbm_core.models.structure import ModelSpec
 
 #: Directions at either end.
 ENDS = 3
+#: Distance of a normal's quartiles, in sds.
+_QUARTILES = 1.349
+
+
+def prior_width(prior: Any) -> float:
+    """Sd of a prior; where it has none, the sd of the normal with its quartiles' distance."""
+    sd = float(prior.std())
+    return sd if np.isfinite(sd) else float(np.diff(prior.ppf(np.array([0.25, 0.75])))[0] / _QUARTILES)
 
 
 def contraction_table(spec: ModelSpec[Any], names: Sequence[str], source: Any) -> pd.DataFrame:
@@ -57,10 +65,9 @@ def contraction_table(spec: ModelSpec[Any], names: Sequence[str], source: Any) -
     rows = []
     for place, name in enumerate(kept):
         prior = prior_of(spec, name)
-        wide, own, by = float(prior.std()), float(sd[place]), "variance"
-        if not (np.isfinite(wide) and np.isfinite(own)):
-            first, last = prior.ppf(np.array([0.25, 0.75]))
-            wide, own, by = (last - first) / 1.349, (high[place] - low[place]) / 1.349, "quartiles"
+        wide, own, by = prior_width(prior), float(sd[place]), "variance"
+        if not (np.isfinite(prior.std()) and np.isfinite(own)):
+            own, by = (high[place] - low[place]) / _QUARTILES, "quartiles"
         share = (own / wide) ** 2
         rows.append((name, wide, own, 1 - share, 2 * share * error[place] / sd[place], by))
     names_of = ["parameter", "prior_sd", "posterior_sd", "contraction", "error", "by"]

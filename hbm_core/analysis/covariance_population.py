@@ -17,6 +17,8 @@ from hbm_core.models.vector_population import CovarianceLaw, VectorPopulation
 _POINTS, _THIN = 73, 24
 #: Bins of a prior and a posterior beside one another.
 _BINS = 44
+#: Gap between two distribution functions from which a posterior has left its prior.
+MOVED = 0.1
 #: sup |F − F₀| of n independent draws of F₀ exceeds this over √n in one case of 20 (Kolmogorov, 1933).
 _KOLMOGOROV = 1.358
 
@@ -138,7 +140,7 @@ def departure_table(tree: Any, vector: VectorPopulation, law: CovarianceLaw) -> 
         As `matrix_table`, the farthest first, and: prior_sd, posterior_sd, kept (posterior over prior width:
         of sds, or of the quartiles' distances where the prior has no sd), kept_error; distance (largest gap
         between the two distribution functions), noise (what it exceeds in one case of 20 where there is no
-        gap at all), left (distance above noise). A flat prior has NaN.
+        gap at all), left (distance above noise and above ``MOVED``). A flat prior has NaN.
     """
     table = matrix_table(tree, vector)
     draws = columns(tree, table["parameter"].tolist())
@@ -167,7 +169,7 @@ def departure_table(tree: Any, vector: VectorPopulation, law: CovarianceLaw) -> 
     # A standard deviation of n draws of a normal has the relative error 1/√(2n).
     table["kept_error"] = table["kept"] / np.sqrt(2 * table["ess"])
     table["noise"] = _KOLMOGOROV / np.sqrt(table["ess"])
-    table["left"] = table["distance"] > table["noise"]
+    table["left"] = table["distance"] > np.maximum(table["noise"], MOVED)
     return table.sort_values("distance", ascending=False, kind="stable").reset_index(drop=True)
 
 
@@ -178,7 +180,7 @@ class PriorShare:
     Parameters
     ----------
     pairs, left : int
-        Correlations, and those whose posterior can be told from the prior with these draws.
+        Correlations, and those whose posterior left the prior.
     one_sided : int
         Correlations whose sign has a posterior probability of 95 % or more.
     prior_sd, posterior_sd, kept : float

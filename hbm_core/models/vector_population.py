@@ -40,10 +40,15 @@ class SeparationLaw:
     eta: float | None
 
     @property
+    def short(self) -> str:
+        """The prior of Ω alone."""
+        return f"LKJ({self.eta:g})" if self.eta is not None else "no correlations"
+
+    @property
     def text(self) -> str:
         """The prior in a few words."""
         families = list(dict.fromkeys(prior.text for prior in self.spreads))
-        return f"LKJ({self.eta:g}), σ ~ {' and '.join(families)}"
+        return f"{self.short}, σ ~ {' and '.join(families)}"
 
     def spread(self, component: int) -> Any:
         """Distribution of an sd; None where its prior is flat."""
@@ -88,9 +93,14 @@ class InverseWishartLaw:
         return cls(float(constants.get("nu", size + 1)), float(constants.get("psi", 1.0)), size)
 
     @property
+    def short(self) -> str:
+        """The prior's kind and degrees of freedom."""
+        return f"Inverse Wishart({self.nu:g})"
+
+    @property
     def text(self) -> str:
         """The prior in a few words."""
-        return f"InverseWishart({self.nu:g}, {self.psi:g} I)"
+        return f"InverseWishart({self.nu:g}, {self.psi:.2g} I)"
 
     @property
     def _shape(self) -> float:

@@ -48,7 +48,7 @@ def matrix(table: pd.DataFrame, mode: Mode) -> Panels:
     """Sds on the diagonal, correlations below it with their intervals.
 
     Each cell below the diagonal has an axis of its own from −1 to 1: a line for the 90 % interval, a dot for
-    the mean, whose colour fills the cell. Cells whose sign is known are framed.
+    the mean where there is room, whose colour fills the cell. Cells whose sign is known are framed.
 
     Parameters
     ----------
@@ -76,34 +76,27 @@ def matrix(table: pd.DataFrame, mode: Mode) -> Panels:
                 "y0": y - 0.47,
                 "y1": y + 0.47,
                 "fillcolor": correlation_colour(row.mean, mode),
-                "line": {"color": c["ink"], "width": 1.5 if known else 0},
+                "line": {"color": c["ink"] if known else c["rule"], "width": 1.5 if known else 0.5},
                 "layer": "below",
             }
         )
         ink = ink_on(correlation_colour(row.mean, mode))
         lift = 0.16 if printed else 0.0
         shapes += [
-            _line((x, y + lift - 0.12), (x, y + lift + 0.12), ink, 0.75),
+            _line((x, y + lift - 0.2), (x, y + lift + 0.2), c["ink-3"], 0.75),
             _line(
                 (x + 0.44 * row.low90, y + lift),
                 (x + 0.44 * row.high90, y + lift),
                 ink,
-                2.5 if known else 1.25,
+                3 if known else 1.5,
             ),
         ]
         if printed:
             notes.append(_note(x, y - 0.16, number(row.mean, 2), TYPE["sentence"][0], ink))
     for row in records(spreads):
-        at = place[row.row]
-        notes.append(
-            _note(
-                at,
-                at - 0.12 if printed else at,
-                f"<b>{number(row.mean, 2)}</b>",
-                _TICK if count > 8 else 13,
-                c["ink"],
-            )
-        )
+        at, sd = place[row.row], number(row.mean, 2)
+        text, size = (f"<b>{sd}</b>", TYPE["control"][0]) if count <= 8 else (sd.removeprefix("0"), _TICK)
+        notes.append(_note(at, at - 0.12 if printed else at, text, size, c["ink"]))
         if printed:
             text = f"{number(row.low90, 2)}–{number(row.high90, 2)}"
             notes.append(_note(at, at + 0.2, text, _TICK, c["ink-2"]))
@@ -116,16 +109,17 @@ def matrix(table: pd.DataFrame, mode: Mode) -> Panels:
         for row in records(table)
     ]
     inks = [ink_on(correlation_colour(value, mode)) for value in rows["mean"]]
-    figure.add_scatter(
-        x=[place[name] + 0.44 * mean for name, mean in zip(rows["column"], rows["mean"], strict=True)],
-        y=[place[name] + (0.16 if printed else 0.0) for name in rows["row"]],
-        mode="markers",
-        marker={"size": 5 if count <= 12 else 3.5, "color": inks},
-        hoverinfo="skip",
-        name="mean",
-        row=1,
-        col=1,
-    )
+    if count <= 8:
+        figure.add_scatter(
+            x=[place[name] + 0.44 * mean for name, mean in zip(rows["column"], rows["mean"], strict=True)],
+            y=[place[name] + (0.16 if printed else 0.0) for name in rows["row"]],
+            mode="markers",
+            marker={"size": 6, "color": inks},
+            hoverinfo="skip",
+            name="mean",
+            row=1,
+            col=1,
+        )
     figure.add_scatter(
         x=[place[name] for name in table["column"]],
         y=[place[name] for name in table["row"]],
@@ -214,7 +208,8 @@ def departures(
                 **at,
             )
         kept = f"{100 * row.kept:.0f} % of the prior's width" if np.isfinite(row.kept) else "flat prior"
-        words = f"<b>{escape(labels[row.parameter])}</b>  {kept}" + ("" if row.left else ", not told from it")
+        gap = f", gap {number(row.distance, 2)}" if np.isfinite(row.distance) else ""
+        words = f"<b>{escape(labels[row.parameter])}</b>  {kept}{gap}"
         notes.append(
             {
                 "x": 0,
@@ -238,8 +233,11 @@ def departures(
             **at,
         )
     if spreads:
-        ends = np.log10([density["low"].min(), density["high"].max()])
-        figure.update_xaxes(type="log", range=list(ends), dtick="D2")
+        low, high = density["low"].min(), density["high"].max()
+        steps = [step * 10.0**power for power in range(-5, 6) for step in (1, 2, 5)]
+        at_sd = [value for value in steps if low <= value <= high]
+        ticks = [f"{value:g}" for value in at_sd]
+        figure.update_xaxes(type="log", range=list(np.log10([low, high])), tickvals=at_sd, ticktext=ticks)
     else:
         figure.update_xaxes(range=[-1.02, 1.02], tickvals=[-1, -0.5, 0, 0.5, 1])
     figure.update_xaxes(row=len(names), col=1, title_text=title)
@@ -333,6 +331,7 @@ def ellipses(
         mode="markers+text" if named else "markers",
         marker={
             "size": [11 if unit == chosen else 9 for unit in points["unit"]],
+            "opacity": 1,
             "color": c["accent"],
             "line": {
                 "color": c["ink"],
@@ -340,7 +339,7 @@ def ellipses(
             },
         },
         text=[escape(str(unit)) for unit in points["unit"]],
-        textposition="top center",
+        textposition=_turns(points["pooled_x"]),
         textfont={"size": _TICK, "color": c["ink-2"]},
         hovertemplate="%{text}, pooled: %{x:.2f}, %{y:.2f}<extra></extra>",
         name="pooled",
@@ -356,6 +355,12 @@ def ellipses(
     figure.update_yaxes(title_text=titles[1], range=ends[1], fixedrange=True)
     figure.update_layout(annotations=notes, **_blank(mode, 440))
     return figure
+
+
+def _turns(x: pd.Series) -> list[str]:
+    """Names over and under the points in turn from left to right: neighbours' do not overlap."""
+    order = np.argsort(np.argsort(x.to_numpy()))
+    return ["top center" if place % 2 == 0 else "bottom center" for place in order]
 
 
 # ---------------------------------------------------------------------------------------------- prior
@@ -409,7 +414,12 @@ def prior_shapes(tables: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]], unit:
                 **at,
             )
         figure.update_xaxes(
-            range=[0, 1], tickvals=[0, 0.5, 1], title_text="|correlation|", fixedrange=True, **at
+            range=[0, 1],
+            tickvals=[0, 0.25, 0.5, 0.75],
+            title_text="|correlation|",
+            showgrid=False,
+            fixedrange=True,
+            **at,
         )
         notes.append(
             {
@@ -430,6 +440,7 @@ def prior_shapes(tables: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]], unit:
         range=[low, high],
         tickvals=[float(np.log(value)) for value in kept],
         ticktext=[f"{value:g}" for value in kept],
+        showgrid=False,
         fixedrange=True,
     )
     figure.update_yaxes(row=1, col=1, title_text="sd" + (f", {escape(unit)}" if unit else ""))

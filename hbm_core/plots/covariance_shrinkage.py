@@ -89,7 +89,9 @@ def eta(table: pd.DataFrame, mode: Mode) -> Panels:
         **at,
     )
     low = min(0.0, float(rows["low90"].min()) - 0.05) if len(rows) else 0.0
-    figure.update_xaxes(range=[max(low, -1.0), 1.02], title_text="η-shrinkage, 1 − sd(θ̂)/σ", fixedrange=True)
+    figure.update_xaxes(
+        range=[max(low, -1.0), 1.02], title_text="1 − sd of the estimates / σ", fixedrange=True
+    )
     _listed(figure, rows["component"].tolist(), 70 + 24 * max(len(rows), 1), mode)
     return figure
 
@@ -248,7 +250,9 @@ def loadings(table: pd.DataFrame, labels: Mapping[str, str], side: str, mode: Mo
                 **at,
             )
         value, error = float(rows["eigenvalue"].iloc[0]), float(rows["error"].iloc[0])
-        figure.update_xaxes(range=[-1.05, 1.05], tickvals=[-1, 0, 1], showgrid=True, fixedrange=True, **at)
+        figure.update_xaxes(
+            range=[-1.05, 1.05], tickvals=[-0.5, 0, 0.5], showgrid=True, fixedrange=True, **at
+        )
         notes.append(
             {
                 "x": 0.5,

@@ -117,7 +117,7 @@ def identifiability(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> 
         heads = _blocks(page)
         chosen = next(iter(heads))
         if len(heads) > 1:
-            chosen = st.selectbox("Parameters", list(heads), key="covariance_contraction") or chosen
+            chosen = st.selectbox("Parameters", list(heads), key="covariance_contracted") or chosen
     source = page.tree if page.sampled else page.live.exact
     table = tables.contraction_table(spec, heads.get(chosen, []), source)
     if table.empty:
@@ -191,7 +191,7 @@ def _subjects(page: Page) -> dict[str, tuple[list[str], np.ndarray]]:
 
 def _sd(spec: Any, name: str) -> float:
     prior = prior_of(spec, name)
-    return np.inf if prior is None else float(prior.std())
+    return np.inf if prior is None else tables.prior_width(prior)
 
 
 def _directions(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
@@ -230,6 +230,13 @@ def _directions(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
         else name.rpartition(",")[2].rpartition("[")[2].rstrip("]")
         for name in names
     }
+    of_vector = vector is not None and not vector.log
+    scale = (
+        "the sd of the prior on α (a unit may differ from it, so more than 1 can be)"
+        if of_vector
+        else ("its prior's sd")
+    )
+    combined = ": bars of one colour leave a product open, of two colours a ratio" if of_vector else ""
     with left:
         theme.title("Sloppy and stiff: which combinations the data fix")
         c = colours(page.mode)
@@ -266,10 +273,10 @@ def _directions(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
             else ""
         )
         theme.caption(
-            "Eigenvectors of the posterior covariance, each parameter in units of its prior sd. Over each "
-            "column the posterior variance along that direction over the prior's, with its Monte Carlo "
-            "error; its bars say which parameters it mixes. Bars of both colours in a sloppy direction: "
-            f"only a difference or a ratio of these parameters is open, or only a sum is known.{listed}"
+            f"Eigenvectors of the posterior covariance, each parameter in units of {scale}. Over each column "
+            "the posterior variance along that direction over the prior's, with its Monte Carlo error; its "
+            "bars say which parameters it mixes. Moving along a sloppy direction hardly changes what the "
+            f"data see{combined}.{listed}"
         )
         values = table.drop_duplicates("rank")["eigenvalue"]
         ratio = float(values.max() / max(values.min(), 1e-300))

@@ -227,7 +227,7 @@ def funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             "Funnel: log of the spread against one effect, and against the standardised effect",
         )
         theme.caption(
-            f"Left: {sign} on a log scale against the effect of one {escape(words.one)}, what a centered "
+            f"Left: {sign} on a log scale against one {escape(words.one)}'s {called}, what a centered "
             "sampler walks in. Right: the same draws as η, what a non-centered sampler walks in; where the "
             f"data are strong, it is η that gets a neck, at large {sign}. {source_words(page, len(table))}"
         )
@@ -326,6 +326,20 @@ def _listed(page: Page) -> list[str]:
     return [names[place] for place in places]
 
 
+def _labels(page: Page, names: list[str]) -> dict[str, str]:
+    """Words on the axes; parameters of one unit alone go without its name."""
+    found = {name: symbol(name).removeprefix("θ ") for name in names}
+    vector = page.vector
+    if vector is not None and not vector.log:
+        for unit in {name.partition("[")[2].partition(",")[0] for name in names}:
+            own = (
+                dict(zip(page.of_unit(unit), vector.components, strict=True)) if unit in vector.units else {}
+            )
+            if own and set(names) <= set(own):
+                found |= {name: own[name] for name in names}
+    return found
+
+
 def correlation(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     """The posterior correlation matrix."""
     many = page.words.many
@@ -333,7 +347,7 @@ def correlation(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
         page = controls(page, component=False)
         names = _listed(page)
     found, error = matrix(page, names)
-    labels = {name: symbol(name).removeprefix("θ ") for name in names}
+    labels = _labels(page, names)
     shown, total = len(shown_units(page)), len(page.live.spec.structure.units)
     with left:
         theme.title("Which parameters move together")
@@ -353,7 +367,7 @@ def correlation(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
         theme.caption(
             "Each cell is the posterior correlation of its row and its column: violet where one rises "
             "with the other, orange where it falls, paper where they do not care. Those without a Greek "
-            f"letter are {escape(many)}; values {how}.{some}"
+            f"letter belong to {escape(many)}; values {how}.{some}"
         )
         if page.sampled and page.live.exact is not None:
             exact = matrix(replace(page, sampled=False), [n for n in names if n in page.live.exact.names])[0]

@@ -17,7 +17,7 @@ from hbm_core.analysis import covariance_shrinkage as shrinkage
 from hbm_core.analysis.covariance_prior import joint_table, law_of, prior_of
 from hbm_core.models.vector_population import InverseWishartLaw, VectorPopulation
 from hbm_core.plots import covariance_population as plots
-from hbm_core.plots.theme import legend, number
+from hbm_core.plots.theme import MINUS, legend, number
 from hbm_core.plots.tokens import colours
 from hbm_core.ui import theme
 from hbm_core.ui.covariance_pairs import shown_units
@@ -80,20 +80,19 @@ def prior_words(page: Page) -> str:
     if share is None or not np.isfinite(share.prior_sd):
         return ""
     size = len(_vector(page).components)
-    told = (
-        "None of them can be told from it"
-        if share.left == 0
-        else f"{share.left} of {share.pairs} can be told from it"
-    )
-    verdict = "Ω is mostly prior" if share.kept > 0.8 else "the data speak, and the prior still does too"
-    if share.kept < 0.4:
+    moved = "none" if share.left == 0 else f"{share.left} of {share.pairs}"
+    if share.kept > 0.8:
+        verdict = "Ω is mostly prior"
+    elif share.kept > 0.4:
+        verdict = "Ω is made of data and prior"
+    else:
         verdict = "Ω comes from the data"
-    sign = f"{share.one_sided} {'has' if share.one_sided == 1 else 'have'} a sign that is 95 % sure"
+    sure = "has a sign that is" if share.one_sided == 1 else "have a sign that is"
     return (
-        f"<b>{verdict[0].upper()}{verdict[1:]}.</b> With {size} parameters the prior gives each correlation "
-        f"an sd of {number(share.prior_sd, 2)}; the {share.pairs} posteriors have "
-        f"{number(share.posterior_sd, 2)} on average, {100 * share.kept:.0f} % of it. {told} with these "
-        f"draws; {sign}."
+        f"<b>{verdict}.</b> With {size} parameters the prior gives each correlation an sd of "
+        f"{number(share.prior_sd, 2)}; the {share.pairs} posteriors have {number(share.posterior_sd, 2)} on "
+        f"average, {100 * share.kept:.0f} % of it. Of them {moved} moved by more than a tenth of their "
+        f"probability, and {share.one_sided} {sure} 95 % sure."
     )
 
 
@@ -132,6 +131,7 @@ def sds_and_correlations(page: Page, left: DeltaGenerator, right: DeltaGenerator
     table = table[table["row"].isin(chosen) & table["column"].isin(chosen)]
     spreads = table[table["kind"] == "sd"]
     scale = f", {escape(vector.scale)}" if vector.scale else ""
+    tail = f" {escape(vector.scale)}" if vector.scale else ""
     with left:
         theme.title(f"How {page.words.many} differ, and what differs together")
         st.html(
@@ -160,7 +160,7 @@ def sds_and_correlations(page: Page, left: DeltaGenerator, right: DeltaGenerator
         narrowest = spreads.loc[spreads["mean"].idxmin()]
         if len(spreads) > 1:
             said(
-                f"<b>{escape(widest['row'])} differs most, by {number(widest['mean'], 2)}{scale}, "
+                f"<b>{escape(widest['row'])} differs most, by {number(widest['mean'], 2)}{tail}, "
                 f"{escape(narrowest['row'])} least, by {number(narrowest['mean'], 2)}.</b>"
             )
         download(page, table, "population")
@@ -199,9 +199,9 @@ def _departures(page: Page, own: pd.DataFrame, title: str, axis: str, kind: str)
     )
     some = f" The first {len(own)} of {total}." if len(own) < total else ""
     theme.caption(
-        "Outline: the prior of this one parameter, in closed form; filled: its draws. Those whose "
-        "distribution moved most stand first; where the gap is no larger than so many draws have by chance, "
-        "it says so." + some
+        "Outline: the prior of this one parameter, in closed form; filled: its draws. The gap is the largest "
+        "difference of their distribution functions; the largest stands first. By chance alone so many draws "
+        f"show up to {number(float(own['noise'].max()), 2)}.{some}"
     )
 
 
@@ -366,9 +366,10 @@ def prior_shape(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
             "their own on the sds ties nothing.</p>"
         )
     other = InverseWishartLaw(float(nu), psi, size)
-    pairs = [(law.text, law), (f"InverseWishart({nu:g}, {psi:.2g} I)", other)]
+    pairs = [(law.short, law), (other.short, other)]
     if isinstance(law, InverseWishartLaw) and law.nu == float(nu):
         pairs = pairs[:1]
+    given = law.text.replace("-", MINUS)
     shown = [(name, *joint_table(one)) for name, one in pairs]
     with left:
         theme.title("What the prior says of scale and correlation together")
@@ -386,16 +387,16 @@ def prior_shape(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
             "Prior of an sd on a log scale against the size of one of its correlations, for two priors on Σ",
         )
         theme.caption(
-            f"One sd of {size} and the size of one of its correlations, in closed form. Where the line is "
-            "flat, knowing the correlation says nothing about the sd. The inverse Wishart has the scale "
-            "that gives an sd the same median."
+            f"One sd of {size} and the size of one of its correlations, in closed form: {escape(given)} and "
+            f"{escape(other.text)}, whose scale gives an sd the same median. Where the line is flat, knowing "
+            "the correlation says nothing about the sd."
         )
         ends = [one.spread_given(0, r).ppf(0.5) for r in (0.0, 0.9) for _, one in pairs[-1:]]
         said(
             f"<b>Under the inverse Wishart the median sd is {number(float(ends[1] / ends[0]), 1)} times "
-            "larger at a correlation of 0.9 than at 0</b>; an sd of a tenth of its median has a prior "
-            f"probability of {_small(float(other.spread(0).cdf(0.1 * middle)))}, under {escape(law.text)} "
-            f"{_small(float(law.spread(0).cdf(0.1 * middle)))}."
+            "larger at a correlation of 0.9 than at 0</b>; an sd below a third of its median has a prior "
+            f"probability of {_small(float(other.spread(0).cdf(middle / 3)))}, under {escape(law.short)} "
+            f"{_small(float(law.spread(0).cdf(middle / 3)))}."
         )
         table = pd.concat([density.assign(prior=name) for name, density, _ in shown], ignore_index=True)
         download(page, table, "prior")

@@ -88,7 +88,7 @@ class Counts(Scenario):
     presets = PRESETS
     default_model = "base"
     default_dataset = "hosts"
-    own_lab = ("base",)
+    own_lab = ("base", "poisson", "binomial")
     sampler = SamplerDefaults(draws=2000, tune=1000, chains=4, target_accept=0.9, seed=42)
     parameter_words = MappingProxyType(
         {
@@ -167,8 +167,7 @@ class Counts(Scenario):
             unit, estimator, estimate, se, low95, high95.
         """
         spec = self.model(self.model_for(dataset)).spec(dataset)
-        trials = data.has_trials(dataset.table)
-        found = (estimators.trial_estimators if trials else estimators.count_estimators)(spec.structure)
+        found = estimators.classical_estimators(spec.structure)
         posterior: ExactPosterior | None = None
         if len(spec.structure.units) <= MOST_POOLED:
             try:
@@ -182,11 +181,10 @@ class Counts(Scenario):
     def recovery(
         self, replications: int, seed: int, model: str = "", priors: Mapping[str, Prior] | None = None
     ) -> pd.DataFrame:
-        """Every estimator against the truth of the simulator's default design; see `validation.recovery`."""
+        """Every estimator against the truth of a default design; see `validation.recovery`."""
         from hbm_core.scenarios.counts.validation import recovery
 
-        self.lab_model(model)
-        return recovery(replications, seed, priors)
+        return recovery(replications, seed, self.lab_model(model), priors)
 
     def scale_note(self, dataset: Dataset) -> str:
         """Where the default priors' numbers come from; empty where they are as the models declare them."""

@@ -88,6 +88,14 @@ def trial_estimators(structure: RawTrials) -> dict[str, Estimated]:
     return found
 
 
+def classical_estimators(structure: RawRates) -> dict[str, Estimated]:
+    """No pooling, complete pooling and empirical Bayes, of rates or of success rates."""
+    if isinstance(structure, RawTrials):
+        return trial_estimators(structure)
+    assert isinstance(structure, RawCounts)
+    return count_estimators(structure)
+
+
 def partial_pooling(posterior: ExactPosterior) -> Estimated:
     """Mean, sd and central interval of the exact posterior."""
     ends = posterior.quantiles(_ENDS)[posterior.theta]

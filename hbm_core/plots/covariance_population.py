@@ -19,6 +19,8 @@ MOST_PRINTED, MOST_ARROWS, MOST_NAMES = 5, 80, 12
 #: Posterior probability of a sign from which it counts as known.
 KNOWN = 0.95
 _TICK = TYPE["tick"][0]
+#: Words on a log axis, at most.
+_MOST_TICKS = 7
 
 
 def _blank(mode: Mode, height: int) -> dict[str, Any]:
@@ -35,6 +37,20 @@ def _blank(mode: Mode, height: int) -> dict[str, Any]:
 def records(table: pd.DataFrame) -> Iterable[Any]:
     """Rows of a table by the names of its columns."""
     return table.itertuples()
+
+
+def log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Round places between two positive numbers on a log axis, no more than fit, and their words."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        places = [step * 10.0**power for power in powers for step in steps]
+        places = [place for place in places if low <= place <= high]
+        if len(places) <= _MOST_TICKS:
+            break
+    places = places[:: -(-len(places) // _MOST_TICKS)]
+    return places, [
+        f"{place:g}" if place >= 1e-4 else f"10<sup>{np.log10(place):.0f}</sup>" for place in places
+    ]
 
 
 def _groups(table: pd.DataFrame, column: str) -> Iterable[tuple[Any, pd.DataFrame]]:
@@ -234,10 +250,8 @@ def departures(
         )
     if spreads:
         low, high = density["low"].min(), density["high"].max()
-        steps = [step * 10.0**power for power in range(-5, 6) for step in (1, 2, 5)]
-        at_sd = [value for value in steps if low <= value <= high]
-        ticks = [f"{value:g}" for value in at_sd]
-        figure.update_xaxes(type="log", range=list(np.log10([low, high])), tickvals=at_sd, ticktext=ticks)
+        places, words = log_ticks(low, high)
+        figure.update_xaxes(type="log", range=list(np.log10([low, high])), tickvals=places, ticktext=words)
     else:
         figure.update_xaxes(range=[-1.02, 1.02], tickvals=[-1, -0.5, 0, 0.5, 1])
     figure.update_xaxes(row=len(names), col=1, title_text=title)
@@ -434,12 +448,11 @@ def prior_shapes(tables: Sequence[tuple[str, pd.DataFrame, pd.DataFrame]], unit:
                 "font": {"size": _TICK, "color": c["ink"]},
             }
         )
-    steps = [v for power in range(-4, 5) for v in (10.0**power, 3 * 10.0**power)]
-    kept = [value for value in steps if low <= np.log(value) <= high]
+    places, words = log_ticks(float(np.exp(low)), float(np.exp(high)))
     figure.update_yaxes(
         range=[low, high],
-        tickvals=[float(np.log(value)) for value in kept],
-        ticktext=[f"{value:g}" for value in kept],
+        tickvals=[float(np.log(value)) for value in places],
+        ticktext=words,
         showgrid=False,
         fixedrange=True,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hbm_core.plots.covariance_population import records
+from hbm_core.plots.covariance_population import log_ticks, records
 from hbm_core.plots.panels import Panels
 from hbm_core.plots.theme import number, plotly_template
 from hbm_core.plots.tokens import TYPE, Mode, colours
@@ -315,11 +315,14 @@ def eigenvalues(table: pd.DataFrame, mode: Mode) -> Panels:
         dragmode=False,
         shapes=[{"type": "line", "x0": 1, "x1": 1, "yref": "paper", "y0": 0, "y1": 1, "line": wide}],
     )
+    ends = [min(low - 0.25, -0.5), max(np.log10(values.max()), 0) + 0.15]
+    places, words = log_ticks(10 ** ends[0], 10 ** ends[1])
     figure.update_xaxes(
         type="log",
-        range=[min(low - 0.25, -0.5), max(np.log10(values.max()), 0) + 0.15],
+        range=ends,
+        tickvals=places,
+        ticktext=words,
         title_text="Posterior over prior variance along a direction, log scale",
-        exponentformat="power",
         fixedrange=True,
     )
     figure.update_yaxes(range=[-1, 1.4], visible=False, fixedrange=True)

@@ -26,7 +26,7 @@ from hbm_core.ui.trace_page import symbol
 
 #: Units and parameters in one picture, at most.
 _MOST_UNITS, _MOST_PARAMETERS = 40, 40
-_MEANS = "Population means"
+_MEANS, _POPULATION = "Population means", "the population"
 
 
 # ------------------------------------------------------------------------------------------ shrinkage
@@ -186,7 +186,7 @@ def _subjects(page: Page) -> dict[str, tuple[list[str], np.ndarray]]:
         return {label: pair for label, pair in found.items() if np.isfinite(pair[1]).all()}
     names = [name for name in page.hyper if np.isfinite(_sd(spec, name))]
     names = names if page.sampled else [n for n in names if page.live.exact and n in page.live.exact.names]
-    return {"Population": (names, np.array([_sd(spec, name) for name in names]))} if len(names) > 1 else {}
+    return {_POPULATION: (names, np.array([_sd(spec, name) for name in names]))} if len(names) > 1 else {}
 
 
 def _sd(spec: Any, name: str) -> float:
@@ -257,8 +257,8 @@ def _directions(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
         )
         st.html(legend([("line", "loading above 0"), ("line", "below 0", c["g5"])], page.mode))
         for side, title in (
-            ("sloppy", "Sloppiest: the prior still rules"),
-            ("stiff", "Stiffest: the data rule"),
+            ("sloppy", "Sloppiest directions"),
+            ("stiff", "Stiffest directions"),
         ):
             if (table["side"] == side).any():
                 st.markdown(f"**{title}**")

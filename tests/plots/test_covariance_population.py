@@ -161,3 +161,12 @@ def test_contraction_marks_what_is_compared_by_quartiles():
     assert list(points.marker.symbol) == ["square", "circle"]
     assert list(figure.layout.yaxis.ticktext) == ["τ", "μ"]
     np.testing.assert_allclose(points.x, [0.36, 0.98])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.03, 2.0), (0.3, 0.9), (1e-9, 3.0), (0.08, 700.0)])
+def test_log_ticks_are_round_few_and_within(low, high):
+    places, words = plots.log_ticks(low, high)
+    assert 1 <= len(places) <= 7
+    assert len(places) == len(words)
+    assert all(low <= place <= high for place in places)
+    assert all(f"{place:e}"[0] in "1235" and f"{place:e}"[2:8] == "000000" for place in places)

@@ -19,8 +19,9 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
-from hbm_core.models import circuits_rule as rule
+from hbm_core.models import circuits_rule
 
+rule: Any = circuits_rule
 #: Compiled graphs on disk hold this code: they are another one's when it is.
 _VERSION = zlib.crc32(b"".join(Path(str(path)).read_bytes() for path in (__file__, rule.__file__)))
 
@@ -73,7 +74,8 @@ class Factor(_Compiled):
 
     def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
         """By σ and the partial correlations."""
-        return list(FactorBack()(*inputs, output_grads[0]))
+        found: Any = FactorBack()(*inputs, output_grads[0])
+        return list(found)
 
 
 class FactorBack(_Compiled):
@@ -106,7 +108,7 @@ class Carry(_Compiled):
             zero if isinstance(grad.type, DisconnectedType) else grad
             for grad, zero in zip(output_grads, (pt.zeros_like(inputs[2]), pt.constant(0.0)), strict=True)
         )
-        found = CarryBack()(*inputs, weight, share)
+        found: Any = CarryBack()(*inputs, weight, share)
         return [*found, *(disconnected_type() for _ in inputs[3:])]
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, minimize
 
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.kinetics.program import program
+from hbm_core.models.kinetics.program import Program, program
 from hbm_core.models.pymc_model import random_variable
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.vector_population import InverseWishartLaw
@@ -23,7 +24,11 @@ Spec = ModelSpec[CircuitPopulation]
 FLOOR = 1.0
 #: Noise that circuits are first fitted with: sd = 0.3 m^0.77, about what was measured.
 _NOISE, _EXPONENT = 0.3, 0.77
-_CURVATURES: WeakKeyDictionary[CircuitPopulation, tuple[np.ndarray, np.ndarray]] = WeakKeyDictionary()
+#: Sd of the circuits around their population in a rough fit, decades, and how often its parts take turns.
+SPREAD, _TURNS = 0.25, 4
+#: Power of the mean that a reading's sd goes with, where it is not a parameter.
+POWERS: Mapping[str, float] = {"constant": 0.0, "heteroscedastic": 0.5, "proportional": 1.0}
+_ROUGH: WeakKeyDictionary[CircuitPopulation, RoughFit] = WeakKeyDictionary()
 
 
 def structure_key(spec: Spec) -> Hashable:
@@ -84,58 +89,150 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
         if "[" not in name and prior.numbers:
             values[f"prior_{name}"] = np.array(prior.numbers)
     if spec.parameterization == "transport":
-        values["mode"], values["curvature"] = curvatures(structure)
+        rough = rough_fit(structure)
+        values["mode"], values["curvature"] = rough.mode, rough.curvature
     return values
 
 
-def curvatures(structure: CircuitPopulation) -> tuple[np.ndarray, np.ndarray]:
-    """Each circuit's own fit and the curvature of its log likelihood there.
+@dataclass(frozen=True, eq=False)
+class RoughFit:
+    """Where circuits lie and how well their readings tell it: what shapes the sampler's coordinates.
 
-    A fit by least squares under the declared priors; the curvature is that of the readings alone, so what
-    they do not tell has none. They shape the sampler's coordinates and change no posterior.
-
-    Returns
-    -------
-    ndarray (C, P), ndarray (C, P, P)
-        θ̂ and H of the fitted parameters, log10.
+    Parameters
+    ----------
+    alpha : ndarray (P,)
+        The population's means, log10.
+    theta : ndarray (C, P)
+        Each circuit's fit under a population of sd ``SPREAD`` around them.
+    mode, curvature : ndarray (C, P), ndarray (C, P, P)
+        The readings' Gaussian there: log likelihood ≈ −½ (θ − mode)ᵀ curvature (θ − mode).
+    noise : ndarray (3,)
+        log σ₀, γ and the gains' sd.
     """
-    if structure in _CURVATURES:
-        return _CURVATURES[structure]
-    from hbm_core.models.kinetics.solver import curves_and_slopes
 
+    alpha: np.ndarray
+    theta: np.ndarray
+    mode: np.ndarray
+    curvature: np.ndarray
+    noise: np.ndarray
+
+
+def rough_fit(structure: CircuitPopulation) -> RoughFit:
+    """Circuits, population and noise in turn, by generalised least squares under the declared priors.
+
+    Gauss–Newton's curvature, gains included: a course's readings have the covariance D + s² f fᵀ. It changes
+    no posterior, only the coordinates in which it is sampled and where chains start.
+    """
+    if structure in _ROUGH:
+        return _ROUGH[structure]
     declared = [structure.declared[name] for name in structure.columns]
     center = np.array([parameter.center for parameter in declared])
     sd = np.array([parameter.sd for parameter in declared])
-    size = len(structure.fitted)
-    modes, found = np.tile(center[:size], (len(structure.units), 1)), []
-    for c, experiment in enumerate(structure.experiments):
-        tables = program([experiment], structure.columns)
-        first = structure.tables.starts[c, 2]
-        own = (structure.point >= first) & (structure.point < structure.tables.starts[c + 1, 2])
-        point, value = structure.point[own] - first, structure.value[own]
-        weight = 1 / (_NOISE * smooth_positive(value, FLOOR) ** _EXPONENT)
+    size, pooled = len(structure.fitted), structure.pooling != "independent"
+    power = POWERS.get(structure.noise)
+    noise = np.array([np.log(_NOISE), _EXPONENT if power is None else power, 0.05 * structure.has_gain])
+    alpha, theta = center[:size].copy(), np.tile(center[:size], (len(structure.units), 1))
+    circuits = [_Circuit.of(structure, c, center) for c in range(len(structure.units))]
+    for turn in range(_TURNS):
+        middle, wide = (alpha, np.full(size, SPREAD)) if pooled and turn else (center[:size], sd[:size])
+        found = [own.fitted(row, middle, wide, noise) for own, row in zip(circuits, theta, strict=True)]
+        theta = np.array([row for row, _, _ in found])
+        if pooled:
+            heard = structure.uses / SPREAD**2
+            alpha = center[:size] / sd[:size] ** 2 + (heard * theta).sum(axis=0)
+            alpha /= 1 / sd[:size] ** 2 + heard.sum(axis=0)
+        noise = _noise(structure, circuits, theta, noise)
+    mode, curvature = np.array([row for _, row, _ in found]), np.array([matrix for _, _, matrix in found])
+    _ROUGH[structure] = RoughFit(alpha, theta, mode, curvature, noise)
+    return _ROUGH[structure]
 
-        def solved(x: np.ndarray, tables: Any = tables) -> tuple[np.ndarray, np.ndarray]:
-            theta = center.copy()
-            theta[:size] = x
-            return curves_and_slopes(tables, theta[None])
 
-        def residual(
-            x: np.ndarray, point: Any = point, value: Any = value, weight: Any = weight
-        ) -> np.ndarray:
-            gap = np.nan_to_num((solved(x)[0][point] - value) * weight, nan=1e6)
-            return np.concatenate([gap, (x - center[:size]) / sd[:size]])
+@dataclass(frozen=True, eq=False)
+class _Circuit:
+    """One circuit's readings: its tables, points, values and courses, and all parameters' centres."""
 
-        def slope(x: np.ndarray, point: Any = point, weight: Any = weight) -> np.ndarray:
-            rows = np.nan_to_num(solved(x)[1][point, :size]) * weight[:, None]
-            return np.concatenate([rows, np.diag(1 / sd[:size])])
+    tables: Program
+    point: np.ndarray
+    value: np.ndarray
+    course: np.ndarray
+    center: np.ndarray
 
-        fit = least_squares(residual, center[:size], slope, max_nfev=60)
-        rows = slope(fit.x)[: value.size]
-        modes[c] = fit.x
-        found.append(rows.T @ rows)
-    _CURVATURES[structure] = modes, np.array(found)
-    return _CURVATURES[structure]
+    @classmethod
+    def of(cls, structure: CircuitPopulation, c: int, center: np.ndarray) -> _Circuit:
+        first, last = structure.tables.starts[c, 2], structure.tables.starts[c + 1, 2]
+        own = (structure.point >= first) & (structure.point < last)
+        course = np.unique(structure.course[own], return_inverse=True)[1]
+        value = structure.value
+        if structure.standards.size:
+            amount, reading = structure.standards.T
+            slope, offset = np.polyfit(amount, reading, 1)
+            value = (value - offset) / slope
+        tables = program([structure.experiments[c]], structure.columns)
+        return cls(tables, structure.point[own] - first, value[own], course, center)
+
+    def solved(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Curve at every reading and its derivatives by the fitted parameters."""
+        from hbm_core.models.kinetics.solver import curves_and_slopes
+
+        theta = np.concatenate([x, self.center[x.size :]])
+        f, slopes = curves_and_slopes(self.tables, theta[None])
+        return np.nan_to_num(f[self.point], nan=1e9), np.nan_to_num(slopes[self.point, : x.size])
+
+    def fitted(
+        self, start: np.ndarray, center: np.ndarray, sd: np.ndarray, noise: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The fit under Normal(center, sd), and the readings' mode and curvature there."""
+        size = smooth_positive(self.value, FLOOR)
+        lean = self.value * np.exp(-noise[0]) * size ** -noise[1]
+        total = np.bincount(self.course, lean**2)
+        # (I + s² a aᵀ)^−½ = I − κ a aᵀ/|a|², course by course.
+        kappa = (1 - 1 / np.sqrt(1 + noise[2] ** 2 * total)) / np.maximum(total, 1e-300)
+        root = np.exp(-noise[0]) * size ** -noise[1]
+
+        def whitened(rows: np.ndarray) -> np.ndarray:
+            rows = rows * root[:, None]
+            along = np.zeros((total.size, rows.shape[1]))
+            np.add.at(along, self.course, lean[:, None] * rows)
+            return rows - lean[:, None] * (kappa[:, None] * along)[self.course]
+
+        def residual(x: np.ndarray) -> np.ndarray:
+            gap = whitened((self.solved(x)[0] - self.value)[:, None])[:, 0]
+            return np.concatenate([gap, (x - center) / sd])
+
+        def slope(x: np.ndarray) -> np.ndarray:
+            return np.concatenate([whitened(self.solved(x)[1]), np.diag(1 / sd)])
+
+        fit = least_squares(residual, start, slope, max_nfev=40)
+        rows = whitened(self.solved(fit.x)[1])
+        # At the fit the readings' own slope is opposite to the prior's: where they alone would lie.
+        move = np.linalg.lstsq(rows, -residual(fit.x)[: rows.shape[0]], rcond=1e-9)[0]
+        return fit.x, fit.x + move, rows.T @ rows
+
+
+def _noise(
+    structure: CircuitPopulation, circuits: Sequence[_Circuit], theta: np.ndarray, start: np.ndarray
+) -> np.ndarray:
+    """Log σ₀, γ and s that the readings ask for, given the circuits' parameters."""
+    from hbm_core.models.circuits_rule import weigh
+
+    f = [own.solved(row)[0] for own, row in zip(circuits, theta, strict=True)]
+    courses = np.cumsum([0, *(own.course.max() + 1 for own in circuits)])
+    course = np.concatenate([own.course + at for own, at in zip(circuits, courses, strict=False)])
+    mean, value = np.concatenate(f), np.concatenate([own.value for own in circuits])
+    point = np.arange(value.size)
+    free = np.array([True, structure.noise == "power", structure.has_gain])
+
+    def cost(x: np.ndarray) -> tuple[float, np.ndarray]:
+        noise, slopes = start.copy(), (np.empty(value.size), np.empty(3), np.empty(value.size))
+        noise[free] = x
+        total = weigh(mean, noise, FLOOR, value, point, course, *slopes)
+        return -total, -slopes[1][free]
+
+    bounds = np.array([(-15.0, 10.0), (0.0, 1.5), (1e-3, 1.0)])[free]
+    fit = minimize(cost, start[free], jac=True, method="L-BFGS-B", bounds=bounds)
+    found = start.copy()
+    found[free] = fit.x
+    return found
 
 
 def build(spec: Spec) -> pm.Model:
@@ -222,8 +319,8 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
     partial = 2 * pm.Beta("partial", shape, shape, shape=rows.size) - 1
     whole: Any = factor(pt.ones((size,)), partial)
     pm.Deterministic("corr", (whole @ whole.T)[rows, columns])
-    root: Any = factor(spread, partial)
-    return root
+    scaled: Any = factor(spread, partial)
+    return scaled
 
 
 def _circuits(geometry: str, data: dict[str, Any], mean: Any, root: Any, shape: tuple[int, int]) -> Any:
@@ -256,7 +353,7 @@ def _log_likelihood(
 
     from hbm_core.models.circuits_op import weigh
 
-    power: Any = {"constant": 0.0, "heteroscedastic": 0.5, "proportional": 1.0}.get(structure.noise)
+    power: Any = POWERS.get(structure.noise)
     if power is None:
         power = variable("exponent")
     gain = variable("gain") if structure.has_gain else 0.0

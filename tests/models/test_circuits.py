@@ -18,7 +18,7 @@ from hbm_core.models.kinetics.absorption import ABSORPTION, PARAMETERS
 from hbm_core.models.kinetics.program import Experiment
 from hbm_core.models.kinetics.solver import curves
 from hbm_core.models.prior import Prior
-from hbm_core.models.pymc_circuits import build
+from hbm_core.models.pymc_circuits import build, rough_fit
 from hbm_core.models.structure import ModelSpec
 
 TIMES = np.array([0.5, 1.0, 2.0, 5.0, 9.0, 24.0])
@@ -330,6 +330,16 @@ def test_inverse_wishart_has_its_mean_precision() -> None:
     precision = np.linalg.inv(np.array([matrix_of(r) for r in corr]) * scale)
     error = precision.std(axis=0) / np.sqrt(1500)
     assert (np.abs(precision.mean(axis=0) - 3.5 * np.eye(3)) < 5 * error).all()
+
+
+def test_a_rough_fit_finds_what_the_readings_tell() -> None:
+    """Readings on the curves of known parameters: their own mode is there, whatever the priors say."""
+    structure = spec_of().structure
+    truth = np.array([[0.25, -1.05, -1.45], [0.1, -1.2, -1.3], [0.2, -1.0, -1.35]])
+    exact = replace(structure, value=curves(structure.tables, truth)[structure.point])
+    found = rough_fit(exact)
+    assert found.mode == pytest.approx(truth, abs=0.02)
+    assert (np.linalg.eigvalsh(found.curvature)[:, 0] > 0).all()
 
 
 def test_what_cannot_be_a_population_is_refused() -> None:

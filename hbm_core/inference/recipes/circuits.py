@@ -12,11 +12,16 @@ from scipy.special import betaln, multigammaln
 from hbm_core.inference.recipes.base import Arrays, Recipe
 from hbm_core.models import pymc_circuits
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.pymc_circuits import FLOOR, Spec, inverse_wishart, population, smooth_positive
-
-#: Where parameters of the noise start.
-_START = {"noise": 0.3, "exponent": 0.75, "gain": 0.05, "sigma": 0.25, "corr": 0.0}
-
+from hbm_core.models.pymc_circuits import (
+    FLOOR,
+    POWERS,
+    SPREAD,
+    Spec,
+    inverse_wishart,
+    population,
+    rough_fit,
+    smooth_positive,
+)
 
 #: Draws whose curves are kept with a result, at most.
 CURVES = 1000
@@ -50,6 +55,9 @@ class CircuitsRecipe(Recipe):
 
     mass_matrix = "low_rank"
 
+    #: Curves take the solver.
+    light = False
+
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the vectors."""
         return {
@@ -60,10 +68,13 @@ class CircuitsRecipe(Recipe):
         }
 
     def centres(self, spec: Spec) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """Prior medians of the means; middling spreads and noise."""
+        """Means and noise of the rough fit, middling spreads."""
         median, sd = population(spec)
+        rough = rough_fit(spec.structure)
         names = [f"alpha[{name}]" for name in spec.structure.inferred]
-        centre: dict[str, Any] = dict(zip(names, median, strict=True)) | _START
+        means = np.concatenate([rough.alpha, median[rough.alpha.size :]])
+        centre: dict[str, Any] = dict(zip(names, means, strict=True)) | {"sigma": SPREAD, "corr": 0.0}
+        centre |= {"noise": np.exp(rough.noise[0]), "exponent": rough.noise[1], "gain": rough.noise[2]}
         if spec.structure.standards.size:
             amount, reading = spec.structure.standards.T
             slope, offset = np.polyfit(amount, reading, 1)
@@ -73,18 +84,19 @@ class CircuitsRecipe(Recipe):
         return centre, width | {"offset": centre.get("reading_sd", 1.0)}
 
     def inner_start(self, spec: Spec, name: str, plain: Arrays, jitter: np.ndarray) -> np.ndarray | None:
-        """Means near their prior medians, circuits near their means, correlations near 0."""
+        """Means and circuits near those of the rough fit, correlations near 0."""
         median, sd = population(spec)
+        rough = rough_fit(spec.structure)
         size = len(spec.structure.fitted)
         if name == "alpha":
-            common = jitter.size < median.size
-            return (
-                (median + 0.1 * sd * _padded(jitter, median.size))[size:]
-                if common
-                else median + 0.1 * sd * jitter
-            )
-        if name == "own":
-            return median[:size] + 0.1 * jitter
+            means = np.concatenate([rough.alpha, median[size:]]) + 0.1 * sd * _padded(jitter, median.size)
+            return means[median.size - jitter.size :]
+        if name == "circuits":
+            return rough.theta + 0.1 * jitter
+        if name == "z" and spec.structure.pooling != "independent":
+            return (rough.theta - rough.alpha) / SPREAD + 0.2 * jitter
+        if name == "z":
+            return (rough.theta - median[:size]) / sd[:size] + 0.2 * jitter
         if name == "bartlett_diagonal_log__":
             return np.log(np.maximum(inverse_wishart(spec)[0] - np.arange(size), 1.0)) + 0.2 * jitter
         return 0.2 * jitter
@@ -265,7 +277,7 @@ def reading_sd(spec: Spec, draw: Mapping[str, Any], f: np.ndarray) -> np.ndarray
     """Standard deviation of readings whose curve is at `f`, the gain apart, ndarray as `f`."""
     if spec.structure.noise == "constant":
         return np.full(f.shape, float(draw["noise"]))
-    power = {"heteroscedastic": 0.5, "proportional": 1.0}.get(spec.structure.noise)
+    power = POWERS.get(spec.structure.noise)
     power = float(draw["exponent"]) if power is None else power
     return float(draw["noise"]) * smooth_positive(f, float(spec.constants.get("floor", FLOOR))) ** power
 

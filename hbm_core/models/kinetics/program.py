@@ -341,9 +341,10 @@ def _kind(mechanism: Mechanism, block: list[str]) -> int:
         if not any(own & reaction.rate.species for reaction in mechanism.parsed):
             return INTEGRAL
         decay = (Form(((1.0, "", block[0]),)),)
-        plain = [(change, rate.forms) for change, rate in rates if rate.saturated is None]
-        if len(plain) == len(rates) and all(
-            forms == () or (forms == decay and change < 0) for change, forms in plain
+        if all(
+            rate.saturated is None
+            and (rate.forms == () or (rate.forms == decay and change < 0 and not rate.names_of_inputs))
+            for change, rate in rates
         ):
             return POOL
     for _, rate in rates:

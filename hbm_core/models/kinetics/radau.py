@@ -204,7 +204,7 @@ def _open(theta, ints, floats, starts, c):
     )  # fmt: skip
 
     n = 3 * widest
-    lanes = 2 * (nr + ne) + 6 * ns + 13 * nb + npar + n * (2 + widest * (1 + widest) + n) + nout
+    lanes = 2 * (nr + ne) + 6 * ns + 6 * nb + npar + n * (2 + widest * (1 + widest) + n) + nout
     keep = np.empty(npar + WIDTH * lanes)
     constant = address(keep)
     kappa = after(constant, npar)
@@ -212,8 +212,8 @@ def _open(theta, ints, floats, starts, c):
     start = after(rate, WIDTH * ne)
     make = after(start, WIDTH * ns)
     decay = after(make, WIDTH * nb)
-    flow = after(decay, WIDTH * nb)
-    plain = after(flow, WIDTH * 9 * nb)
+    flow = after(decay, nb)
+    plain = after(flow, 9 * nb)
     linear = after(plain, WIDTH * n)
     square = after(linear, WIDTH * n * widest)
     matrix = after(square, WIDTH * n * widest * widest)
@@ -263,14 +263,14 @@ def _rates(t, w, group):
         block = after(t.block, BLOCK * b)
         if block[0] != POOL:
             continue
-        make, decay = spread(0.0), spread(0.0)
+        make, decay = spread(0.0), 0.0
         for e in range(block[3], block[4]):
             if t.equation[EQUATION * e + 1] >= 0:
-                decay -= get(w.rate, e)
+                decay -= w.rate[WIDTH * e]
             else:
                 make += get(w.rate, e)
         put(w.make, b, make)
-        put(w.decay, b, decay)
+        w.decay[b] = decay
     return after(doses, WIDTH * t.nr)
 
 
@@ -316,7 +316,7 @@ def _forth(t, w, coef, kept, values, lanes):
             values[k] = np.nan
 
 
-@_jit
+@_inlined
 def _step(t, w, coef, y, now, h):
     """Stages of all species, block by block; whether all were found."""
     for b in range(t.nb):
@@ -328,7 +328,7 @@ def _step(t, w, coef, y, now, h):
             base = get(w.kappa, t.first[s]) if t.first[s] >= 0 else spread(0.0)
             for j in range(3):
                 flow = 9 * b + 3 * j
-                put(y, 3 * s + j, base * get(w.flow, flow) + get(w.make, b) * get(w.flow, flow + 1))
+                put(y, 3 * s + j, base * w.flow[flow] + get(w.make, b) * w.flow[flow + 1])
             continue
         _assemble(t, w, coef, block, y)
         if kind == INTEGRAL:
@@ -342,34 +342,27 @@ def _step(t, w, coef, y, now, h):
     return True
 
 
-@_jit
+@_inlined
 def _flow(t, w, b, now, h):
     """What a pool keeps of its start e^−δt and of its source φ = (1 − e^−δt)/δ, and dφ/dδ, at the stages."""
-    decay = get(w.decay, b)
+    rate = w.decay[b]
     for before in range(b):
-        other = get(w.decay, before)
-        if t.block[BLOCK * before] == POOL and all_below(other, decay) and all_below(decay, other):
+        if t.block[BLOCK * before] == POOL and w.decay[before] == rate:
             for k in range(9):
-                put(w.flow, 9 * b + k, get(w.flow, 9 * before + k))
+                w.flow[9 * b + k] = w.flow[9 * before + k]
             return
     for j in range(3):
         time = now + _NODES[j] * h
-        at = (9 * b + 3 * j) * WIDTH
-        for lane in range(WIDTH):
-            rate = w.decay[b * WIDTH + lane]
-            if lane and rate == w.decay[b * WIDTH + lane - 1]:
-                for k in range(at, at + 3 * WIDTH, WIDTH):
-                    w.flow[k + lane] = w.flow[k + lane - 1]
-                continue
-            x = rate * time
-            left = np.exp(-x)
-            if x < 1e-3:
-                phi = time * (1 - x / 2 + x * x / 6 - x * x * x / 24)
-                bend = -time * time * (0.5 - x / 3 + x * x / 8 - x * x * x / 30)
-            else:
-                phi = (1 - left) / rate
-                bend = (time * left - phi) / rate
-            w.flow[at + lane], w.flow[at + WIDTH + lane], w.flow[at + 2 * WIDTH + lane] = left, phi, bend
+        x = rate * time
+        left = np.exp(-x)
+        if x < 1e-3:
+            phi = time * (1 - x / 2 + x * x / 6 - x * x * x / 24)
+            bend = -time * time * (0.5 - x / 3 + x * x / 8 - x * x * x / 30)
+        else:
+            phi = (1 - left) / rate
+            bend = (time * left - phi) / rate
+        at = 9 * b + 3 * j
+        w.flow[at], w.flow[at + 1], w.flow[at + 2] = left, phi, bend
 
 
 @_inlined
@@ -381,7 +374,7 @@ def _sum(t, coef, y, low, high, j):
     return total
 
 
-@_jit
+@_inlined
 def _assemble(t, w, coef, block, y):
     """Write f of a block as plain + linear y + y square y at each stage, given the blocks before it.
 
@@ -450,7 +443,7 @@ def _saturate(t, w, coef, block, y, h, rows, columns):
                 put(w.matrix, at, get(w.matrix, at) - v * constant / (below * below) * get(coef, k))
 
 
-@_jit
+@_inlined
 def _one(w, y, start, h, nonlinear):
     """Stages of a species alone in its block, by Newton's steps on three equations."""
     plain0, plain1, plain2 = get(w.plain, 0), get(w.plain, 1), get(w.plain, 2)
@@ -632,7 +625,7 @@ def _back(t, w, coef, group, kept, last):
     _gather(t, w, group)
 
 
-@_jit
+@_inlined
 def _back_step(t, w, coef, y, now, h):
     """From derivatives by a step's stages to those by its start, its rates and its constants."""
     for b in range(t.nb):
@@ -647,10 +640,10 @@ def _back_step(t, w, coef, y, now, h):
             first, make, decay = get(w.by_first, s), get(w.by_make, b), get(w.by_decay, b)
             for j in range(3):
                 by, flow = get(w.by_stage, 3 * s + j), 9 * b + 3 * j
-                left = get(w.flow, flow)
+                left = w.flow[flow]
                 first += by * left
-                make += by * get(w.flow, flow + 1)
-                bend = get(w.make, b) * get(w.flow, flow + 2) - base * left * (now + _NODES[j] * h)
+                make += by * w.flow[flow + 1]
+                bend = get(w.make, b) * w.flow[flow + 2] - base * (left * (now + _NODES[j] * h))
                 decay += by * bend
             put(w.by_first, s, first)
             put(w.by_make, b, make)
@@ -706,7 +699,7 @@ def _add(w, t, coef, low, high, j, value):
         put(w.by_stage, at, get(w.by_stage, at) + value * get(coef, k))
 
 
-@_jit
+@_inlined
 def _scatter(t, w, coef, block, y):
     """From derivatives by a block's f to those by its rates, its constants and the blocks before it."""
     for e in range(block[3], block[4]):

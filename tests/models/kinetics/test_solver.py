@@ -9,6 +9,7 @@ from scipy.integrate import solve_ivp
 from hbm_core.models.kinetics.absorption import ABSORPTION
 from hbm_core.models.kinetics.mechanism import Mechanism, Parameter
 from hbm_core.models.kinetics.program import Experiment, program
+from hbm_core.models.kinetics.radau import pull, solve
 from hbm_core.models.kinetics.rna import CIRCUITS, PARAMETERS
 from hbm_core.models.kinetics.solver import curves, curves_and_slopes, error_estimate
 from tests.models.kinetics.by_hand import CONDITIONS, curve
@@ -41,6 +42,49 @@ def test_curves_agree_with_every_state_written_out() -> None:
         for id, ours in zip(CIRCUITS, found, strict=True):
             truth = curve(id, constants, CONDITIONS[id][2], TIMES)
             assert np.abs(ours[2] - truth).max() <= 1e-4 * truth.max(), id
+
+
+@pytest.mark.parametrize("id", ["coherent_ffl", "incoherent_ffl"])
+def test_loops_agree_over_draws_from_the_prior(id: str) -> None:
+    """A few of the draws that `benchmarks/validate.py` takes hundreds of."""
+    rng = np.random.default_rng(71)
+    tables = program([Experiment(CIRCUITS[id], CONDITIONS[id][1:2], TIMES)], NAMES)
+    for _ in range(6):
+        theta = CENTER + SD * rng.standard_normal(CENTER.size)
+        truth = curve(id, dict(zip(NAMES, 10**theta, strict=True)), CONDITIONS[id][1], TIMES)
+        assert np.abs(curves(tables, theta[None]) - truth).max() <= 1e-4 * truth.max()
+
+
+def test_many_conditions_are_each_their_own() -> None:
+    """Six conditions fill one group of lanes and half of another."""
+    id = "toehold_trigger"
+    conditions = tuple({"toehold_gfp": 5.0 - k / 2, "trigger": float(k)} for k in range(6))
+    tables = program([Experiment(CIRCUITS[id], conditions, TIMES)], NAMES)
+    found, slopes = curves_and_slopes(tables, CENTER[None])
+    for condition, ours in zip(conditions, found.reshape(6, -1), strict=True):
+        truth = curve(id, dict(zip(NAMES, 10**CENTER, strict=True)), condition, TIMES)
+        assert np.abs(ours - truth).max() <= 1e-4 * truth.max()
+    weight = np.random.default_rng(4).normal(size=found.size)
+    difference = [
+        weight @ (curves(tables, CENTER[None] + step) - curves(tables, CENTER[None] - step)) / 2e-4
+        for step in 1e-4 * np.eye(CENTER.size)
+    ]
+    _, record = solve(CENTER[None], tables.ints, tables.floats, tables.starts)
+    gradient = pull(CENTER[None], tables.ints, tables.floats, tables.starts, record, weight)[0]
+    np.testing.assert_allclose(gradient, difference, atol=1e-5 * np.abs(gradient).max())
+    np.testing.assert_allclose(weight @ slopes, difference, atol=1e-5 * np.abs(gradient).max())
+
+
+def test_a_dose_that_eats_is_no_pool() -> None:
+    """Decay in proportion to an input differs by condition, and has a closed form."""
+    parameters = {name: Parameter(name, 1.0, 0.5, "", "") for name in ("make", "eat")}
+    mechanism = Mechanism("eaten", "", "-> x : make\nx -> : eat * [dose] * x", parameters, "x")
+    doses = (0.5, 1.0, 4.0)
+    tables = program([Experiment(mechanism, tuple({"dose": d} for d in doses), TIMES / 60)], ("make", "eat"))
+    found = curves(tables, np.log10([[2.0, 0.7]])).reshape(3, -1)
+    for dose, ours in zip(doses, found, strict=True):
+        truth = 2.0 / (0.7 * dose) * (1 - np.exp(-0.7 * dose * TIMES / 60))
+        assert np.abs(ours - truth).max() <= 1e-4 * truth.max()
 
 
 def test_derivatives_agree_with_differences() -> None:

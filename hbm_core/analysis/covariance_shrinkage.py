@@ -121,10 +121,10 @@ def own_data(draws: PopulationDraws, unit: int) -> OwnData:
     return _sums(draws, unit).own()
 
 
-def estimate_table(
+def own_estimates(
     draws: PopulationDraws, prior_mean: np.ndarray, prior_variance: np.ndarray, units: Sequence[int] = ()
-) -> pd.DataFrame:
-    """Independent and pooled estimates of every component that a unit's data speak of.
+) -> tuple[np.ndarray, np.ndarray]:
+    """What an independent fit would say of units, computed from the draws of a pooled one.
 
     Parameters
     ----------
@@ -137,19 +137,47 @@ def estimate_table(
 
     Returns
     -------
+    ndarray (units, P), ndarray (units, P)
+        Estimates and their Monte Carlo errors; NaN where a unit's data do not speak of a component.
+    """
+    places = list(units) or list(range(len(draws.vector.units)))
+    value, error = np.full((2, len(places), len(draws.vector.components)), np.nan)
+    for row, place in enumerate(places):
+        sums = _sums(draws, place)
+        value[row, sums.used] = sums.own().estimate(prior_mean, prior_variance)
+        error[row, sums.used] = block_error(
+            [own.estimate(prior_mean, prior_variance) for own in sums.without_each()]
+        )
+    return value, error
+
+
+def estimate_table(
+    draws: PopulationDraws, independent: np.ndarray, error: np.ndarray, units: Sequence[int] = ()
+) -> pd.DataFrame:
+    """Independent and pooled estimates of every component that a unit's data speak of.
+
+    Parameters
+    ----------
+    draws : PopulationDraws
+        Of a fit.
+    independent, error : ndarray (units, P)
+        Estimates from each unit's own data, and their Monte Carlo errors.
+    units : sequence of int
+        Places of units; all where there are none.
+
+    Returns
+    -------
     DataFrame
-        unit, component, independent, error (its Monte Carlo error), pooled (posterior mean), sd (posterior).
+        unit, component, independent, error, pooled (posterior mean), sd (posterior).
     """
     vector, rows = draws.vector, []
-    for place in units or range(len(vector.units)):
-        sums = _sums(draws, place)
-        found = sums.own().estimate(prior_mean, prior_variance)
-        error = block_error([own.estimate(prior_mean, prior_variance) for own in sums.without_each()])
-        theta = draws.theta[:, place, sums.used]
-        columns = (found, error, theta.mean(axis=0), theta.std(axis=0, ddof=1))
+    for row, place in enumerate(list(units) or range(len(vector.units))):
+        used = np.flatnonzero(vector.used[place])
+        theta = draws.theta[:, place, used]
+        columns = (independent[row, used], error[row, used], theta.mean(axis=0), theta.std(axis=0, ddof=1))
         rows += [
-            (vector.units[place], vector.components[p], *row)
-            for p, *row in zip(sums.used, *columns, strict=True)
+            (vector.units[place], vector.components[p], *values)
+            for p, *values in zip(used, *columns, strict=True)
         ]
     return pd.DataFrame(rows, columns=["unit", "component", "independent", "error", "pooled", "sd"])
 

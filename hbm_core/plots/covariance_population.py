@@ -250,8 +250,8 @@ def departures(
         )
     if spreads:
         low, high = density["low"].min(), density["high"].max()
-        places, words = log_ticks(low, high)
-        figure.update_xaxes(type="log", range=list(np.log10([low, high])), tickvals=places, ticktext=words)
+        at_sd, ticks = log_ticks(low, high)
+        figure.update_xaxes(type="log", range=list(np.log10([low, high])), tickvals=at_sd, ticktext=ticks)
     else:
         figure.update_xaxes(range=[-1.02, 1.02], tickvals=[-1, -0.5, 0, 0.5, 1])
     figure.update_xaxes(row=len(names), col=1, title_text=title)

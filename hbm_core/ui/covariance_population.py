@@ -15,10 +15,12 @@ from streamlit.delta_generator import DeltaGenerator
 from hbm_core.analysis import covariance_population as tables
 from hbm_core.analysis import covariance_shrinkage as shrinkage
 from hbm_core.analysis.covariance_prior import joint_table, law_of, prior_of
+from hbm_core.errors import FitError, InputError
 from hbm_core.models.vector_population import InverseWishartLaw, VectorPopulation
 from hbm_core.plots import covariance_population as plots
 from hbm_core.plots.theme import MINUS, legend, number
 from hbm_core.plots.tokens import colours
+from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.ui import theme
 from hbm_core.ui.covariance_pairs import shown_units
 from hbm_core.ui.covariance_source import Page, controls, download, said
@@ -248,7 +250,7 @@ def ellipses(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         page = controls(page, component=False)
         pair = _pair(page)
     outlines = tables.ellipse_table(draws, pair)
-    estimates = estimates_of(page)
+    estimates, origin = estimates_of(page)
     at = {vector.components[pair[0]]: "x", vector.components[pair[1]]: "y"}
     own = estimates[estimates["component"].isin(at)].assign(axis=estimates["component"].map(at))
     wide = own.pivot(index="unit", columns="axis", values=["independent", "pooled", "error"]).dropna()
@@ -286,13 +288,11 @@ def ellipses(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             if missing
             else ""
         )
-        error = float(points[["error_x", "error_y"]].to_numpy().max(initial=0.0))
         theme.caption(
             "Ellipses hold half and 90 % of the population at the posterior means of α, σ and Ω; grey ones "
             "are the 90 % of single draws: their scatter is what is not known of Σ. An arrow goes from "
             "where a unit's own data and the prior on α put it to where pooling puts it. The former are "
-            "computed from the draws (normal likelihood; Monte Carlo error up to "
-            f"{number(error, 3)}).{absent}"
+            f"{origin}.{absent}"
         )
         said(
             f"<b>Correlation {number(float(r.mean()), 2)}, 90 % from {number(low, 2)} to "
@@ -301,23 +301,30 @@ def ellipses(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         download(page, points, "ellipses")
 
 
-def estimates_of(page: Page) -> pd.DataFrame:
-    """Independent and pooled estimates of the shown units."""
-    spec, vector = page.live.spec, _vector(page)
-    priors = [prior_of(spec, name) for name in vector.means]
-    mean = np.array([0.0 if prior is None else float(prior.mean()) for prior in priors])
-    variance = np.array([np.inf if prior is None else float(prior.std()) ** 2 for prior in priors])
-    mean = np.where(np.isfinite(mean), mean, 0.0)
+def estimates_of(page: Page) -> tuple[pd.DataFrame, str]:
+    """Independent and pooled estimates of the shown units, and where the independent ones are from."""
+    vector, draws = _vector(page), population(page).draws
     places = [list(vector.units).index(unit) for unit in shown_units(page, _MOST_UNITS)]
-    found: pd.DataFrame = kept(
-        page,
-        "estimates",
-        lambda: shrinkage.estimate_table(population(page).draws, mean, variance, places),
-        page.unit,
-        *mean,
-        *variance,
-    )
-    return found
+    scenario, live = find_scenario(page.live.study.scenario), page.live
+    try:
+        alone = scenario.alone(live.dataset, live.spec.structure)[0][places]
+    except (InputError, FitError):
+        table = kept(page, "estimates", lambda: _from_draws(page, places), page.unit)
+        return table, (
+            "computed from the draws (normal likelihood; Monte Carlo error up to "
+            f"{number(float(table['error'].max()), 3)})"
+        )
+    table = shrinkage.estimate_table(draws, alone, np.zeros(alone.shape), places)
+    return table, f"fits of each {escape(page.words.one)} by itself"
+
+
+def _from_draws(page: Page, places: list[int]) -> pd.DataFrame:
+    priors = [prior_of(page.live.spec, name) for name in _vector(page).means]
+    # A flat prior on α leaves a unit's estimate to its data alone.
+    mean = np.array([0.0 if prior is None else float(prior.ppf(0.5)) for prior in priors])
+    variance = np.array([np.inf if prior is None else float(prior.std()) ** 2 for prior in priors])
+    draws = population(page).draws
+    return shrinkage.estimate_table(draws, *shrinkage.own_estimates(draws, mean, variance, places), places)
 
 
 def _moved_words(page: Page, points: pd.DataFrame) -> str:

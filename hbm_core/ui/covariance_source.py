@@ -20,14 +20,12 @@ from hbm_core.plots.theme import legend
 from hbm_core.plots.tokens import Mode
 from hbm_core.scenarios.tables import csv_text
 from hbm_core.store.study import Study
-from hbm_core.ui import fits, session, theme
+from hbm_core.ui import fits, session, theme, vectors
 from hbm_core.ui.explore import focus_of
 from hbm_core.ui.live import Live, live
 
 _DRAWS = 2000
 _SOURCES = ["Fit", "Exact"]
-#: Keys of choices that outlive a change of section.
-_COMPONENT = "covariance_component_kept"
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +148,7 @@ def _flat_names(key: int, tree: Any) -> frozenset[str]:
 def open_page(study: Study) -> Page | None:
     """Posterior and fit of the study; None, with what to do next on screen, where there is neither."""
     seen, found = live(study), fits.view(study)
-    unit = focus_of(seen)
+    unit = vectors.unit_of(seen) if vectors.has(seen) else focus_of(seen)
     tree, problem = None, ""
     if found.status.state == "done":
         try:
@@ -158,11 +156,21 @@ def open_page(study: Study) -> Page | None:
             tree = _tree(found.id, (job.finished or 0.0) if job else 0.0)
         except StoreError as error:
             problem = str(error)
-    page = Page(seen, unit, theme.mode(), tree, tree is not None, problem)
+    page = Page(seen, unit, theme.mode(), tree, tree is not None, problem, _first(seen))
     if seen.exact is None and tree is None:
         _empty(study, page, found)
         return None
     return page
+
+
+def _first(seen: Live) -> int:
+    """Place of the study's parameter among those of a vector; else of the first that most units use."""
+    vector = vector_of(seen.spec.structure)
+    if vector is None:
+        return 0
+    if seen.study.parameter in vector.components:
+        return vector.components.index(seen.study.parameter)
+    return int(vector.used.sum(axis=0).argmax())
 
 
 def _empty(study: Study, page: Page, found: fits.FitView) -> None:
@@ -241,21 +249,23 @@ def controls(page: Page, component: bool = True) -> Page:
             help=f"The {page.words.one} is selected on every page.",
         )
     if component and page.vector is not None and len(page.vector.components) > 1:
-        page = replace(page, component=_component(page.vector.components))
+        _component(page, page.vector.components)
     return page
 
 
-def _component(components: Sequence[str]) -> int:
-    kept = st.session_state.get(_COMPONENT)
-    st.session_state["covariance_component"] = kept if kept in components else components[0]
-    chosen = st.selectbox(
-        "Its parameter", list(components), key="covariance_component", on_change=_keep_component
+def _component(page: Page, components: Sequence[str]) -> None:
+    st.session_state["covariance_component"] = components[page.component]
+    st.selectbox(
+        "Its parameter",
+        list(components),
+        key="covariance_component",
+        on_change=_select_component,
+        help="The parameter is selected on every page.",
     )
-    return list(components).index(chosen)
 
 
-def _keep_component() -> None:
-    st.session_state[_COMPONENT] = st.session_state["covariance_component"]
+def _select_component() -> None:
+    session.change(parameter=st.session_state["covariance_component"])
 
 
 def _select() -> None:

@@ -31,7 +31,7 @@ def test_draws_tell_each_units_likelihood(world):
 def test_independent_estimates_are_those_of_the_unit_alone(world):
     draws, data, information = world
     mean, variance = np.array([0.5, -1.0, 0.0]), np.array([1.0, 4.0, 0.25])
-    table = tables.estimate_table(draws, mean, variance)
+    table = tables.estimate_table(draws, *tables.own_estimates(draws, mean, variance))
     found = table.pivot(index="unit", columns="component", values="independent").to_numpy()
     error = table.pivot(index="unit", columns="component", values="error").to_numpy()
     for unit in range(5):

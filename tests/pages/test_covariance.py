@@ -230,3 +230,14 @@ def test_many_parameters_are_chosen_not_crowded(monkeypatch) -> None:
     assert len(blocks.options) > 2
     blocks.set_value(blocks.options[:2]).run()
     assert not app.exception
+
+
+def test_the_parameter_is_selected_for_every_page(monkeypatch) -> None:
+    app = fitted(monkeypatch, CIRCUITS | {"unit": "cascade", "parameter": "k_tl"})
+    app.segmented_control(key="covariance_section").set_value("Funnel").run()
+    assert app.selectbox(key="covariance_component").value == "k_tl"
+    assert "what a centered sampler walks in" in seen(app)
+    app.selectbox(key="covariance_component").set_value("K_tl").run()
+    assert not app.exception
+    assert app.session_state["study"].parameter == "K_tl"
+    assert "θ cascade,K_tl" in seen(app)

@@ -334,12 +334,12 @@ def hurdle(share: float) -> Iterator[Proof]:
         yield _calibrated(f"{model}, {count} data sets, seed {seed}", uniformity(ranks), True)
     for model in ("hurdle", "hurdle_gamma"):
         rng = np.random.default_rng(62)
-        world = hurdle_worlds(model, rng, np.full((3, 2), 15), np.array([0, 0, 1]), 1)
+        world = hurdle_worlds(model, rng, np.full((3, 2), 5), np.array([0, 0, 1]), 1)
         spec, users = hurdle_data(model, rng, world, 0)
         table = summary(
             sample(spec, Sampler(draws=4000, tune=1000, target_accept=0.95, seed=63), cache=cache)
         )
-        brute = hurdle_worlds(model, rng, np.full((3, 2), 15), np.array([0, 0, 1]), round(share * 1_500_000))
+        brute = hurdle_worlds(model, rng, np.full((3, 2), 5), np.array([0, 0, 1]), round(share * 1_500_000))
         log_weight = hurdle_rowwise(model, brute, users)
         weight = np.exp(log_weight - log_weight.max())
         weight /= weight.sum()
@@ -352,7 +352,7 @@ def hurdle(share: float) -> Iterator[Proof]:
             )
         worst = max(z, key=lambda name: abs(z[name]))
         yield Proof(
-            f"{model}, 3 creators with 30 users, against {log_weight.size:,} prior draws "
+            f"{model}, 3 creators with 10 users, against {log_weight.size:,} prior draws "
             f"({1 / np.sum(weight**2):,.0f} effective), seeds 62 and 63",
             f"readouts at most {abs(z[worst]):.1f} standard errors off ({worst})",
             "≤ 4 standard errors of both",
@@ -648,37 +648,56 @@ def counts_exact(share: float) -> Iterator[Proof]:
 
 
 def kinetics(share: float) -> Iterator[Proof]:
-    """The solver of circuits against SciPy's stiff solver.
+    """The solver of circuits against SciPy's stiff solver, and its gradients against differences.
 
     Parameters are drawn from their priors, and as corners from twice as far out; every strand in every state
-    is a species of its own in the equations that SciPy solves to 1e-10. The error is relative to the curve's
-    maximum.
+    is a species of its own in the equations that SciPy's LSODA solves to 1e-10. Errors are relative to the
+    curve's maximum, those of gradients to the curve's largest derivative. Differences are of the solver's own
+    curves, by every parameter; in a tenth of the draws also of LSODA's, in a random direction.
     """
     from hbm_core.models.kinetics.program import Experiment, program
     from hbm_core.models.kinetics.rna import CIRCUITS, PARAMETERS
-    from hbm_core.models.kinetics.solver import curves
+    from hbm_core.models.kinetics.solver import curves, curves_and_slopes
     from tests.models.kinetics.by_hand import CONDITIONS, curve
 
     names, times = tuple(PARAMETERS), np.linspace(9.0, 180.0, 20)
     center = np.array([parameter.center for parameter in PARAMETERS.values()])
     sd = np.array([parameter.sd for parameter in PARAMETERS.values()])
     for id, mechanism in CIRCUITS.items():
-        tables = program([Experiment(mechanism, CONDITIONS[id][2:], times)], names)
+        condition = CONDITIONS[id][2]
+        tables = program([Experiment(mechanism, (condition,), times)], names)
+
+        def truth(theta: np.ndarray, id: str = id, condition: Any = condition) -> np.ndarray:
+            return curve(id, dict(zip(names, 10**theta, strict=True)), condition, times)
+
+        def worst(error: np.ndarray, scale: np.ndarray) -> float:
+            return float(np.abs(error).max() / np.abs(scale).max())
+
         for wide, most in ((1, 500), (2, 50)):
             count, seed = max(3, round(most * share)), 71
-            rng, worst, unsolved = np.random.default_rng(seed), 0.0, 0
-            for _ in range(count):
-                theta = center + wide * sd * rng.standard_normal(center.size)
-                found = curves(tables, theta[None])
+            rng, turned = np.random.default_rng(seed), np.random.default_rng(seed + 1)
+            draws = center + wide * sd * rng.standard_normal((count, center.size))
+            value, slope, apart, unsolved = 0.0, 0.0, 0.0, 0
+            for n, theta in enumerate(draws):
+                found, slopes = curves_and_slopes(tables, theta[None])
                 if not np.isfinite(found).all():
                     unsolved += 1
                     continue
-                truth = curve(id, dict(zip(names, 10**theta, strict=True)), CONDITIONS[id][2], times)
-                worst = max(worst, float(np.abs(found - truth).max() / truth.max()))
+                exact = truth(theta)
+                value = max(value, worst(found - exact, exact))
+                for step, column in zip(1e-4 * np.eye(center.size), slopes.T, strict=True):
+                    ends = (curves(tables, (theta + side)[None]) for side in (step, -step))
+                    slope = max(slope, worst((next(ends) - next(ends)) / 2e-4 - column, slopes))
+                if n % 10 == 0:
+                    step = 1e-3 * turned.standard_normal(center.size)
+                    moved = (truth(theta + step) - truth(theta - step)) / 2
+                    apart = max(apart, worst(slopes @ step - moved, moved))
             what = f"{mechanism.label}, {count:,} draws{' twice as far out' * (wide > 1)}, seed {seed}"
-            passed = worst <= 1e-4 and not unsolved if wide == 1 else None
-            said = f"largest error {worst:.1e} of the maximum, {unsolved} unsolved"
+            said = f"largest error {value:.1e} of the maximum, {unsolved} unsolved"
+            passed = value <= 1e-4 and not unsolved if wide == 1 else None
             yield Proof(what, said, "≤ 1e-4, 0 unsolved", passed)
+            said = f"largest error {slope:.1e} against own differences, {apart:.1e} against LSODA's"
+            yield Proof(f"{what}: gradients", said, "≤ 1e-4 (own)", slope <= 1e-4 if wide == 1 else None)
 
 
 SECTIONS: dict[str, Section] = {

@@ -82,9 +82,23 @@ class HurdleRecipe(Recipe):
         """Labels of the units and of the groups."""
         return {"unit": list(spec.structure.units), "group": list(spec.structure.groups)}
 
-    def log_likelihood(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """None yet: a unit's four effects have no closed integral."""
-        return None
+    def log_likelihood(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Log density of the outcomes of a unit's users around its group, its four effects integrated out."""
+        from hbm_core.inference import hurdle_marginal
+
+        structure: HurdleRevenue = spec.structure
+        means = [draws[structure.group_vector(part)] for part in PARTS]
+        sds = [draws[structure.names_of(part)[2]] for part in PARTS]
+        group, payers, residual = structure.group, structure.payers, draws[structure.residual]
+        log = hurdle_marginal.paying(group, means[:2], sds[:2], structure.users, payers)
+        if structure.amounts == "gamma":
+            return log + hurdle_marginal.gamma_amounts(
+                group, means[2:], sds[2:], payers, structure.total, structure.log_sum, residual
+            )
+        return log + hurdle_marginal.lognormal_amounts(
+            group, means[2:], sds[2:], payers, structure.log_mean, structure.log_deviation,
+            structure.log_sum, residual,
+        )  # fmt: skip
 
     def observed(self, spec: Spec) -> tuple[xr.Dataset, xr.Dataset]:
         """Raw effects; standard errors, groups and the statistics of the arms."""

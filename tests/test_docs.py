@@ -97,6 +97,22 @@ def test_python_in_the_readme_runs(code: str) -> None:
     assert "theta[A]" in done.stdout
 
 
+def test_the_worked_example_of_a_mechanism_runs() -> None:
+    """It holds its own curve to the closed form; its estimates lie near what it simulated."""
+    (code,) = blocks((ROOT / "docs" / "mechanisms.md").read_text("utf-8"), "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert "('A', 'B', 'C') ('ka', 'ke', 'Cl') Blood, mg/L" in done.stdout
+    # Curves 0.8, 1 and 1.3 times as high: clearance log10(0.04 / height).
+    found = {
+        name: float(value)
+        for name, value in re.findall(r"([ABC]),Cl least_squares\s+(-?[\d.]+)", done.stdout)
+    }
+    assert found == pytest.approx({"A": -1.301, "B": -1.398, "C": -1.512}, abs=0.05)
+
+
 def test_changelog_and_package_name_one_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert re.search(rf"^## {re.escape(hbm_core.__version__)}$", changelog, re.MULTILINE)

@@ -28,6 +28,7 @@ def courses(
     domain: tuple[float, float],
     axis: str,
     mode: Mode,
+    time: str = "Minutes",
 ) -> vega.Figure:
     """Draw one condition: readings as hollow circles, bands of new readings, and curves.
 
@@ -41,13 +42,11 @@ def courses(
         As of `hbm_core.analysis.time_courses.bands`.
     domain : tuple of float
         Ends of the vertical axis.
-    axis : str
-        Its title.
+    axis, time : str
+        Its title, and that of the other.
     """
     c = colours(mode)
-    x = vega.channel(
-        "time_min:Q", title="Minutes", scale=dict(nice=False), axis=dict(tickCount=5, grid=False)
-    )
+    x = vega.channel("time_min:Q", title=time, scale=dict(nice=False), axis=dict(tickCount=5, grid=False))
     scale = dict(domain=list(domain), nice=False)
     layers: list[vega.Chart] = []
 
@@ -71,7 +70,7 @@ def courses(
         color=c["raw"], filled=False, size=0.4 * _RAW, strokeWidth=1, opacity=0.75
     )
     tooltip = [
-        vega.channel("time_min:Q", title="Minutes"),
+        vega.channel("time_min:Q", title=time),
         vega.channel("value:Q", title=axis, format=",.4~g"),
         vega.channel("course:Q", title="Course"),
     ]

@@ -11,12 +11,20 @@ from typing import Any
 from hbm_core.inference.nuts import CORES
 from hbm_core.inference.sampler import Sampler
 from hbm_core.models.beta_binomial import BetaBinomial
+from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.count_windows import CountWindows
 from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
-from hbm_core.report import code_counts, code_gaussian_mixed, code_hurdle, code_three_level, code_two_level
+from hbm_core.report import (
+    code_circuits,
+    code_counts,
+    code_gaussian_mixed,
+    code_hurdle,
+    code_three_level,
+    code_two_level,
+)
 
 #: Target acceptance of a script that stands in for another engine.
 _NUTS_TARGET = 0.95
@@ -59,7 +67,10 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str, engine: str = "nu
     body = textwrap.indent("\n".join(parts_of.body(spec)), "    ")
     coords = parts_of.coords(spec)
     model = f"with pm.Model({f'coords={coords}' if coords else ''}) as model:\n{body}"
+    if parts_of is code_circuits:
+        notes.append(code_circuits.note(spec))
     head = _head(title, {"xr": collapsed, "pt": "pt." in body}, "\n\n".join(filter(None, notes)))
+    head += getattr(parts_of, "IMPORTS", "")
     if engine == "tempering":
         # The target of its random walk means nothing to NUTS.
         sampler = replace(sampler, target_accept=_NUTS_TARGET)
@@ -73,6 +84,8 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str, engine: str = "nu
 
 
 def _parts(spec: ModelSpec[Any]) -> Any:
+    if isinstance(spec.structure, CircuitPopulation):
+        return code_circuits
     if isinstance(spec.structure, HurdleRevenue):
         return code_hurdle
     if isinstance(spec.structure, GaussianMixed):

@@ -138,7 +138,8 @@ _TEMPERED = {
 def draws_table(tree: xr.DataTree) -> pd.DataFrame:
     """Draws as a table: chain, draw, then one column per flat name.
 
-    Of tempering also log prior, likelihood and posterior (nats), and acceptance of steps and swaps.
+    Of tempering also log prior, likelihood and posterior (nats), and acceptance of steps and swaps; of other
+    fits, those that were kept.
 
     `hbm_core.scenarios.tables.csv_text` makes it a download that a spreadsheet cannot run.
     """
@@ -150,4 +151,12 @@ def draws_table(tree: xr.DataTree) -> pd.DataFrame:
         kept = tree["sample_stats"]
         for column, name in _TEMPERED.items():
             columns[column] = kept[name].transpose("chain", "draw").to_numpy().ravel()
+    elif "log_density" in tree.children:
+        kept = tree["log_density"]
+        columns |= {
+            str(name): kept[name].transpose("chain", "draw").to_numpy().ravel() for name in kept.data_vars
+        }
+        if "sample_stats" in tree.children and "acceptance_rate" in tree["sample_stats"]:
+            accepted = tree["sample_stats"]["acceptance_rate"].transpose("chain", "draw")
+            columns["step_acceptance"] = accepted.to_numpy().ravel()
     return pd.DataFrame(columns)

@@ -22,6 +22,8 @@ from hbm_core.ui import session, theme, vectors
 from hbm_core.ui.live import Live
 
 _TURN = "circuit_turn"
+#: Units of time as axes name them.
+_HOURS = {"min": "Minutes", "h": "Hours"}
 
 
 def story(seen: Live) -> None:
@@ -108,6 +110,7 @@ def draw(seen: Live, mode: Mode) -> None:
                     domain,
                     words.axis,
                     mode,
+                    _HOURS.get(structure.experiments[0].mechanism.time, "Minutes"),
                 )
                 place = conditions.index(condition)
                 theme.chart(figure, key=f"circuit_curve_{place}")

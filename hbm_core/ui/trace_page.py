@@ -587,7 +587,8 @@ def findings(page: Page) -> None:
         f".checks td{{padding:5px 6px 5px 0;vertical-align:top;border-top:1px solid {c['grid']}}}"
         f".checks .n{{text-align:right;white-space:nowrap;padding-right:0;font-variant-numeric:tabular-nums}}"
         f".checks .flat{{border:0;padding:0 0 6px;color:{c['ink-2']};font-size:12.5px;line-height:17px}}"
-        f".checks .where{{color:{c['ink-2']};font-size:12.5px;line-height:17px}}"
+        f".checks .where{{color:{c['ink-2']};font-size:12.5px;line-height:17px;white-space:normal;"
+        f"overflow-wrap:anywhere}}"
         f'</style><table class="checks">{"".join(rows)}</table>'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.inference.sampler import Sampler
 from hbm_core.store.study import Study
+from hbm_core.store.summary import draws_table
 from hbm_core.store.tasks import result_of
 from tests.pages.fitted import SESSION, engine
 
@@ -91,3 +93,22 @@ def test_pages_open_before_any_fit(engine, page: str) -> None:
 @pytest.mark.parametrize("page", ["explore", "shrinkage", "trace", "data", "fits"])
 def test_pages_open_with_a_fit(fitted, page: str) -> None:
     said(opened(page))
+
+
+def test_draws_are_one_table(tree) -> None:
+    table, structure = draws_table(tree), STUDY.spec(STUDY.data()).structure
+    assert {*structure.unit_parameters, *structure.hyperparameters} <= set(table.columns)
+    assert {"chain", "draw", "log_prior", "log_likelihood", "log_posterior"} <= set(table.columns)
+    total = table["log_prior"] + table["log_likelihood"]
+    np.testing.assert_allclose(table["log_posterior"], total, rtol=1e-12)
+    np.testing.assert_allclose(
+        table["log_likelihood"], tree["log_likelihood"]["y"].sum("unit").values.ravel(), rtol=1e-9
+    )
+
+
+def test_the_rate_constant_is_chosen_by_the_link(fitted) -> None:
+    text = said(opened("shrinkage", STUDY.change(parameter="k_mat", unit="sense_star")))
+    truth = STUDY.data().truth["theta[sense_star,k_mat]"]
+    pooled = re.search(r"Circuit sense_star: .*?→ <b[^>]*>−([\d.]+)", text)
+    assert pooled is not None
+    assert -float(pooled[1]) == pytest.approx(truth, abs=0.01)

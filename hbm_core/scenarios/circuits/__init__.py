@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from hbm_core.errors import InputError
 from hbm_core.models.dataset import Dataset
-from hbm_core.models.kinetics.rna import PARAMETERS
+from hbm_core.models.kinetics.catalogue import PARAMETERS
 from hbm_core.scenarios.base import SamplerDefaults, Scenario
 from hbm_core.scenarios.circuits import apart, built_in, data, look, simulator
 from hbm_core.scenarios.circuits.models import MODELS, PRESETS, Declaration

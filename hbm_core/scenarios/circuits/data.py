@@ -11,9 +11,9 @@ import pandas as pd
 
 from hbm_core.models.circuits import CircuitPopulation, Noise, Pooling, Role
 from hbm_core.models.dataset import Dataset, Words
+from hbm_core.models.kinetics.catalogue import MECHANISMS
 from hbm_core.models.kinetics.mechanism import Mechanism
 from hbm_core.models.kinetics.program import Experiment
-from hbm_core.models.kinetics.rna import CIRCUITS
 from hbm_core.scenarios import tables
 from hbm_core.scenarios.base import Column, DataProblems, Problem
 
@@ -23,10 +23,10 @@ PLASMID = "plasmid:"
 #: Rows of this name are standards of a calibration: known amounts and their readings.
 STANDARD = "standard"
 #: Every plasmid that a mechanism asks for, in the order of the mechanisms.
-PLASMIDS = tuple(dict.fromkeys(name for one in CIRCUITS.values() for name in one.inputs))
+PLASMIDS = tuple(dict.fromkeys(name for one in MECHANISMS.values() for name in one.inputs))
 COLUMNS = (
     Column("circuit", "text", "not empty; a mechanism's name, or with a column mechanism any name"),
-    Column("mechanism", "text", "optional: " + ", ".join(CIRCUITS)),
+    Column("mechanism", "text", "optional: " + ", ".join(MECHANISMS)),
     Column("condition", "text", "not empty"),
     Column("replicate", "text", "optional", ("rep",)),
     Column("time_min", "number", "minutes, at least 0", ("time", "minutes")),
@@ -36,7 +36,10 @@ COLUMNS = (
     Column("calibration_slope", "number", "fluorescence per nM, where known; the same in all rows"),
     Column("calibration_offset", "number", "fluorescence at 0 nM, where known; the same in all rows"),
     Column("baseline_min", "number", "optional: readings are differences to the one at this minute"),
-    *(Column(PLASMID + name, "number", "nM; needed by circuits that have it") for name in PLASMIDS),
+    *(
+        Column(PLASMID + name, "number", "nM; needed by circuits that have it", (f"input:{name}",))
+        for name in PLASMIDS
+    ),
 )
 _NEEDED = frozenset({"circuit", "condition", "time_min"})
 MOST_ROWS = 100_000
@@ -80,8 +83,8 @@ def read(table: pd.DataFrame, name: str = "upload", label: str = "Your data") ->
     given = [PLASMID + plasmid for plasmid in PLASMIDS if PLASMID + plasmid in reader]
     doses = {column: reader.numbers(column, at_least=0) for column in given}
     place = "mechanism" if "mechanism" in reader else "circuit"
-    listed = ", ".join(CIRCUITS)
-    unknown = np.flatnonzero([kind not in CIRCUITS for kind in mechanism] & ~standard)
+    listed = ", ".join(MECHANISMS)
+    unknown = np.flatnonzero([kind not in MECHANISMS for kind in mechanism] & ~standard)
     reader.report(place, unknown, lambda p: f"{tables.shown(mechanism[p])} is no mechanism. Known: {listed}.")
     if not standard.all() and readings.fitted and (baseline[~standard] > 0).any():
         text = "standards cannot be used for differences to a baseline: give calibration_slope alone."
@@ -102,8 +105,18 @@ def read(table: pd.DataFrame, name: str = "upload", label: str = "Your data") ->
     order = ["circuit", "condition", "replicate", "time_min"]
     order += ["standard_nM"] if readings.fitted else []
     kept = found[~zero].sort_values(order, kind="stable")
-    words = Words(WORDS.one, WORDS.many, "Fluorescence", "as read") if readings.fitted else WORDS
+    words = Words(WORDS.one, WORDS.many, "Fluorescence", "as read") if readings.fitted else _words(kept)
     return Dataset(name, label, kept.reset_index(drop=True), words, notes=notes)
+
+
+def _words(table: pd.DataFrame) -> Words:
+    """Words of readings: of GFP, or of what mechanisms from elsewhere are read by."""
+    kinds = [MECHANISMS[name] for name in table["mechanism"].unique()]
+    read = {(one.observed, one.unit) for one in kinds}
+    if read == {("gfp", WORDS.unit)} or len(read) > 1:
+        return WORDS
+    observed, unit = read.pop()
+    return Words("unit", "units", observed.capitalize(), unit)
 
 
 def _filled(table: pd.DataFrame) -> pd.DataFrame:
@@ -199,7 +212,7 @@ def _check(table: pd.DataFrame, rows: np.ndarray) -> None:
                     Problem(int(rows[at]), column, f"is not the same in all rows of a {keys[-1]}.")
                 )
     for circuit, own in table.groupby("circuit", sort=True):
-        needed = CIRCUITS[own["mechanism"].iloc[0]].inputs
+        needed = MECHANISMS[own["mechanism"].iloc[0]].inputs
         for plasmid in needed:
             if PLASMID + plasmid not in table:
                 text = f"is missing: circuit {tables.shown(circuit)} needs it (0 where there is none)."
@@ -215,7 +228,7 @@ def structure(
     roles: Mapping[str, Role] = ROLES,
     order: Sequence[str] = (),
     covariance: Literal["lkj", "inverse_wishart"] = "lkj",
-    mechanisms: Mapping[str, Mechanism] = CIRCUITS,
+    mechanisms: Mapping[str, Mechanism] = MECHANISMS,
 ) -> CircuitPopulation:
     """The population of circuits of a canonical table.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from hbm_core.models.dataset import Dataset
-from hbm_core.models.kinetics.rna import CIRCUITS
+from hbm_core.models.kinetics.catalogue import MECHANISMS
 from hbm_core.scenarios.circuits.data import PLASMID, STANDARD
 
 Row = tuple[str, str, float, str]
@@ -28,7 +28,7 @@ def finals(dataset: Dataset) -> pd.DataFrame:
     table = courses(dataset)
     rows = []
     for circuit, own in table.groupby("circuit", sort=True):
-        doses = [PLASMID + name for name in CIRCUITS[own["mechanism"].iloc[0]].inputs]
+        doses = [PLASMID + name for name in MECHANISMS[own["mechanism"].iloc[0]].inputs]
         varied = [column for column in doses if own[column].nunique() > 1]
         for condition, part in own.groupby("condition", sort=False):
             last = part[part["time_min"] == part["time_min"].max()]

@@ -14,7 +14,7 @@ import numpy as np
 from hbm_core.errors import InputError
 from hbm_core.models.circuits import CIRCUIT_PARAMETERIZATIONS, CircuitPopulation, Noise, Pooling, Role
 from hbm_core.models.dataset import Dataset
-from hbm_core.models.kinetics.rna import PARAMETERS
+from hbm_core.models.kinetics.catalogue import PARAMETERS
 from hbm_core.models.prior import Prior
 from hbm_core.models.pymc_circuits import FLOOR
 from hbm_core.models.structure import ModelSpec

@@ -94,6 +94,10 @@ class GaussianMixed(GroupedUnits):
         found[self.member] = self.group
         return found
 
+    def row_of(self, word: str) -> str:
+        """A unit is a member in a slot."""
+        return f"{word} in a {self.slot_level}"
+
     @cached_property
     def member_se(self) -> np.ndarray:
         """Standard error of each member by all its rows, 1/√(Σ 1/s²), ndarray (M,)."""

@@ -69,6 +69,10 @@ class GroupedUnits:
         """Median standard error: where a typical unit has B = ½ at σ_unit = this."""
         return float(np.median(self.se))
 
+    def row_of(self, word: str) -> str:
+        """What one unit is, said with the word for who is measured."""
+        return word
+
     def place(self, unit: str) -> int:
         """Place of a unit by its label; ValueError for a label that no unit has."""
         return self.units.index(unit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -67,7 +68,7 @@ def glance(seen: Live, view: View) -> None:
         figure = plots.density(cells, points, (along, "raw"), (named, title), view, log_x=True)
         theme.chart(figure, key="glance_size")
         theme.caption(
-            f"Each circle is a {words.one}; darker cells count those that overlap. "
+            f"Each circle is a {structure.row_of(words.one)}; darker cells count those that overlap. "
             + (
                 f"Few users scatter far: the spread on the left is noise, that on the right the {words.many}."
                 if sized
@@ -79,15 +80,22 @@ def glance(seen: Live, view: View) -> None:
     with right:
         theme.title(f"All {words.many}: raw against pooled")
         group_key(structure.groups, view)
-        _against_pooled(seen.posterior, view, title, "glance_pooled", 300)
+        users = data["n"].to_numpy(dtype=float)[tables.evenly(structure, MOST)] if sized else None
+        _against_pooled(seen.posterior, view, title, "glance_pooled", 300, users)
         theme.caption(
             "On the slanted line nothing would move. Flat stretches are units that their group's mean has "
             "pulled in; those with much data stay near the line."
+            + (" Circles grow with users." if sized else "")
         )
 
 
-def _against_pooled(posterior: ExactPosterior, view: View, title: str, key: str, height: int) -> None:
-    cells, points = tables.density_scatter(units_of(posterior), "raw", "pooled")
+def _against_pooled(
+    posterior: ExactPosterior, view: View, title: str, key: str, height: int, users: np.ndarray | None
+) -> None:
+    rows = units_of(posterior)
+    cells, points = tables.density_scatter(
+        rows if users is None else rows.assign(size=users), "raw", "pooled"
+    )
     unit = f", {view.words.unit}" if view.words.unit else ""
     figure = plots.density(
         cells, points, ("raw", "pooled"), (title, f"Pooled{unit}"), view, identity=True, height=height

@@ -19,11 +19,11 @@ from hbm_core.inference.exact.base import (
     checked_probabilities,
     summary_table,
 )
-from hbm_core.inference.exact.gamma_counts_posterior import ScaleAxes
 from hbm_core.inference.exact.gaussian_mixed_lattice import Shares, estimate, moments
 from hbm_core.inference.exact.gaussian_mixed_table import Elimination, MixedTable, Nodes
 from hbm_core.inference.exact.grid import GridMarginals, refine_logs
 from hbm_core.inference.exact.mixture import NormalMixtures
+from hbm_core.inference.exact.rate_lattice import ScaleAxes
 from hbm_core.models.gaussian_mixed import GaussianMixed, member_moments
 from hbm_core.models.structure import ModelSpec
 
@@ -433,15 +433,30 @@ class GaussianMixedPosterior(ExactPosterior):
 
         The weight of y_r is Var(θ_r | spreads, y)/s_r², that of the prior mean of μ is Cov(θ_r, μ)/sd².
         """
-        rows, parts = self._checked(units), self.parts
+        return self._weights(self._checked(units), False)
+
+    def member_weights(self, units: Sequence[int] | np.ndarray | None = None) -> Weights:
+        """As `unit_weights`, all rows of a row's member together as its own."""
+        return self._weights(self._checked(units), True)
+
+    def _weights(self, rows: np.ndarray, members: bool) -> Weights:
+        parts = self.parts
         own, prior = np.empty((2, rows.size))
         at = 0
         for part in self._blocks(rows):
             here = slice(at, at + part.size)
             _, load, kappa, group = self._load(parts.square, part)
             inside = parts.within.transpose(1, 0, 2, 3)[group]
-            variance = kappa + (load * np.matmul(inside, load[..., None])[..., 0]).sum(axis=2)
-            own[here] = variance @ parts.weights / self.structure.se[part] ** 2
+            lifted = np.matmul(inside, load[..., None])[..., 0]
+            if members:
+                # Σ 1/s_r² Cov(θ_r, θ) over the member's rows, whose loads add up to w (1 − κ Σ w).
+                weight = self.table.data.weight[self._positions[self.structure.member[part]]][:, None]
+                held = kappa * weight.sum(axis=2)
+                found = held + (1 - held) * (weight * lifted).sum(axis=2)
+            else:
+                variance = kappa + (load * lifted).sum(axis=2)
+                found = variance / self.structure.se[part, None] ** 2
+            own[here] = found @ parts.weights
             prior[here] = (load * parts.lean.transpose(1, 0, 2)[group]).sum(axis=2) @ parts.weights
             at += part.size
         return Weights(own=own, others=1 - own - prior, prior=prior)

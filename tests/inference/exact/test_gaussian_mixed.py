@@ -265,6 +265,10 @@ def test_weights_are_what_the_data_move(posterior):
     assert (estimate(moved).unit_moments()[0][0] - base.unit_moments()[0][0]) / h == pytest.approx(
         weights.own[0], rel=1e-3
     )
+    together = structure.effect + h * (structure.member == structure.member[0])
+    assert (estimate(together).unit_moments()[0][0] - base.unit_moments()[0][0]) / h == pytest.approx(
+        base.member_weights([0]).own[0], rel=1e-3
+    )
     there = estimate(structure.effect, Prior("Normal", (h, 1.0)))
     assert (there.unit_moments()[0][0] - base.unit_moments()[0][0]) / h == pytest.approx(
         weights.prior[0], rel=2e-3

@@ -147,7 +147,9 @@ def fitted(monkeypatch: pytest.MonkeyPatch, query: Mapping[str, str]) -> AppTest
     done = fits.FitView("x" * 64, Status("done"), "Fit done", "")
     monkeypatch.setattr(fits, "view", lambda study: done)
     monkeypatch.setattr("hbm_core.ui.covariance_source._tree", lambda id, finished: tree)
-    return opened(query)
+    app = AppTest.from_file(str(PAGE), default_timeout=240)
+    app.session_state["study"] = study
+    return app.run()
 
 
 CIRCUITS = {"scenario": "circuits", "model": "full"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -11,11 +10,10 @@ import numpy as np
 from scipy.special import betaln, expit, gammaln
 
 from hbm_core.errors import ImproperPosteriorError, InputError
-from hbm_core.inference.exact.base import PROBABILITIES, ExactPosterior, check_level, checked_probabilities
-from hbm_core.inference.exact.gamma_counts_posterior import ScaleAxes
 from hbm_core.inference.exact.grid import GridMarginals
 from hbm_core.inference.exact.posterior import moment_notes, put_infinite
-from hbm_core.inference.exact.whitened import Dense, Lattice, Problem, Scale, Weighted, place
+from hbm_core.inference.exact.rate_lattice import RateLatticePosterior
+from hbm_core.inference.exact.whitened import Lattice, Problem, Scale, Weighted, place
 from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.structure import ModelSpec
 
@@ -155,7 +153,7 @@ def _room(reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return end, np.maximum(reach - end, 0) * np.exp(-end)
 
 
-class BetaBinomialPosterior(ExactPosterior):
+class BetaBinomialPosterior(RateLatticePosterior):
     """Exact posterior of success rates; attributes as in `ExactPosterior`.
 
     Attributes
@@ -174,7 +172,6 @@ class BetaBinomialPosterior(ExactPosterior):
         self.spec = spec  # type: ignore[assignment]
         self.structure, self.table, self.notes = spec.structure, table, notes
         self._weighted = weighted
-        self.names = ("mu", "kappa", *(f"theta[{label}]" for label in spec.structure.units))
         self.hyper_mean, self.hyper_sd = weighted.mean.copy(), weighted.sd.copy()
         put_infinite(self.hyper_mean, self.hyper_sd, spec.priors["kappa"].tail, 1)
         self.error = weighted.error
@@ -190,8 +187,7 @@ class BetaBinomialPosterior(ExactPosterior):
         first = self._weights @ (self._a / total)
         second = self._weights @ (self._a * (self._a + 1) / (total * (total + 1)))
         rows = table.of_entity
-        self.mean = np.concatenate([self.hyper_mean, first[rows]])
-        self.sd = np.concatenate([self.hyper_sd, np.sqrt(np.maximum(second - first**2, 0))[rows]])
+        self._units = first[rows], np.sqrt(np.maximum(second - first**2, 0))[rows]
 
     @cached_property
     def own_weight(self) -> np.ndarray:
@@ -200,22 +196,7 @@ class BetaBinomialPosterior(ExactPosterior):
         own = self._weights @ (trials / (self._x[:, 1:] + trials))
         return own[self.table.of_entity]
 
-    @property
-    def pooling(self) -> np.ndarray:  # type: ignore[override]
-        """E[κ/(κ + n)], ndarray (J,)."""
-        return 1 - self.own_weight
-
     hyper_names = ("mu", "kappa")
-
-    @property
-    def lattice(self) -> Lattice:
-        """Nodes over the parameters."""
-        return self._weighted.lattice
-
-    @property
-    def lattice_weights(self) -> np.ndarray:
-        """Probabilities of the nodes, ndarray (P,)."""
-        return self._weighted.weights
 
     def rates_at(self, x: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """E[θ], E[θ²] and the population's weight of some entities at parameters (P, 2), each (P, M)."""
@@ -227,34 +208,12 @@ class BetaBinomialPosterior(ExactPosterior):
 
     def unit_moments(self, places: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Means and sds of all rates, each ndarray (J,), or of the entities at some places."""
-        mean, sd = self.mean[self.theta], self.sd[self.theta]
+        mean, sd = self._units
         return (mean, sd) if places is None else (mean[places], sd[places])
 
     def unit_pooling(self, places: np.ndarray) -> np.ndarray:
         """E[κ/(κ + n)] of some entities, ndarray (M,)."""
         return self.pooling[places]
-
-    def unit_quantiles(self, probabilities: Sequence[float], places: np.ndarray | None = None) -> np.ndarray:
-        """Quantiles of all rates, or of the entities at some places, ndarray (M, len(probabilities))."""
-        rows = self.table.of_entity if places is None else self.table.of_entity[places]
-        return self._rates.quantiles(checked_probabilities(probabilities))[rows]
-
-    def hyper_quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
-        """Quantiles of μ and κ alone, ndarray (2, len(probabilities))."""
-        p = checked_probabilities(probabilities)
-        return np.concatenate([one.quantiles(p) for one in self._hyper])
-
-    @cached_property
-    def _dense(self) -> Dense:
-        return Dense(self._weighted)
-
-    @cached_property
-    def _hyper(self) -> list[GridMarginals]:
-        found = []
-        for d, scale in enumerate(self._weighted.lattice.scales):
-            start, step, values = self._dense.marginal(d)
-            found.append(GridMarginals(np.array([start]), np.array([step]), values[None], ScaleAxes(scale)))
-        return found
 
     @cached_property
     def _rates(self) -> GridMarginals:
@@ -283,41 +242,7 @@ class BetaBinomialPosterior(ExactPosterior):
         values = np.maximum(values, 0) * np.exp(axes.log_slope(grid, slice(None)))
         return GridMarginals(-start, (start + stop) / (_GRID - 1), values, axes)
 
-    def quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
-        """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
-        return np.concatenate([self.hyper_quantiles(probabilities), self.unit_quantiles(probabilities)])
-
-    def hdi(self, level: float = 0.95) -> np.ndarray:
-        """Shortest interval of every parameter, ndarray (len(names), 2)."""
-        check_level(level)
-        hyper = [one.hdi(level) for one in self._hyper]
-        return np.concatenate([*hyper, self._rates.hdi(level)[self.table.of_entity]])
-
-    def density(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Marginal posterior density of one parameter at `x`."""
-        marginals, row = self._find(name)
-        return marginals.density(row, np.asarray(x, dtype=float))
-
-    def cdf(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Marginal posterior distribution function of one parameter at `x`."""
-        marginals, row = self._find(name)
-        return marginals.cdf(row, np.asarray(x, dtype=float))
-
-    def _find(self, name: str) -> tuple[GridMarginals, int]:
-        if name not in self.names:
-            raise InputError("parameter", "one of " + ", ".join(self.names[:12]), repr(name))
-        at = self.index(name)
-        return (self._hyper[at], 0) if at < 2 else (self._rates, int(self.table.of_entity[at - 2]))
-
-    def draws(self, count: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Joint draws: ``mu``, ``kappa`` (count,), ``theta`` (count, J); the same for the same seed."""
-        if int(count) < 1:
-            raise InputError("count of draws", "a positive whole number", count)
-        rng = np.random.default_rng(seed)
-        v = self._dense.draws(int(count), rng)
-        scales = self._weighted.lattice.scales
-        x = np.stack([scale.x(v[:, d]) for d, scale in enumerate(scales)], axis=1)
+    def _entities(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         (a, b), structure = _shapes(x), self.structure
         failures = structure.trials - structure.successes
-        theta = rng.beta(a[:, None] + structure.successes, b[:, None] + failures)
-        return {"mu": x[:, 0], "kappa": x[:, 1], "theta": theta}
+        return rng.beta(a[:, None] + structure.successes, b[:, None] + failures)

@@ -9,18 +9,12 @@ from functools import cached_property
 import numpy as np
 from scipy.special import betainc, gammainc, gammaln, xlogy
 
-from hbm_core.errors import InputError
-from hbm_core.inference.exact.base import (
-    PROBABILITIES,
-    ExactPosterior,
-    Weights,
-    check_level,
-    checked_probabilities,
-)
+from hbm_core.inference.exact.base import checked_probabilities
 from hbm_core.inference.exact.gamma_counts_table import CountsTable, Quality, population
 from hbm_core.inference.exact.grid import GridMarginals
 from hbm_core.inference.exact.posterior import put_infinite
-from hbm_core.inference.exact.whitened import Dense, Lattice, Scale, Weighted
+from hbm_core.inference.exact.rate_lattice import RateLatticePosterior
+from hbm_core.inference.exact.whitened import Weighted
 from hbm_core.inference.gamma_marginal import BLOCK, Counts, Integrand, draw_rates, log_rising, pairs
 from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.models.structure import ModelSpec
@@ -38,25 +32,6 @@ _GRID = 121
 _RULE = 15
 #: Counts up to which a forecast adds up every probability.
 _SUMMED = 400
-
-
-@dataclass(frozen=True, eq=False)
-class ScaleAxes:
-    """One parameter on a lattice's coordinate."""
-
-    scale: Scale
-
-    def x(self, v: np.ndarray, rows: slice) -> np.ndarray:
-        """Parameter at a coordinate."""
-        return self.scale.x(v)
-
-    def v(self, x: np.ndarray, rows: slice) -> np.ndarray:
-        """Coordinate of a parameter."""
-        return self.scale.v(x)
-
-    def slope(self, v: np.ndarray, rows: slice) -> np.ndarray:
-        """dx/dv."""
-        return np.exp(self.scale.log_jacobian(v))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +106,7 @@ class Tail:
         return np.minimum(2 * np.minimum(self.above, self.below), 1.0)
 
 
-class GammaCountsPosterior(ExactPosterior):
+class GammaCountsPosterior(RateLatticePosterior):
     """Exact posterior of gamma counts; attributes as in `ExactPosterior`.
 
     The parameters' moments are there at once. Everything about entities is computed when it is asked for,
@@ -170,39 +145,7 @@ class GammaCountsPosterior(ExactPosterior):
         proper = all(prior.proper for prior in spec.priors.values())
         self.log_evidence = weighted.log_total if proper else None
 
-    # Names, and everything in one list.
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Flat parameter names: hyperparameters, then rates."""
-        return (*self.hyper_names, *(f"theta[{label}]" for label in self.structure.units))
-
-    @property
-    def theta(self) -> slice:
-        """Places of the rates."""
-        return slice(len(self.hyper_names), len(self.hyper_names) + self.table.entities)
-
-    @cached_property
-    def mean(self) -> np.ndarray:  # type: ignore[override]
-        """Posterior means of all parameters."""
-        return np.concatenate([self.hyper_mean, self.unit_moments()[0]])
-
-    @cached_property
-    def sd(self) -> np.ndarray:  # type: ignore[override]
-        """Posterior sds of all parameters."""
-        return np.concatenate([self.hyper_sd, self.unit_moments()[1]])
-
     # Nodes.
-
-    @property
-    def lattice(self) -> Lattice:
-        """Nodes over the parameters."""
-        return self._weighted.lattice
-
-    @property
-    def lattice_weights(self) -> np.ndarray:
-        """Probabilities of the nodes, ndarray (P,)."""
-        return self._weighted.weights
 
     def rates_at(self, x: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """E[θ], E[θ²] and the population's weight of some entities at parameters (P, D), each (P, M)."""
@@ -325,34 +268,7 @@ class GammaCountsPosterior(ExactPosterior):
                 worth = counts.exposure[0].reshape(len(x), -1)
             yield classes, worth / (rate + worth)
 
-    @property
-    def pooling(self) -> np.ndarray:  # type: ignore[override]
-        """Weight of the population in each rate, 1 − `own_weight`, ndarray (J,)."""
-        return 1 - self.own_weight
-
-    @property
-    def weights(self) -> Weights | None:  # type: ignore[override]
-        """None: the rates are not linear in the counts."""
-        return None
-
     # Densities.
-
-    @cached_property
-    def _dense(self) -> Dense:
-        return Dense(self._weighted)
-
-    def _hyper(self, place: int) -> GridMarginals:
-        if place not in self._hypers:
-            start, step, values = self._dense.marginal(place)
-            scale = self._weighted.lattice.scales[place]
-            self._hypers[place] = GridMarginals(
-                np.array([start]), np.array([step]), values[None], ScaleAxes(scale)
-            )
-        return self._hypers[place]
-
-    @cached_property
-    def _hypers(self) -> dict[int, GridMarginals]:
-        return {}
 
     @cached_property
     def _rates(self) -> GridMarginals:
@@ -403,74 +319,23 @@ class GammaCountsPosterior(ExactPosterior):
             values[rows] = np.maximum(total, 0) * np.exp(axes.log_slope(grid, rows))
         return GridMarginals(ends[0], (ends[1] - ends[0]) / (_GRID - 1), values, axes)
 
-    def quantiles(self, probabilities: Sequence[float] = PROBABILITIES) -> np.ndarray:
-        """Quantiles of every parameter, ndarray (len(names), len(probabilities))."""
-        p = checked_probabilities(probabilities)
-        return np.concatenate([self.hyper_quantiles(p), self._rates.quantiles(p)[self.table.of_entity]])
-
     def unit_quantiles(self, probabilities: Sequence[float], places: np.ndarray | None = None) -> np.ndarray:
         """Quantiles of all rates, or of the entities at some places, ndarray (M, len(probabilities))."""
-        p = checked_probabilities(probabilities)
-        if places is None:
-            return self._rates.quantiles(p)[self.table.of_entity]
-        if "_rates" in self.__dict__:
-            return self._rates.quantiles(p)[self.table.of_entity[places]]
+        if places is None or "_rates" in self.__dict__:
+            return super().unit_quantiles(probabilities, places)
         only, of_place = self._classes(places)
-        return self._rates_of(only).quantiles(p)[of_place]
+        return self._rates_of(only).quantiles(checked_probabilities(probabilities))[of_place]
 
-    def hyper_quantiles(self, probabilities: Sequence[float] | np.ndarray = PROBABILITIES) -> np.ndarray:
-        """Quantiles of the hyperparameters alone, ndarray (D, len(probabilities))."""
-        p = np.asarray(probabilities, dtype=float)
-        return np.concatenate([self._hyper(place).quantiles(p) for place in range(len(self.hyper_names))])
-
-    def hdi(self, level: float = 0.95) -> np.ndarray:
-        """Shortest interval of every parameter, ndarray (len(names), 2)."""
-        check_level(level)
-        parts = [self._hyper(place).hdi(level) for place in range(len(self.hyper_names))]
-        return np.concatenate([*parts, self._rates.hdi(level)[self.table.of_entity]])
-
-    def density(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Marginal posterior density of one parameter at `x`."""
-        marginals, row = self._find(name)
-        return marginals.density(row, np.asarray(x, dtype=float))
-
-    def cdf(self, name: str, x: np.ndarray) -> np.ndarray:
-        """Marginal posterior distribution function of one parameter at `x`."""
-        marginals, row = self._find(name)
-        return marginals.cdf(row, np.asarray(x, dtype=float))
-
-    def _find(self, name: str) -> tuple[GridMarginals, int]:
-        if name in self.hyper_names:
-            return self._hyper(self.hyper_names.index(name)), 0
-        place = self._places.get(name)
-        if place is None:
-            raise InputError("parameter", "one of " + ", ".join(self.names[:12]), repr(name))
-        row = int(self.table.of_entity[place])
+    def _rate_of(self, row: int) -> tuple[GridMarginals, int]:
+        """Where the density of a class is found: alone, as long as nobody asked for all."""
         if "_rates" in self.__dict__:
             return self._rates, row
         return self._rates_of(np.array([row])), 0
 
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {name: place for place, name in enumerate(self.names[self.theta])}
-
     # Draws.
 
-    def draws(self, count: int, seed: int = 0) -> dict[str, np.ndarray]:
-        """Joint draws: ``mu``, ``alpha``, ``phi`` (count,), ``theta`` (count, J).
-
-        Hyperparameters from the interpolated lattice, stratified in μ; rates from their exact conditionals.
-        The same seed gives the same draws.
-        """
-        if int(count) < 1:
-            raise InputError("count of draws", "a positive whole number", count)
-        rng = np.random.default_rng(seed)
-        v = self._dense.draws(int(count), rng)
-        scales = self._weighted.lattice.scales
-        x = np.stack([scale.x(v[:, d]) for d, scale in enumerate(scales)], axis=1)
-        out = {name: x[:, d] for d, name in enumerate(self.hyper_names)}
-        out["theta"] = draw_entities(self.table, x, rng)
-        return out
+    def _entities(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return draw_entities(self.table, x, rng)
 
     # Predictions.
 

@@ -1,8 +1,11 @@
 """Finished fits that come with the program, one per default study, so that a first visit sees full pages.
 
-They lie in ``assets/gallery``, each as the store keeps it, are made by ``hbm gallery --build`` and nothing
-else, and are entered into a store when a server starts. Their ids are those of the requests that made them:
-under other versions of the samplers the default study is another request, and they are never served for it.
+They lie in ``assets/gallery``, are made by ``hbm gallery --build`` and nothing else, and are entered into a
+store when a server starts. Their ids are those of the requests that made them: under other versions of the
+samplers the default study is another request, and they are never served for it.
+
+Each lies there as a store's result, sealed by the same digests, but packed: what follows from its draws is
+left out, and where effects were integrated out, these too. `unpacked` makes them again with the fit's seed.
 """
 
 from __future__ import annotations
@@ -11,25 +14,31 @@ import json
 import platform
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import xarray as xr
+
 import hbm_core
 from hbm_core.errors import DamagedResult, StoreError
+from hbm_core.inference.recipes import recipe
+from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.models.dataset import Dataset
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.scenarios import scenarios
 from hbm_core.store.jobs import FIT, Ask, DamagedRow, JobTable
 from hbm_core.store.request import FitRequest, engine_versions
-from hbm_core.store.results import POSTERIOR, ResultStore, environment
+from hbm_core.store.results import POSTERIOR, Result, ResultStore, compact, environment
 from hbm_core.store.retention import open_table
 from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
 
 #: Where the shipped fits lie; the part of a store that they take.
 FOLDER = Path(hbm_core.__file__).parents[1] / "assets" / "gallery"
+#: Groups that follow from the draws and the data.
+_MADE = ("posterior", "log_likelihood", "observed_data", "constant_data")
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,11 @@ def build(ids: Iterable[str] | None = None, folder: Path = FOLDER) -> list[Shipp
         # What a shipped fit says of where it was made: nothing about the machine but its kind.
         kind = f"{platform.system()} {platform.machine()}"
         result = replace(result, environment=environment() | {"platform": kind})
+        result = replace(result, tree=packed(result.tree, request, dataset))
         with tempfile.TemporaryDirectory() as scratch:
             results = ResultStore(Path(scratch))
-            results.publish(Ask(request.digest, FIT, request.json, request.data, True, title), result)
+            ask = Ask(request.digest, FIT, request.json, request.data, True, title)
+            results.publish(ask, result, packed=True)
             for old, one in before.items():
                 if one.request is not None and one.request.scenario == id:
                     shutil.rmtree(folder / old)
@@ -138,17 +149,23 @@ def enter(table: JobTable, results: ResultStore, folder: Path = FOLDER) -> list[
     A result that the store has, and a fit that somebody has asked for and is under way, stay as they are.
     """
     entered = []
+    source = _Folder(folder)
     for one in shipped(folder):
         try:
             if table.get(one.id) is not None or results.complete(one.id):
                 continue
         except DamagedRow:
             continue
-        if one.request is not None and (data := _data(one.request)) is not None:
-            results.save_data(data)
-        _copy(folder / one.id, results, one.id)
-        meta = results.meta(one.id)
-        table.adopt(one.ask, meta["created"], results.size(one.id), meta["partial"])
+        if one.request is None or (data := _data(one.request)) is None:
+            continue
+        results.save_data(data)
+        meta = source.meta(one.id)
+        result = Result(
+            unpacked(source.load(one.id), one.request, data),
+            source.summary(one.id),
+            *(meta[name] for name in ("timings", "partial", "stopped", "environment")),
+        )
+        table.adopt(one.ask, meta["created"], results.publish(one.ask, result), meta["partial"])
         table.pin(one.id)
         entered.append(one.id)
     return entered
@@ -162,6 +179,49 @@ def enter_into(settings: Settings) -> list[str]:
             return enter(table, results)
     except StoreError:
         return []
+
+
+def packed(tree: xr.DataTree, request: FitRequest, data: Dataset) -> xr.DataTree:
+    """A result without what `unpacked` makes again, bit for bit where the draws are kept in full."""
+    spec = request.spec(data)
+    how = recipe(spec)
+    if not how.light:
+        return compact(tree)
+    left = {name: tree[name].to_dataset() for name in tree.children if name not in _MADE}
+    if (kept := how.kept(spec)) is not None:
+        thin = xr.DataTree.from_dict(left | {"posterior": tree["posterior"].to_dataset()[list(kept)]})
+        thin.attrs.update(tree.attrs)
+        again = unpacked(thin, request, data)["posterior"].to_dataset()
+        if again.identical(tree["posterior"].to_dataset()):
+            return thin
+    thin = compact(xr.DataTree.from_dict(left | {"posterior": tree["posterior"].to_dataset()}))
+    thin.attrs.update(tree.attrs)
+    return thin
+
+
+def unpacked(tree: xr.DataTree, request: FitRequest, data: Dataset) -> xr.DataTree:
+    """The whole result: effects drawn again with the request's seed, likelihoods and data from the draws."""
+    spec = request.spec(data)
+    how = recipe(spec)
+    if not how.light:
+        return tree
+    draws, statistics = (
+        {str(name): values.values for name, values in tree[group].to_dataset().data_vars.items()}
+        if group in tree.children
+        else {}
+        for group in ("posterior", "sample_stats")
+    )
+    kept = how.kept(spec)
+    if kept is not None and set(draws) == set(kept):
+        draws = how.complete(spec, draws, request.sampler.seed)
+    else:
+        draws = {name: np.asarray(values, dtype=float) for name, values in draws.items()}
+    found = result_tree(spec, draws, statistics)
+    for name in tree.children:
+        if name not in found.children:
+            found[name] = xr.DataTree(tree[name].to_dataset())
+    found.attrs.update(tree.attrs)
+    return found
 
 
 class _Folder(ResultStore):
@@ -180,16 +240,3 @@ def _data(request: FitRequest) -> Dataset | None:
     found = find_scenario(request.scenario)
     every = (found.dataset(name) for name in found.datasets)
     return next((data for data in every if data.digest == request.data), None)
-
-
-def _copy(source: Path, results: ResultStore, id: str) -> None:
-    target = results.path(id)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    written = target.parent.parent / "tmp" / f"gallery-{uuid.uuid4().hex}"
-    written.parent.mkdir(exist_ok=True)
-    try:
-        shutil.copytree(source, written)
-        written.rename(target)
-    except OSError as error:
-        shutil.rmtree(written, ignore_errors=True)
-        raise StoreError(f"A fit of the gallery could not be entered: {error.strerror}.") from error

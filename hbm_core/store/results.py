@@ -42,6 +42,7 @@ SINGLE_LOSS = 1e-6
 # The HDF5 library is not safe for threads.
 _HDF5 = threading.Lock()
 _SHA256_BYTES = 32
+_PACKED = {"zlib": True, "complevel": 9, "shuffle": True}
 #: Seconds for which damaged results are kept to be looked into.
 QUARANTINE = 30 * 86400.0
 
@@ -97,8 +98,17 @@ class ResultStore:
 
     # Fits -------------------------------------------------------------------------------------------------
 
-    def publish(self, ask: Ask, result: Result) -> int:
+    def publish(self, ask: Ask, result: Result, packed: bool = False) -> int:
         """Put a result in its place, whole or not at all; its size in bytes.
+
+        Parameters
+        ----------
+        ask : Ask
+            What the result answers.
+        result : Result
+            The answer.
+        packed : bool
+            Written as it is, in double precision too, and compressed: slow to read, small.
 
         Raises
         ------
@@ -107,7 +117,7 @@ class ResultStore:
         """
         with _disk_in_words(self.root), self._temporary() as folder:
             folder.mkdir()
-            _write_tree(compact(result.tree), folder / POSTERIOR)
+            _write_tree(result.tree if packed else compact(result.tree), folder / POSTERIOR, packed)
             _write_bytes(folder / SUMMARY, _json(result.summary))
             _write_bytes(folder / META, _json(_sealed(_meta(ask, result, folder))))
             size = _size(folder)
@@ -477,10 +487,15 @@ def _damaged(id: str, what: str) -> DamagedResult:
     )
 
 
-def _write_tree(tree: xr.DataTree, path: Path) -> None:
+def _write_tree(tree: xr.DataTree, path: Path, packed: bool = False) -> None:
+    encoding = {
+        node.path: {name: _PACKED for name, values in node.to_dataset().data_vars.items() if values.ndim}
+        for node in tree.subtree
+        if packed
+    }
     try:
         with _HDF5:
-            tree.to_netcdf(path, engine="netcdf4")
+            tree.to_netcdf(path, engine="netcdf4", encoding=encoding or None)
     except RuntimeError as error:
         # The HDF5 library says no more than "HDF error" when a write fails.
         full = shutil.disk_usage(path.parent).free < tree.nbytes

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from hbm_core.errors import DamagedResult
+from hbm_core.inference.recipes import recipe
+from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.store import gallery
 from hbm_core.store.gallery import FOLDER, default_study, enter, enter_into, shipped
 from hbm_core.store.local import LocalEngine
 from hbm_core.store.request import FitRequest, engine_versions
 from hbm_core.store.results import POSTERIOR
 from hbm_core.store.settings import Settings
+from hbm_core.store.study import Study
 
 PINNED = Path(__file__).parents[2] / "requirements.txt"
 
@@ -54,6 +57,12 @@ def test_a_fresh_store_has_it_at_once_pinned_public_and_nobodys(engine: LocalEng
     assert engine.result(request.digest).posterior["theta"].sizes == {"chain": 4, "draw": 1000, "unit": 8}
     summary = engine.summary(request.digest)
     assert summary["exact"]["agrees"] and summary["diagnostics"]["divergences"] == 0
+    for scenario, units in (("counts", 60), ("creators", 500)):
+        found = engine.result(default_study(scenario)[0].digest)
+        assert found.posterior["theta"].sizes["unit"] == found["log_likelihood"]["y"].sizes["unit"] == units
+        assert np.isfinite(found["log_likelihood"]["y"].values).all()
+        shown = engine.summary(default_study(scenario)[0].digest)
+        assert shown["exact"]["agrees"] and shown["diagnostics"]["divergences"] == 0
     # asked for, it is served, and then it is somebody's too
     assert engine.submit(request, data, "s1") == request.digest
     assert engine.status(request.digest).state == "done"
@@ -81,11 +90,14 @@ def test_a_fit_under_way_and_a_kept_result_stay_as_they_are(engine: LocalEngine)
 def test_a_damaged_shipped_fit_is_never_entered(engine: LocalEngine, tmp_path) -> None:
     folder = tmp_path / "shipped"
     shutil.copytree(FOLDER, folder)
-    path = folder / default_study("schools")[0].digest / POSTERIOR
+    damaged = default_study("schools")[0].digest
+    path = folder / damaged / POSTERIOR
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert enter(engine.table, engine.results, folder) == [] and shipped(folder) == []
+    entered = enter(engine.table, engine.results, folder)
+    assert damaged not in entered and len(entered) == len(list(folder.iterdir())) - 1
+    assert damaged not in {one.id for one in shipped(folder)}
 
 
 def test_one_of_other_versions_is_labelled_and_not_served(engine: LocalEngine, monkeypatch) -> None:
@@ -118,6 +130,43 @@ def test_building_replaces_the_shipped_fit_of_the_scenario(tmp_path, monkeypatch
     assert "-" not in meta["environment"]["platform"]
     with pytest.raises(DamagedResult):
         gallery._Folder(tmp_path).file("absent")
+
+
+#: Scenario, model, data, geometry, and what a shipped fit has to hold of its draws.
+PACKED = [
+    ("schools", "weak", "eight_schools", "noncentered", None),
+    ("schools", "weak", "eight_schools", "collapsed", {"mu", "tau"}),
+    ("counts", "base", "hosts", "centered", None),
+    ("counts", "base", "hosts", "collapsed", {"mu", "alpha", "phi"}),
+    ("counts", "binomial", "batting", "collapsed", {"mu", "kappa"}),
+    ("creators", "base", "", "collapsed", {"sigma_genre", "sigma_creator"}),
+]
+
+
+@pytest.mark.parametrize(("scenario", "model", "data", "geometry", "kept"), PACKED)
+def test_what_is_left_out_comes_back_draw_by_draw(scenario, model, data, geometry, kept) -> None:
+    study = Study.default(scenario).change(model=model, parameterization=geometry)
+    study = study.change(dataset=data) if data else study
+    dataset = study.data()
+    request = study.request(dataset)
+    spec = request.spec(dataset)
+    rng = np.random.default_rng(3)
+    moved = {name: 0.2 + 0.5 * rng.random((2, 60)) for name in (kept or spec.structure.parameters)}
+    if kept is None:
+        moved |= {"theta": 1 + rng.random((2, 60, len(spec.structure.units)))}
+    made = recipe(spec).complete(spec, moved, request.sampler.seed)
+    tree = result_tree(spec, made, {"diverging": np.zeros((2, 60), bool)})
+    thin = gallery.packed(tree, request, dataset)
+    assert set(thin["posterior"].data_vars) == (set(made) if kept is None else kept)
+    assert "log_likelihood" not in thin.children
+    again = gallery.unpacked(thin, request, dataset)
+    assert set(again.children) == set(tree.children)
+    for group in tree.children:
+        for name, values in tree[group].data_vars.items():
+            if kept is None and group in ("posterior", "log_likelihood"):
+                np.testing.assert_allclose(again[group][name], values, rtol=2e-5, atol=1e-5)
+            else:
+                np.testing.assert_array_equal(again[group][name], values)
 
 
 @pytest.mark.sampling

@@ -31,6 +31,9 @@ class Recipe(ABC):
     #: How nutpie adapts NUTS' mass matrix: "low_rank" where parameters are strongly correlated.
     mass_matrix: str = "diag"
 
+    #: Whether likelihoods and what else is derived from finished draws take no compiler and little time.
+    light: bool = True
+
     @abstractmethod
     def dims_of(self, spec: Any) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the posterior's variables beyond chain and draw; scalars are absent."""
@@ -70,6 +73,10 @@ class Recipe(ABC):
         seed : int
             Of the fit; conditional draws take a stream of their own.
         """
+
+    def kept(self, spec: Any) -> tuple[str, ...] | None:
+        """Variables from which `complete` makes the others again with the same seed; None for all."""
+        return tuple(spec.structure.parameters) if spec.parameterization == "collapsed" else None
 
     @abstractmethod
     def coords(self, spec: Any) -> Mapping[str, Iterable[Any]]:

@@ -10,7 +10,14 @@ import xarray as xr
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
 from hbm_core.models import pymc_three_level
-from hbm_core.models.pymc_three_level import Spec, data_shares, group_sums, in_order, moment_spreads
+from hbm_core.models.pymc_three_level import (
+    Spec,
+    data_shares,
+    group_sums,
+    in_order,
+    integrates_mean,
+    moment_spreads,
+)
 from hbm_core.models.three_level import ThreeLevelNormal
 
 #: Numbers that draws of units hold at a time.
@@ -65,6 +72,13 @@ class ThreeLevelRecipe(Recipe):
         flat = {name: draws[name].ravel() for name in structure.parameters if name in draws}
         found = draw_inner(spec, flat, np.random.default_rng([seed, 1]))
         return {name: values.reshape(*shape, *values.shape[1:]) for name, values in found.items()}
+
+    def kept(self, spec: Spec) -> tuple[str, ...] | None:
+        """The spreads, and μ unless it was integrated out with the rest."""
+        found = super().kept(spec)
+        if found is None or not integrates_mean(spec):
+            return found
+        return tuple(name for name in found if name != "mu")
 
     def coords(self, spec: Spec) -> Mapping[str, Iterable[Any]]:
         """Labels of the units and of the groups."""

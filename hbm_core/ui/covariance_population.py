@@ -82,19 +82,27 @@ def prior_words(page: Page) -> str:
     if share is None or not np.isfinite(share.prior_sd):
         return ""
     size = len(_vector(page).components)
-    moved = "none" if share.left == 0 else f"{share.left} of {share.pairs}"
     if share.kept > 0.8:
         verdict = "Ω is mostly prior"
     elif share.kept > 0.4:
         verdict = "Ω is made of data and prior"
     else:
         verdict = "Ω comes from the data"
+    prior = f"With {size} parameters the prior gives each correlation an sd of {number(share.prior_sd, 2)}"
+    width = f"{number(share.posterior_sd, 2)}"
+    part = f"{100 * share.kept:.0f} % of it"
+    if share.pairs == 1:
+        moved = "It moved" if share.left else "It did not move"
+        sign = "its sign is 95 % sure" if share.one_sided else "its sign is not sure"
+        return (
+            f"<b>{verdict}.</b> {prior}; the posterior's is {width}, {part}. {moved} by more than a tenth of "
+            f"its probability, and {sign}."
+        )
+    moved = "none" if share.left == 0 else f"{share.left} of {share.pairs}"
     sure = "has a sign that is" if share.one_sided == 1 else "have a sign that is"
     return (
-        f"<b>{verdict}.</b> With {size} parameters the prior gives each correlation an sd of "
-        f"{number(share.prior_sd, 2)}; the {share.pairs} posteriors have {number(share.posterior_sd, 2)} on "
-        f"average, {100 * share.kept:.0f} % of it. Of them {moved} moved by more than a tenth of their "
-        f"probability, and {share.one_sided} {sure} 95 % sure."
+        f"<b>{verdict}.</b> {prior}; the {share.pairs} posteriors have {width} on average, {part}. Of them "
+        f"{moved} moved by more than a tenth of their probability, and {share.one_sided} {sure} 95 % sure."
     )
 
 
@@ -127,7 +135,9 @@ def sds_and_correlations(page: Page, left: DeltaGenerator, right: DeltaGenerator
     """The population's sds and correlations, and how far they left their priors."""
     with right:
         chosen = _components(page)
-        rows = st.segmented_control("Rows below", _ROWS, default=_ROWS[0], key="covariance_rows") or _ROWS[0]
+        rows: int | None = None
+        if len(_vector(page).correlations) > _ROWS[0]:
+            rows = st.segmented_control("Rows below", _ROWS, default=_ROWS[0], key="covariance_rows")
     vector, found = _vector(page), population(page).departures
     table = kept(page, "matrix", lambda: tables.matrix_table(page.tree, vector))
     table = table[table["row"].isin(chosen) & table["column"].isin(chosen)]
@@ -170,7 +180,7 @@ def sds_and_correlations(page: Page, left: DeltaGenerator, right: DeltaGenerator
             ("correlation", "Correlations: prior against posterior", "correlation"),
             ("sd", "Sds: prior against posterior", f"sd{scale}, log scale"),
         ):
-            own = found[found["kind"] == kind].head(int(rows))
+            own = found[found["kind"] == kind].head(rows or _ROWS[0])
             if len(own):
                 _departures(page, own, title, axis, kind)
         download(page, found, "departures")
@@ -424,10 +434,13 @@ def own_words(page: Page) -> str:
             f"Each {one} has {count} parameters, drawn from one population; they differ by an sd of its own "
             "in each, and independently."
         )
+    first = f"The {many} have {count} parameters each, drawn from one population"
+    kept_width = f"<b>{100 * min(share.kept, 1.0):.0f} %</b> of the prior's width is still there"
+    if share.pairs == 1:
+        mean = number(float(population(page).draws.correlation[:, 1, 0].mean()), 2)
+        return f'{first} with a correlation of <b style="color:{accent}">{mean}</b>; {kept_width}.'
     left = "no" if share.left == 0 else f"<b>{share.left}</b>"
     return (
-        f"The {many} have {count} parameters each, drawn from one population: of its {share.pairs} "
-        f'{"correlation" if share.pairs == 1 else "correlations"} <b style="color:{accent}">{left}</b> left '
-        f"{'its' if share.pairs == 1 else 'their'} prior, and on average "
-        f"<b>{100 * min(share.kept, 1.0):.0f} %</b> of the prior's width is still there."
+        f'{first}: of its {share.pairs} correlations <b style="color:{accent}">{left}</b> left their prior, '
+        f"and on average {kept_width}."
     )

@@ -98,6 +98,10 @@ class GaussianMixed(GroupedUnits):
         """A unit is a member in a slot."""
         return f"{word} in a {self.slot_level}"
 
+    def rows_of(self, words: str) -> str:
+        """Units are rows: a member has several."""
+        return "rows"
+
     @cached_property
     def member_se(self) -> np.ndarray:
         """Standard error of each member by all its rows, 1/√(Σ 1/s²), ndarray (M,)."""

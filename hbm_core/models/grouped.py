@@ -73,6 +73,10 @@ class GroupedUnits:
         """What one unit is, said with the word for who is measured."""
         return word
 
+    def rows_of(self, words: str) -> str:
+        """What all units are, said with the word for those who are measured."""
+        return words
+
     def place(self, unit: str) -> int:
         """Place of a unit by its label; ValueError for a label that no unit has."""
         return self.units.index(unit)

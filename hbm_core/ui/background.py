@@ -142,11 +142,13 @@ def truth_sentence(seen: Live) -> str:
 
 def _counted(seen: Live, posterior: ExactPosterior, known: Mapping[str, float]) -> str:
     structure: Any = seen.spec.structure
-    at, some = np.arange(structure.effect.size), ""
+    at, some, many = np.arange(structure.effect.size), "", seen.dataset.words.many
+    if isinstance(structure, GroupedUnits):
+        many = structure.rows_of(many)
     if hasattr(posterior, "unit_quantiles"):
         if at.size > _MOST_COUNTED:
             at = np.linspace(0, at.size - 1, _MOST_COUNTED).astype(int)
-            some = f", counted on {at.size:,} of {structure.effect.size:,} {seen.dataset.words.many}"
+            some = f", counted on {at.size:,} of {structure.effect.size:,} {many}"
         low, high = posterior.unit_quantiles((0.025, 0.975), at).T
     else:
         low, high = posterior.quantiles((0.025, 0.975))[posterior.theta].T
@@ -160,7 +162,7 @@ def _counted(seen: Live, posterior: ExactPosterior, known: Mapping[str, float]) 
     repeats = "" if find_scenario(seen.study.scenario).no_lab else ": the page Coverage repeats it"
     return (
         f"**Against the simulated truth:** {pooled:,} of {truth.size:,} pooled 95 % intervals hold it, "
-        f"and {raw:,} of the {seen.dataset.words.many}' own{some}. "
+        f"and {raw:,} of the {many}' own{some}. "
         f"One data set proves little{repeats}."
     )
 

@@ -211,7 +211,7 @@ def first_look(dataset: Dataset) -> pd.DataFrame:
             (
                 "users_needed",
                 "Users per arm for a normal mean",
-                seen.users_needed,
+                float(np.ceil(seen.users_needed)),
                 f"{USERS_PER_SQUARED_SKEWNESS} times the squared skewness (Kohavi et al. 2014)",
             ),
             ("short_share", "Share of creators with a smaller arm", seen.short_share, ""),

@@ -13,14 +13,15 @@ import xarray as xr
 
 from hbm_core.analysis.count_worlds import replicate_counts
 from hbm_core.analysis.counts_predictive import rootogram_table
+from hbm_core.analysis.covariance_population import ellipse
 from hbm_core.inference.exact.base import ExactPosterior
 from hbm_core.models.drifting_counts import DriftingCounts
 from hbm_core.models.structure import ModelSpec
 
 _ENDS = (0.025, 0.25, 0.5, 0.75, 0.975)
 _NAMES = ("low95", "low50", "median", "high50", "high95")
-#: Replicated data sets; points of an ellipse.
-_REPLICATES, _POINTS = 200, 73
+#: Replicated data sets.
+_REPLICATES = 200
 
 
 def shut_table(posterior: ExactPosterior, seed: int = 0) -> pd.DataFrame:
@@ -154,13 +155,13 @@ def ellipse_table(posterior: ExactPosterior) -> pd.DataFrame:
         if "theta" not in name
     }
     corr = value["corr[count,bytes]"]
-    angle = np.linspace(0, 2 * np.pi, _POINTS)
+    mean = np.array([value["mu_count"], value["mu_bytes"]])
+    sd = np.array([value["sigma_count"], value["sigma_bytes"]])
+    covariance = np.outer(sd, sd) * np.array([[1.0, corr], [corr, 1.0]])
     parts = []
     for share in (0.5, 0.95):
-        radius = np.sqrt(-2 * np.log(1 - share))
-        z, other = radius * np.cos(angle), radius * np.sin(angle)
-        a = value["mu_count"] + value["sigma_count"] * z
-        c = value["mu_bytes"] + value["sigma_bytes"] * (corr * z + np.sqrt(1 - corr**2) * other)
-        order = np.arange(_POINTS)
-        parts.append(pd.DataFrame({"share": share, "order": order, "rate": np.exp(a), "bytes": np.exp(c)}))
+        rate, volume = np.exp(ellipse(mean, covariance, share)).T
+        parts.append(
+            pd.DataFrame({"share": share, "order": np.arange(rate.size), "rate": rate, "bytes": volume})
+        )
     return pd.concat(parts, ignore_index=True)

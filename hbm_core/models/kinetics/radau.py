@@ -129,7 +129,7 @@ def slopes(theta, ints, floats, starts, record):
                     for q in range(t.npar):
                         found[row, t.column[q]] = w.by_constant[q * WIDTH + lane]
             kept = after(kept, t.kept)
-        keep[0] = 0.0
+        keep[0] = 0.0  # Until here its memory must not be given back.
     return found
 
 
@@ -143,7 +143,7 @@ def _solve(theta, ints, floats, starts, values, record):
             row = starts[c, 2] + group * WIDTH * t.nout
             _forth(t, w, coef, kept, after(address(values), row), min(WIDTH, t.nc - group * WIDTH))
             kept = after(kept, t.kept)
-        keep[0] = 0.0
+        keep[0] = 0.0  # Until here its memory must not be given back.
 
 
 @_jit
@@ -165,7 +165,7 @@ def _pull(theta, ints, floats, starts, record, weight, gradient):
                 for lane in range(lanes):
                     gradient[c, t.column[q]] += w.by_constant[q * WIDTH + lane]
             kept = after(kept, t.kept)
-        keep[0] = 0.0
+        keep[0] = 0.0  # Until here its memory must not be given back.
 
 
 @_inlined
@@ -258,7 +258,7 @@ def _rates(t, w, group):
             value += float(t.change[k]) * get(w.kappa, t.part[k])
         put(w.rate, e, value)
     for s in range(t.ns):
-        put(w.start, s, get(w.kappa, t.first[s]) if t.first[s] >= 0 else spread(0.0))
+        put(w.start, s, _first(t, w, s))
     for b in range(t.nb):
         block = after(t.block, BLOCK * b)
         if block[0] != POOL:
@@ -325,7 +325,7 @@ def _step(t, w, coef, y, now, h):
         s = t.member[block[2]]
         if kind == POOL:
             _flow(t, w, b, now, h)
-            base = get(w.kappa, t.first[s]) if t.first[s] >= 0 else spread(0.0)
+            base = _first(t, w, s)
             for j in range(3):
                 flow = 9 * b + 3 * j
                 put(y, 3 * s + j, base * w.flow[flow] + get(w.make, b) * w.flow[flow + 1])
@@ -366,6 +366,19 @@ def _flow(t, w, b, now, h):
 
 
 @_inlined
+def _equation(t, e):
+    """A rate's species in its block; where the terms of its three forms start, turn own, and end; and K."""
+    row = after(t.equation, EQUATION * e)
+    return row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]
+
+
+@_inlined
+def _first(t, w, s):
+    """A species' amount at time 0."""
+    return get(w.kappa, t.first[s]) if t.first[s] >= 0 else spread(0.0)
+
+
+@_inlined
 def _sum(t, coef, y, low, high, j):
     """Σ coefficient · species at stage j over a form's terms."""
     total = spread(0.0)
@@ -391,10 +404,7 @@ def _assemble(t, w, coef, block, y):
         for k in range(3 * m * m * m):
             put(w.square, k, zero)
     for e in range(block[3], block[4]):
-        row = after(t.equation, EQUATION * e)
-        i, low1, own1, high1, low2, own2, high2, low3, own3, high3 = (
-            row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9],
-        )  # fmt: skip
+        i, low1, own1, high1, low2, own2, high2, low3, own3, high3, half = _equation(t, e)
         if own3 < high3:
             continue
         rate = get(w.rate, e)
@@ -402,7 +412,7 @@ def _assemble(t, w, coef, block, y):
             v = rate
             if low3 >= 0:
                 x = _sum(t, coef, y, low3, own3, j)
-                v = v * x / (w.constant[row[10]] + x)
+                v = v * x / (w.constant[half] + x)
             v1, v2 = v, v
             if low1 >= 0:
                 v2 = v * _sum(t, coef, y, low1, own1, j)
@@ -425,20 +435,20 @@ def _assemble(t, w, coef, block, y):
 def _saturate(t, w, coef, block, y, h, rows, columns):
     """Add rates that saturate in the block's own species to the matrix and the right side of `_system`."""
     for e in range(block[3], block[4]):
-        row = after(t.equation, EQUATION * e)
-        if row[8] >= row[9]:
+        i, low1, _, high1, low2, _, high2, low3, own3, high3, half = _equation(t, e)
+        if own3 >= high3:
             continue
+        constant = w.constant[half]
         for j in range(3):
             v = h * get(w.rate, e)
-            for f in (1, 4):
-                if row[f] >= 0:
-                    v *= _sum(t, coef, y, row[f], row[f + 2], j)
-            x = _sum(t, coef, y, row[7], row[9], j)
-            constant = w.constant[row[10]]
+            if low1 >= 0:
+                v *= _sum(t, coef, y, low1, high1, j)
+            if low2 >= 0:
+                v *= _sum(t, coef, y, low2, high2, j)
+            x, z = _sum(t, coef, y, low3, high3, j), 3 * i + j
             below = constant + x
-            z = 3 * row[0] + j
             put(w.right, z, get(w.right, z) + v * x / below)
-            for k in range(row[8], row[9]):
+            for k in range(own3, high3):
                 at = z * rows + (3 * t.local[k] + j) * columns
                 put(w.matrix, at, get(w.matrix, at) - v * constant / (below * below) * get(coef, k))
 
@@ -636,7 +646,7 @@ def _back_step(t, w, coef, y, now, h):
         kind, m, low = block[0], block[1], block[2]
         s = t.member[low]
         if kind == POOL:
-            base = get(w.kappa, t.first[s]) if t.first[s] >= 0 else spread(0.0)
+            base = _first(t, w, s)
             first, make, decay = get(w.by_first, s), get(w.by_make, b), get(w.by_decay, b)
             for j in range(3):
                 by, flow = get(w.by_stage, 3 * s + j), 9 * b + 3 * j
@@ -703,21 +713,17 @@ def _add(w, t, coef, low, high, j, value):
 def _scatter(t, w, coef, block, y):
     """From derivatives by a block's f to those by its rates, its constants and the blocks before it."""
     for e in range(block[3], block[4]):
-        row = after(t.equation, EQUATION * e)
-        i, low1, own1, high1, low2, own2, high2, low3, own3, high3 = (
-            row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9],
-        )  # fmt: skip
+        i, low1, own1, high1, low2, own2, high2, low3, own3, high3, half = _equation(t, e)
         rate, by_rate = get(w.rate, e), get(w.by_rate, e)
         for j in range(3):
             by = get(w.right, 3 * i + j)
             one = _sum(t, coef, y, low1, high1, j) if low1 >= 0 else spread(1.0)
             two = _sum(t, coef, y, low2, high2, j) if low2 >= 0 else spread(1.0)
             if low3 >= 0:
-                x, constant = _sum(t, coef, y, low3, high3, j), w.constant[row[10]]
+                x, constant = _sum(t, coef, y, low3, high3, j), w.constant[half]
                 below = constant + x
                 slant = by * rate * one * two * constant / (below * below)
-                at = row[10]
-                put(w.by_constant, at, get(w.by_constant, at) - _LN10 * slant * x)
+                put(w.by_constant, half, get(w.by_constant, half) - _LN10 * slant * x)
                 _add(w, t, coef, low3, own3, j, slant)
                 by = by * x / below
             by_rate += by * one * two

@@ -41,6 +41,9 @@ ModelId = Annotated[str | None, typer.Option("--model", help="A model of the sce
 Priors = Annotated[list[str] | None, typer.Option("--prior", help="NAME=Family(numbers); may be repeated.")]
 Constants = Annotated[list[str] | None, typer.Option("--constant", help="NAME=value; may be repeated.")]
 Covariates = Annotated[list[str] | None, typer.Option("--covariate", help="A column; may be repeated.")]
+Companion = Annotated[
+    Path | None, typer.Option("--conditions", help="A second table that belongs to --data.")
+]
 Units = Annotated[str, typer.Option("--units", help="auto (up to 1,000), all, none, or a number.")]
 FitId = Annotated[str, typer.Argument(metavar="FIT", help="A fit's id, or a result file.")]
 PriorFrom = Annotated[
@@ -128,12 +131,23 @@ def _learned(text: str) -> dict[str, Prior]:
     return {name: one.prior for name, one in found.items()}
 
 
-def _data(study: Study, data: Path | None, dataset: str | None) -> Dataset:
+def _data(study: Study, data: Path | None, dataset: str | None, conditions: Path | None = None) -> Dataset:
     if data is None:
+        if conditions is not None:
+            raise InputError("--conditions", "--data beside it", "no --data")
         return study.data()
     if dataset is not None:
         raise InputError("data", "either --dataset or --data", "both")
+    if conditions is not None:
+        return _noted(_two_tables(study, data, conditions))
     return _noted(find_scenario(study.scenario).open(data))
+
+
+def _two_tables(study: Study, data: Path, conditions: Path) -> Dataset:
+    from hbm_core.scenarios.tables import file_title, read_file
+
+    found = find_scenario(study.scenario)
+    return found.read(found.joined(read_file(data), read_file(conditions)), label=file_title(str(data)))
 
 
 def _noted(dataset: Dataset) -> Dataset:
@@ -278,11 +292,15 @@ def exact(
 
 @command
 def estimate(
-    scenario: ScenarioName, dataset: DatasetName = None, data: DataFile = None, json: JsonFlag = False
+    scenario: ScenarioName,
+    dataset: DatasetName = None,
+    data: DataFile = None,
+    conditions: Companion = None,
+    json: JsonFlag = False,
 ) -> None:
     """Classical answers: moments, no pooling, complete pooling, empirical Bayes."""
     study = _study(scenario, dataset)
-    found, chosen = find_scenario(scenario), _data(study, data, dataset)
+    found, chosen = find_scenario(scenario), _data(study, data, dataset, conditions)
     look, table = found.first_look(chosen), found.estimate(chosen)
     value = {
         "scenario": scenario,
@@ -297,6 +315,7 @@ def fit(
     scenario: ScenarioName,
     dataset: DatasetName = None,
     data: DataFile = None,
+    conditions: Companion = None,
     model: ModelId = None,
     prior: Priors = None,
     constant: Constants = None,
@@ -326,7 +345,7 @@ def fit(
         target_accept=target_accept, seed=seed, temperatures=temperatures,
     )  # fmt: skip
     _writable("--out", out)
-    chosen = _data(study, data, dataset)
+    chosen = _data(study, data, dataset, conditions)
     study = study.suited(chosen) if model is None else study
     request = study.request(chosen)
     if request.engine == "tempering":

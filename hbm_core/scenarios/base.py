@@ -198,6 +198,8 @@ class Scenario(ABC):
     sampler: SamplerDefaults = SamplerDefaults()
     #: Ids of the models whose coverage is studied on the scenario's own simulator, by `recovery`.
     own_lab: tuple[str, ...] = ()
+    #: What a second table may hold that belongs to the data; empty where there is none.
+    companion: str = ""
     #: Why coverage cannot be studied while somebody waits; empty where it can.
     no_lab: str = ""
     #: Parameter name to (symbol in LaTeX, words), in the order of the prior panel.
@@ -219,6 +221,18 @@ class Scenario(ABC):
     @abstractmethod
     def read(self, table: pd.DataFrame, name: str = "upload", label: str = "Your data") -> Dataset:
         """Bring a table into canonical form; `DataProblems` lists everything wrong, with row and column."""
+
+    def joined(self, table: pd.DataFrame, companion: pd.DataFrame) -> pd.DataFrame:
+        """A raw table with what a second one says of its rows.
+
+        Raises
+        ------
+        InputError
+            The scenario's data are one table.
+        DataProblems
+            Rows that the second table says nothing of, or that it says twice.
+        """
+        raise InputError("data", "one table", "two")
 
     def rows(self, seed: int = 1, **knobs: Any) -> Iterator[pd.DataFrame]:
         """Raw rows behind simulated data, in chunks of one table; nothing where `simulate` has no such."""

@@ -153,9 +153,8 @@ def draws_table(tree: xr.DataTree) -> pd.DataFrame:
             columns[column] = kept[name].transpose("chain", "draw").to_numpy().ravel()
     elif "log_density" in tree.children:
         kept = tree["log_density"]
-        columns |= {
-            str(name): kept[name].transpose("chain", "draw").to_numpy().ravel() for name in kept.data_vars
-        }
+        for column in ("log_prior", "log_likelihood", "log_posterior"):
+            columns[column] = kept[column].transpose("chain", "draw").to_numpy().ravel()
         if "sample_stats" in tree.children and "acceptance_rate" in tree["sample_stats"]:
             accepted = tree["sample_stats"]["acceptance_rate"].transpose("chain", "draw")
             columns["step_acceptance"] = accepted.to_numpy().ravel()

@@ -39,11 +39,12 @@ from hbm_core.scenarios.tables import (
     typed_number,
 )
 from hbm_core.store.study import SIMULATED, Study
-from hbm_core.ui import fits, session, simulator, theme
+from hbm_core.ui import fits, session, simulator, theme, vectors
 from hbm_core.ui.background import first_look_rows
 from hbm_core.ui.live import Live, live
 
 _PRESENT, _BROUGHT, _PASTED, _FILE = "data_present", "data_brought", "data_pasted", "data_file"
+_SECOND = "data_second"
 #: Rows that the browser edits at once; of longer tables, only those with problems, up to the second number.
 _MOST_EDITED, _MOST_FOCUS = 2_000, 200
 #: Rows that a session keeps while they are corrected, and problems that are listed as text.
@@ -484,10 +485,10 @@ def _short(text: str, longest: int = 40) -> str:
 
 def _symbol(page: Page, name: str) -> tuple[str, str]:
     """A parameter's sign and words."""
-    greek = {"mu": "μ", "tau": "τ", "beta": "β", "nu": "ν", "theta": "θ", "sigma": "σ"}
+    greek = {"mu": "μ", "tau": "τ", "beta": "β", "nu": "ν", "theta": "θ", "sigma": "σ", "alpha": "α"}
     stem, bracket, label = name.partition("[")
     said = page.scenario.parameter_words
-    words = said[stem][1] if stem in said else ""
+    words = said.get(name, said.get(stem, ("", "")))[1]
     return greek.get(stem, stem) + (f" {label[:-1]}" if bracket else ""), words
 
 
@@ -510,7 +511,8 @@ def _parameters_html(page: Page, table: pd.DataFrame, scale: Digits, alone: bool
             + ("" if alone else f'<td class="n">{cell(row, "before")}</td>')
             + f'<td class="n">{cell(row, "after")}</td></tr>'
         )
-    unit = page.dataset.words.unit
+    # Parts of vectors have units of their own, told in their words.
+    unit = "" if vectors.has(page.live) else page.dataset.words.unit
     head = f"Mean, 95 %{f', {escape(unit)}' if unit else ''}"
     heads = "".join(
         f'<th scope="col" class="n">{text}</th>' for text in (("Now",) if alone else ("Before", "Now"))
@@ -605,8 +607,10 @@ def _change(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         touched = checked.dataset is None or checked.dataset.digest != dataset.digest
         if checked.problems:
             _status(problems_words(checked, sheet, "above"))
+        alone = len(dataset.table) == len(page.live.spec.structure.units)
         theme.caption(
-            f"One row is one {escape(one)}. Click a cell to edit it; tick a row and press Delete to drop it; "
+            f"{'One row is' if alone else 'Several rows are'} one {escape(one)}. Click a cell to edit it; "
+            "tick a row and press Delete to drop it; "
             "the last, empty row adds one. The study keeps its data until you press Use these data"
             + ("; until then, reloading the page undoes your changes." if touched else ".")
         )
@@ -748,6 +752,7 @@ def _bring(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             max_chars=2_000_000,
         )
         st.button("Read the pasted table", on_click=_read_pasted, args=(scenario,), key="data_read")
+        _companion(scenario)
         if refused := st.session_state.get(f"{_BROUGHT}_refused"):
             _refused(*refused)
         sheet = _sheet(_BROUGHT)
@@ -762,6 +767,40 @@ def _bring(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             _correct(page, sheet)
     with right:
         _columns(scenario)
+
+
+def _companion(scenario: Scenario) -> None:
+    """Ask for the second table that a scenario's data may come with, once the first is there."""
+    sheet = _sheet(_BROUGHT)
+    if not scenario.companion or sheet is None:
+        return
+    with st.expander(f"A second table: {scenario.companion}"):
+        st.file_uploader(
+            "CSV or Parquet file with conditions",
+            key=_SECOND,
+            on_change=_read_second,
+            args=(scenario, sheet),
+            help="Its columns are added to the rows of the first table that have the same labels.",
+        )
+
+
+def _read_second(scenario: Scenario, sheet: Sheet) -> None:
+    """Callback: join what was uploaded to the table under correction, or keep the message."""
+    file = st.session_state.get(_SECOND)
+    if file is None:
+        return
+    try:
+        limits = fits.engine().settings
+        second = read_table(file.getvalue(), file.name, most_bytes=limits.upload_mb * 2**20).table
+        first = mapped(sheet.table, scenario.columns, sheet.mapping, sheet.others)
+        joined = scenario.joined(first, second)
+    except DataProblems as found:
+        st.session_state[f"{_BROUGHT}_refused"] = (file_title(file.name), "", found.problems)
+        return
+    except InputError as problem:
+        st.session_state[f"{_BROUGHT}_refused"] = (file_title(file.name), str(problem), ())
+        return
+    take(scenario, csv_text(joined).encode(), sheet.label)
 
 
 def _read_pasted(scenario: Scenario) -> None:

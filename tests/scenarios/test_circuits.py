@@ -266,3 +266,28 @@ def test_first_look_finds_the_noise_of_the_simulator() -> None:
     own = last[last["circuit"] == "toehold_trigger"].groupby("condition")["gfp_nM"].mean()
     assert look["range[toehold_trigger]"] == pytest.approx(own["trigger 5 nM"] / own["trigger 0 nM"])
     assert look["final[toehold_trigger]"] == pytest.approx(own["trigger 5 nM"])
+
+
+def test_plasmids_may_stand_in_a_second_table() -> None:
+    whole = CIRCUITS.dataset("activators").table.astype(str)
+    plasmids = [name for name in whole if name.startswith("plasmid:")]
+    second = whole.drop_duplicates(["circuit", "condition"])[["circuit", "condition", *plasmids]]
+    # As people write it: without the prefix, nothing where there is none.
+    second = second.rename(columns=lambda name: name.removeprefix("plasmid:")).replace("0.0", "")
+    made = read(CIRCUITS.joined(whole.drop(columns=plasmids), second))
+    assert made.digest == CIRCUITS.dataset("activators").digest
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda second: second.iloc[1:], "is not in the second table"),
+        (lambda second: pd.concat([second, second.iloc[:1]]), "already in an earlier row"),
+        (lambda second: second.rename(columns={"condition": "what"}), "both tables need it"),
+    ],
+)
+def test_second_tables_that_do_not_fit_are_refused(change, words: str) -> None:
+    whole = CIRCUITS.dataset("activators").table
+    second = whole.drop_duplicates(["circuit", "condition"])[["circuit", "condition", "plasmid:gfp"]]
+    with pytest.raises(DataProblems, match=words):
+        CIRCUITS.joined(whole, change(second))

@@ -46,6 +46,7 @@ class Circuits(Scenario):
     presets = PRESETS
     default_model = "full"
     default_dataset = "six"
+    companion = "plasmid concentrations of each condition"
     no_lab = (
         "A fit of circuits takes minutes, a study of coverage hundreds of them: it is made beforehand, and "
         "its figures are in the documents (docs/validation.md)."
@@ -93,6 +94,10 @@ class Circuits(Scenario):
     def read(self, table: pd.DataFrame, name: str = "upload", label: str = "Your data") -> Dataset:
         """Time courses in canonical form; `DataProblems` lists everything wrong, with row and column."""
         return data.read(table, name, label)
+
+    def joined(self, table: pd.DataFrame, companion: pd.DataFrame) -> pd.DataFrame:
+        """Time courses with the plasmids of their conditions, as of `data.with_conditions`."""
+        return data.with_conditions(table, companion)
 
     def covariates(self, dataset: Dataset) -> tuple[str, ...]:
         """None: conditions enter through the mechanism."""

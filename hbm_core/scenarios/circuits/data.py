@@ -109,6 +109,61 @@ def read(table: pd.DataFrame, name: str = "upload", label: str = "Your data") ->
     return Dataset(name, label, kept.reset_index(drop=True), words, notes=notes)
 
 
+def with_conditions(table: pd.DataFrame, conditions: pd.DataFrame) -> pd.DataFrame:
+    """Time courses with columns of plasmids from a second table, condition → concentrations.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Raw, with the columns ``circuit`` and ``condition``.
+    conditions : pandas.DataFrame
+        Raw: ``condition``, ``circuit`` too where a label means different things in different circuits, and a
+        column per plasmid, named with or without ``plasmid:``; a blank is 0. Other columns, such as
+        ``mechanism`` and ``baseline_min``, are taken over as they are.
+
+    Raises
+    ------
+    DataProblems
+        No column condition; a condition that is there twice; rows whose condition is not there.
+    """
+    names = {tables.canonical_name(name): name for name in conditions.columns}
+    keys = [key for key in ("circuit", "condition") if key in names]
+    if "condition" not in keys or not {"circuit", "condition"} <= set(table.columns):
+        text = "is missing: both tables need it, to tell which row of one belongs to which of the other."
+        raise DataProblems([Problem(None, "condition", text)])
+    second = conditions.rename(columns={names[key]: key for key in keys})
+    known = {tables.canonical_name(name): PLASMID + name for name in PLASMIDS}
+    second = second.rename(
+        columns={name: known[key] for name in second if (key := tables.canonical_name(name)) in known}
+    )
+    for key in keys:
+        second[key] = second[key].astype(str).str.strip()
+    problems = [
+        Problem(int(at) + 1, "condition", "of the second table is there already in an earlier row.")
+        for at in np.flatnonzero(second.duplicated(keys))
+    ]
+    doses = [column for column in map(str, second) if column.startswith(PLASMID)]
+    blank = second[doses].isna() | (second[doses].astype(str).apply(lambda column: column.str.strip()) == "")
+    second[doses] = second[doses].astype(object).mask(blank, "0")
+    first = table.drop(columns=[column for column in second if column in table and column not in keys])
+    for key in keys:
+        first[key] = first[key].astype(str).str.strip()
+    found = first.merge(second.drop_duplicates(keys), on=keys, how="left", indicator="_in")
+    standard = found["circuit"].str.lower() == STANDARD
+    absent = np.flatnonzero((found["_in"] == "left_only") & ~standard)
+    problems += [
+        Problem(
+            int(at) + 1,
+            "condition",
+            f"{tables.shown(found['condition'].iloc[at])} is not in the second table.",
+        )
+        for at in absent[: tables.MOST_PROBLEMS]
+    ]
+    if problems:
+        raise DataProblems(problems)
+    return found.drop(columns="_in")
+
+
 def _words(table: pd.DataFrame) -> Words:
     """Words of readings: of GFP, or of what mechanisms from elsewhere are read by."""
     kinds = [MECHANISMS[name] for name in table["mechanism"].unique()]

@@ -69,6 +69,12 @@ def _story(page: Page) -> str:
             mean = mean_correlation(page)
             grouped = isinstance(structure, GroupedUnits)
             shared = "the unknown means of their groups" if grouped else "an unknown mean"
+            if abs(mean) < 0.05:
+                return (
+                    f"The {many} share {shared}, which the data know well: their estimates hardly move "
+                    "together, "
+                    f'the typical correlation of two is <b style="color:{accent}">{number(mean, 2)}</b>.'
+                )
             return (
                 f"The {many} share {shared}, so their estimates rise and fall together: the typical "
                 f'correlation of two is <b style="color:{accent}">{number(mean, 2)}</b>.'

@@ -26,8 +26,8 @@ from hbm_core.ui.coverage_page import picture
 from hbm_core.ui.trace_page import symbol
 
 _MOST_PAIRS = 5
-#: Parameters in a matrix, at most; above the first number one chooses what to see.
-_MOST_LISTED, MOST_CELLS = 40, 60
+#: Parameters in a matrix: up to the first number all, above it one chooses; units among them; at most.
+_MOST_LISTED, _MOST_UNITS, MOST_CELLS = 45, 30, 60
 _PARAMETERS, _BLOCKS = "covariance_parameters", "covariance_blocks_kept"
 
 
@@ -279,7 +279,7 @@ def blocks(page: Page) -> dict[str, list[str]]:
         found.setdefault(symbol(head) if rest else "Single parameters", []).append(name)
     vector = page.vector
     if vector is None:
-        units = [name for unit in shown_units(page) for name in page.of_unit(unit)]
+        units = [name for unit in shown_units(page, _MOST_UNITS) for name in page.of_unit(unit)]
         if len(units) <= MOST_CELLS:
             found[page.words.many.capitalize()] = units
             return found
@@ -302,9 +302,13 @@ def _listed(page: Page) -> list[str]:
     """Parameters of the matrix: all where they are few, else those of the chosen blocks."""
     known = blocks(page)
     everything = list(dict.fromkeys(name for names in known.values() for name in names))
-    if len(everything) <= _MOST_LISTED + len(page.hyper) and len(everything) <= 2 * MOST_CELLS:
+    if len(everything) <= _MOST_LISTED:
         return everything
-    first = [name for name in known if any(own == page.own for own in known[name])][:1] or list(known)[:1]
+    if page.vector is not None:
+        first = [next(name for name in known if page.own in known[name])]
+    else:
+        total = np.cumsum([len(names) for names in known.values()])
+        first = list(known)[: max(1, int((total <= _MOST_LISTED).sum()))]
     kept = [name for name in st.session_state.get(_BLOCKS, first) if name in known] or first
     st.session_state["covariance_blocks"] = kept
 
@@ -348,7 +352,8 @@ def correlation(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
         names = _listed(page)
     found, error = matrix(page, names)
     labels = _labels(page, names)
-    shown, total = len(shown_units(page)), len(page.live.spec.structure.units)
+    total = len(page.live.spec.structure.units)
+    shown = len({unit for unit in shown_units(page, _MOST_UNITS) if set(page.of_unit(unit)) & set(names)})
     with left:
         theme.title("Which parameters move together")
         picture(
@@ -363,7 +368,7 @@ def correlation(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
             if error == 0
             else f"from independent exact draws, ± {error:.3f}"
         )
-        some = f" {shown} of {total:,} {escape(many)}, evenly." if shown < total else ""
+        some = f" {shown} of {total:,} {escape(many)}, evenly." if 1 < shown < total else ""
         theme.caption(
             "Each cell is the posterior correlation of its row and its column: violet where one rises "
             "with the other, orange where it falls, paper where they do not care. Those without a Greek "

@@ -34,7 +34,7 @@ def posterior_value(posterior: GaussianMixedPosterior, shown: np.ndarray) -> dic
     mean, sd = posterior.unit_moments(shown)
     quantiles, place = posterior.unit_quantiles(INTERVALS, shown), posterior.hyper_names.index
     at = place(structure.spread)
-    weights, ends = posterior.member_weights(shown), posterior.hyper_quantiles(ENDS)
+    weights, ends = posterior.unit_weights(shown), posterior.hyper_quantiles(ENDS)
     densities = {}
     for name in ("mu", *structure.spreads[:-1]):
         low, high = ends[place(name)]

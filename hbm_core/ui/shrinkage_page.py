@@ -263,7 +263,10 @@ def _called(page: Page, unit: str) -> str:
 
 
 def _order_words(page: Page) -> str:
+    structure: Any = page.live.spec.structure
     many = page.view.words.many
+    if isinstance(structure, GroupedUnits):
+        many = structure.rows_of(many)
     changed = int((page.table["rank_change"] != 0).sum())
     if np.ptp(page.table["pooled"]) < 1e-9 * float(page.table["se"].median()):
         return ""

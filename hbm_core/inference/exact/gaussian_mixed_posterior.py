@@ -429,18 +429,12 @@ class GaussianMixedPosterior(ExactPosterior):
         return self.unit_pooling()
 
     def unit_weights(self, units: Sequence[int] | np.ndarray | None = None) -> Weights:
-        """Linear weights of E[θ | spreads, y] averaged over the spreads, arrays (M,).
+        """Linear weights of E[θ_r | spreads, y] averaged over the spreads, arrays (M,).
 
-        The weight of y_r is Var(θ_r | spreads, y)/s_r², that of the prior mean of μ is Cov(θ_r, μ)/sd².
+        Own are all rows of the row's member: their weights Cov(θ_r, θ)/s² given y, summed. The weight of the
+        prior mean of μ is Cov(θ_r, μ)/sd².
         """
-        return self._weights(self._checked(units), False)
-
-    def member_weights(self, units: Sequence[int] | np.ndarray | None = None) -> Weights:
-        """As `unit_weights`, all rows of a row's member together as its own."""
-        return self._weights(self._checked(units), True)
-
-    def _weights(self, rows: np.ndarray, members: bool) -> Weights:
-        parts = self.parts
+        rows, parts = self._checked(units), self.parts
         own, prior = np.empty((2, rows.size))
         at = 0
         for part in self._blocks(rows):
@@ -448,15 +442,10 @@ class GaussianMixedPosterior(ExactPosterior):
             _, load, kappa, group = self._load(parts.square, part)
             inside = parts.within.transpose(1, 0, 2, 3)[group]
             lifted = np.matmul(inside, load[..., None])[..., 0]
-            if members:
-                # Σ 1/s_r² Cov(θ_r, θ) over the member's rows, whose loads add up to w (1 − κ Σ w).
-                weight = self.table.data.weight[self._positions[self.structure.member[part]]][:, None]
-                held = kappa * weight.sum(axis=2)
-                found = held + (1 - held) * (weight * lifted).sum(axis=2)
-            else:
-                variance = kappa + (load * lifted).sum(axis=2)
-                found = variance / self.structure.se[part, None] ** 2
-            own[here] = found @ parts.weights
+            # The loads of a member's rows over their variances add up to w (1 − κ Σ w).
+            weight = self.table.data.weight[self._positions[self.structure.member[part]]][:, None]
+            held = kappa * weight.sum(axis=2)
+            own[here] = (held + (1 - held) * (weight * lifted).sum(axis=2)) @ parts.weights
             prior[here] = (load * parts.lean.transpose(1, 0, 2)[group]).sum(axis=2) @ parts.weights
             at += part.size
         return Weights(own=own, others=1 - own - prior, prior=prior)

@@ -157,8 +157,9 @@ def _model(amounts: Amounts, residual: Mapping[str, str], label: str, summary: s
             r"\mathrm{P}(y > 0) = \mathrm{logit}^{-1}(\kappa_i + a\,\delta_i), \quad a = 1"
             r" \text{ in treatment}",
             paid,
-            r"x_i \sim \mathrm{Normal}(x_{g(i)}, \sigma_{\mathrm{creator}}), \; x_g \sim \mathrm{Normal}(\mu,"
-            r" \sigma_{\mathrm{genre}}) \text{ for each } x \text{ of } \kappa, \delta, \eta, \gamma",
+            r"x_i \sim \mathrm{Normal}(x_{g(i)}, \sigma_{\mathrm{creator}}) \text{ for each } x \text{ of }"
+            r" \kappa, \delta, \eta, \gamma",
+            r"x_g \sim \mathrm{Normal}(\mu, \sigma_{\mathrm{genre}}), \text{ each with its own } \mu, \sigma",
             r"\theta_i = p_t m_t - p_c m_c, \quad m = " + mean,
         ),
         spec=declared.spec,

@@ -154,7 +154,10 @@ def own_weights(table: pd.DataFrame, word: str, view: View) -> vega.Figure:
 
 def _rows_axis(labels: bool) -> Any:
     return dict(
-        title=None, sort=None, axis=dict(grid=False, ticks=False, domain=False, labelLimit=140, labels=labels)
+        title=None,
+        sort=None,
+        # Room for a mark at 0 beside the label.
+        axis=dict(grid=False, ticks=False, domain=False, labelLimit=140, labels=labels, labelPadding=8),
     )
 
 

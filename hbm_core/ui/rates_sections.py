@@ -203,7 +203,9 @@ def forecasts(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     with left:
         theme.title(f"The next window of each {one}")
         page_of.key_line(
-            ("raw point", "latest window"), ("point", "next window: median, 90 %"), view=_plain(page)
+            ("raw point", "latest window"),
+            ("line", "next window: 90 %, its median the tick"),
+            view=_plain(page),
         )
         theme.chart(plots.forecast(rows, page.view), key="rates_forecast")
         theme.caption(
@@ -250,8 +252,8 @@ def fit(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         theme.caption(
             "A hanging rootogram: each bar is what was seen, hung from the curve of what the model expects, "
             "both as square roots. A count whose bar ends above the line was seen less often than expected, "
-            "below it more often. The grey band holds 95 % of replicated data; bars that end outside it are "
-            "outlined."
+            "below it more often; the last bar holds all larger counts. The grey band holds 95 % of "
+            "replicated data; bars that end outside it are outlined."
         )
 
 

@@ -93,14 +93,11 @@ def _draw(study: Study, geometries: dict[str, Study], found: dict[str, fits.FitV
             )
         theme.caption(
             "Each row samples the same data, priors and seed; only the coordinates in which the sampler "
-            "walks differ. "
-            "Effective size is the smallest over μ, τ and every θ alike. Time includes warm-up, not "
-            "compilation, and "
-            "is longer while other fits share the machine. On the right, each mark is one parameter: all "
-            "in the band is "
-            "the proof that the posterior is the same. A geometry with few effective draws has wide "
-            "errors, so it can "
-            "lie in the band and still be a bad one."
+            "walks differ. Effective size is the smallest over all hyperparameters and every θ alike. Time "
+            "includes warm-up, not compilation, and is longer while other fits share the machine. On the "
+            "right, each mark is one parameter: all in the band is the proof that the posterior is the same. "
+            "A geometry with few effective draws has wide errors, so it can lie in the band and still be a "
+            "bad one."
         )
 
 
@@ -231,7 +228,8 @@ def rows(
         f"vertical-align:top;white-space:nowrap}}.lab thead th{{font-weight:400;color:{c['ink-2']};"
         f"padding-bottom:2px}}"
         f".lab tbody td,.lab tbody th{{border-top:1px solid {c['grid']}}}.lab th[scope=row]{{text-align:left;"
-        f"padding-left:0;font-weight:600;color:{c['ink']}}}.lab small{{color:{c['ink-2']};"
+        f"padding-left:0;font-weight:600;color:{c['ink']};white-space:normal;min-width:150px}}"
+        f".lab small{{color:{c['ink-2']};"
         f"font-size:12.5px;font-weight:400}}"
         f".lab th small{{display:block;line-height:17px}}.lab "
         f".state{{text-align:left;color:{c['ink-2']};white-space:normal}}"

@@ -12,6 +12,23 @@ from hbm_core.scenarios.counts.data import count_structure, has_trials, trials_s
 Row = tuple[str, str, float, str]
 
 
+#: Greek letters of parameters.
+_LETTERS = {
+    "mu": "μ", "alpha": "α", "phi": "φ", "kappa": "κ", "psi": "ψ", "beta": "β", "rho": "ρ", "sigma": "σ",
+    "corr": "correlation",
+}  # fmt: skip
+
+
+def _written(name: str) -> str:
+    """A flat name as people write it: μ, σ drift, β of x."""
+    head, _, label = name.removesuffix("]").partition("[")
+    base, _, rest = head.partition("_")
+    joint = " and " if base == "corr" else ", "
+    return " ".join(
+        filter(None, [_LETTERS.get(base, base), rest, label and "of " + label.replace(",", joint)])
+    )
+
+
 def first_look(dataset: Dataset) -> pd.DataFrame:
     """Sizes, raw rates, variance against mean, zeros, and the truth where simulated.
 
@@ -22,9 +39,9 @@ def first_look(dataset: Dataset) -> pd.DataFrame:
     """
     rows = _trials(dataset) if has_trials(dataset.table) else _counts(dataset)
     rows += [
-        (f"truth[{name}]", f"True {name}", value, "simulated")
+        (f"truth[{name}]", f"True {_written(name)}", value, "simulated")
         for name, value in (dataset.truth or {}).items()
-        if not name.startswith("theta[")
+        if not name.startswith(("theta[", "theta_bytes["))
     ]
     return pd.DataFrame(rows, columns=["quantity", "label", "value", "note"]).astype({"value": float})
 
@@ -106,7 +123,7 @@ def _dispersion(structure: GammaCounts, excess: float) -> list[Row]:
     rows.append(("dispersion", "Variance over mean within entities", pearson, note))
     if excess > 0:
         rows.append(
-            ("phi_moment", "Moment estimate of phi", 1 / excess, "small: over-dispersed; large: Poisson")
+            ("phi_moment", "Moment estimate of φ", 1 / excess, "small: over-dispersed; large: Poisson")
         )
     return rows
 

@@ -204,16 +204,14 @@ def _open(theta, ints, floats, starts, c):
     )  # fmt: skip
 
     n = 3 * widest
-    lanes = 2 * (nr + ne) + 6 * ns + 6 * nb + npar + n * (2 + widest * (1 + widest) + n) + nout
-    keep = np.empty(npar + WIDTH * lanes)
-    constant = address(keep)
-    kappa = after(constant, npar)
+    lanes = 2 * (nr + ne) + 6 * ns + 3 * nb + npar + n * (2 + widest * (1 + widest) + n) + nout
+    # Lanes first: memory is handed out where they do not straddle lines of the cache.
+    keep = np.empty(WIDTH * lanes + npar + 10 * nb)
+    kappa = address(keep)
     rate = after(kappa, WIDTH * nr)
     start = after(rate, WIDTH * ne)
     make = after(start, WIDTH * ns)
-    decay = after(make, WIDTH * nb)
-    flow = after(decay, nb)
-    plain = after(flow, 9 * nb)
+    plain = after(make, WIDTH * nb)
     linear = after(plain, WIDTH * n)
     square = after(linear, WIDTH * n * widest)
     matrix = after(square, WIDTH * n * widest * widest)
@@ -227,6 +225,9 @@ def _open(theta, ints, floats, starts, c):
     by_make = after(by_stage, WIDTH * 3 * ns)
     by_decay = after(by_make, WIDTH * nb)
     seed = after(by_decay, WIDTH * nb)
+    constant = after(seed, WIDTH * nout)
+    decay = after(constant, npar)
+    flow = after(decay, nb)
     w = _Room(
         constant, kappa, rate, start, make, decay, flow, plain, linear, square, matrix, right, by_kappa,
         by_rate, by_constant, by_first, by_start, by_stage, by_make, by_decay, seed,

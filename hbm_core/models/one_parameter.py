@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -30,6 +30,9 @@ class OneParameter:
         Units that use the parameter.
     """
 
+    #: Name of the field that holds what is measured.
+    measured: ClassVar[str] = "effect"
+
     whole: CircuitPopulation
     parameter: str
     effect: np.ndarray
@@ -48,6 +51,11 @@ class OneParameter:
     def pooling(self) -> Literal["none", "complete", "partial"]:
         """What the model does with the units."""
         return _POOLING.get(self.whole.pooling, "partial")
+
+    @property
+    def components(self) -> int:
+        """How many parameters the vectors have."""
+        return len(self.whole.fitted)
 
     @property
     def mean(self) -> str:

@@ -161,6 +161,8 @@ class PriorEntry:
         Whether the parameter carries no unit.
     positive : bool
         Whether the parameter cannot be negative.
+    plus : float
+        Added to the family's numbers where it is drawn: the prior of a part of what it is a prior on.
     """
 
     param: str
@@ -170,6 +172,7 @@ class PriorEntry:
     offers: tuple[Offer, ...]
     unitless: bool = False
     positive: bool = False
+    plus: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain mapping for the browser."""
@@ -180,6 +183,7 @@ class PriorEntry:
             **prior_value(self.prior),
             "unitless": self.unitless,
             "positive": self.positive,
+            "plus": self.plus,
             "families": [offer.as_dict() for offer in self.offers],
         }
 
@@ -383,7 +387,9 @@ def prior_entries(
         offers = tuple(offer(family, unit, around, name in structure.positive) for family in offered)
         sign = _sign(symbol)
         positive = name in structure.positive
-        entries.append(PriorEntry(name, sign, said, prior, offers, unitless, positive))
+        # A correlation of P components under LKJ(η) is one of two under LKJ(η + P/2 − 1).
+        plus = 0.5 * getattr(structure, "components", 2) - 1 if prior.family == "LKJ" else 0.0
+        entries.append(PriorEntry(name, sign, said, prior, offers, unitless, positive, plus))
     return tuple(entries)
 
 

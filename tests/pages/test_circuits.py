@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 from streamlit.testing.v1 import AppTest
 
 from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.inference.sampler import Sampler
+from hbm_core.models.one_parameter import one_parameter
 from hbm_core.store.study import Study
 from hbm_core.store.summary import draws_table
 from hbm_core.store.tasks import result_of
+from hbm_core.ui.explorer_component import prior_entries
 from tests.pages.fitted import SESSION, engine
 
 __all__ = ["engine"]
@@ -112,3 +115,18 @@ def test_the_rate_constant_is_chosen_by_the_link(fitted) -> None:
     pooled = re.search(r"Circuit sense_star: .*?→ <b[^>]*>−([\d.]+)", text)
     assert pooled is not None
     assert -float(pooled[1]) == pytest.approx(truth, abs=0.01)
+
+
+def test_one_correlation_of_many_is_drawn_with_its_own_law() -> None:
+    """LKJ(2) of 16 components: a correlation's sd is 1/√(2 · 9 + 1), 0.23, not that of two components."""
+    data = STUDY.data()
+    spec = STUDY.spec(data)
+    size, shape = len(spec.structure.fitted), np.ones((6, 16))
+    (entry,) = (
+        entry
+        for entry in prior_entries(one_parameter(spec, "k_mat", shape, shape), {}, {})
+        if entry.param == "corr"
+    )
+    assert size == 16
+    eta = entry.prior.numbers[0] + entry.plus
+    assert stats.beta(eta, eta, loc=-1, scale=2).std() == pytest.approx(0.2294, abs=1e-4)

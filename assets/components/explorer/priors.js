@@ -211,7 +211,7 @@ class PriorBlock {
 
   drawOther() {
     const post = this.curves(), named = this.named(post);
-    const { family, numbers } = this.prior, { support, proper, log } = FAMILIES[family], [lower, upper] = support(numbers);
+    const { family } = this.prior, { support, proper, log } = FAMILIES[family], numbers = this.prior.numbers.map(v => v + (this.given.plus || 0)), [lower, upper] = support(numbers);
     if (!proper) { this.sketch.replaceChildren(); return setText(this.words, "Every value is as likely as any other."); }
     if (lower >= 0) {
       const prior = positive(this.prior, 1), hi = Math.min(upper, prior.quantile(0.98)), step = niceStep(hi / 4);

@@ -261,13 +261,14 @@ def open_page(study: Study, found: fits.FitView) -> Page:
 def symbol(name: str) -> str:
     """A parameter as people write it: μ, τ, θ A.
 
-    >>> symbol("tau"), symbol("theta[A]"), symbol("sigma_genre")
-    ('τ', 'θ A', 'σ genre')
+    >>> symbol("tau"), symbol("theta[A]"), symbol("sigma_genre_pay")
+    ('τ', 'θ A', 'σ genre pay')
     """
     head, _, inner = name.partition("[")
     inner = inner.removesuffix("]")
     short = inner if len(inner) <= 24 else inner[:23] + "…"
     base, _, level = head.partition("_")
+    level = level.replace("_", " ")
     greek = _GREEK.get(head) or " ".join(part for part in (_GREEK.get(base, base), level) if part)
     return f"{greek} {short}".strip()
 

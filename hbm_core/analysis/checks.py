@@ -27,7 +27,7 @@ from hbm_core.analysis.shrinkage import pooling_factor
 from hbm_core.errors import ImproperPosteriorError, NotExactError
 from hbm_core.inference.exact import ExactPosterior, solve
 from hbm_core.models.raw_rates import RawRates
-from hbm_core.models.structure import ModelSpec, TwoLevelNormal
+from hbm_core.models.structure import ModelSpec
 from hbm_core.models.three_level import ThreeLevelNormal
 
 Verdict = Literal["pass", "warn", "fail", "information", "not applicable"]
@@ -92,8 +92,7 @@ class Evidence:
         """Prior predictive draws; None under improper priors."""
         if not all(prior.proper for prior in self.spec.priors.values()):
             return None
-        structure: Any = self.spec.structure
-        size = observed_counts(structure).size if isinstance(structure, RawRates) else len(structure.units)
+        size = observed_counts(self.spec.structure).size
         least = 1000 if size <= _MOST_SIMULATED // 100 else 100
         count = max(least, min(_SIMULATIONS, _MOST_SIMULATED // size))
         return prior_predictive(self.spec, count, self.seed)
@@ -565,37 +564,7 @@ def learning_tau(evidence: Evidence) -> Finding:
 
 def _law(evidence: Evidence) -> bool:
     """Whether E[θ_i] is B_i m_i + (1 − B_i) y_i given the hyperparameters."""
-    structure: Any = evidence.spec.structure
-    if isinstance(structure, ThreeLevelNormal):
-        return True
-    if not isinstance(structure, TwoLevelNormal):
-        return False
-    return structure.pooling == "partial" and "student_t" not in (structure.effects, structure.likelihood)
-
-
-def _factor(evidence: Evidence, tau: np.ndarray) -> np.ndarray:
-    """B_i for every draw, (draws, J)."""
-    structure: Any = evidence.spec.structure
-    if isinstance(structure, ThreeLevelNormal):
-        return structure.se**2 / (structure.se**2 + tau[:, None] ** 2)
-    return pooling_factor(evidence.spec, tau)
-
-
-def _center(evidence: Evidence) -> np.ndarray | None:
-    """What each unit is pulled to, for every draw, (draws, J); None without draws of it."""
-    structure: Any = evidence.spec.structure
-    if isinstance(structure, ThreeLevelNormal):
-        means = evidence.draws(structure.group_mean)
-        return None if means is None else means[:, structure.group]
-    mu = evidence.draws("mu")
-    if mu is None:
-        return None
-    center = np.broadcast_to(mu[:, None], (mu.size, len(structure.units)))
-    if structure.columns:
-        beta = evidence.draws("beta")
-        assert beta is not None
-        center = center + beta.reshape(len(mu), -1) @ structure.design.T
-    return center
+    return bool(getattr(evidence.spec.structure, "leans", False))
 
 
 @check("E[B] ordered as the standard errors", "shrinkage", "fail", "no pair out of order (a law)")
@@ -606,7 +575,7 @@ def shrinkage_order(evidence: Evidence) -> Finding:
         return _absent("no such law for this model")
     tau = evidence.draws(evidence.spec.structure.spread)
     if tau is not None:
-        pooling = _factor(evidence, tau).mean(axis=0)
+        pooling = pooling_factor(evidence.spec, tau).mean(axis=0)
     elif evidence.exact is not None and evidence.exact.pooling is not None:
         pooling = evidence.exact.pooling
     else:
@@ -626,11 +595,11 @@ def shrinkage_realised(evidence: Evidence) -> Finding:
     tau, theta, center = (
         evidence.draws(evidence.spec.structure.spread),
         evidence.draws("theta"),
-        _center(evidence),
+        structure.pulled_to(evidence.draws),
     )
     if tau is None or theta is None or center is None:
         return _absent("needs draws of μ, τ and θ")
-    factor = _factor(evidence, tau)
+    factor = pooling_factor(evidence.spec, tau)
     gap = theta - (factor * center + (1 - factor) * structure.effect)
     chains = evidence.tree["posterior"].sizes["chain"]
     # batch means: 25 per chain carry the autocorrelation

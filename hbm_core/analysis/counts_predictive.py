@@ -26,7 +26,7 @@ _FARTHEST = 1e12
 
 def observed(structure: Any) -> np.ndarray:
     """What was counted: counts by window, or successes by entity, ndarray (N,)."""
-    return np.asarray(structure.successes if isinstance(structure, BetaBinomial) else structure.count)
+    return np.asarray(getattr(structure, structure.measured))
 
 
 def replicate(structure: Any, draws: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:

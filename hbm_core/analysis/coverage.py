@@ -20,12 +20,8 @@ from hbm_core.analysis.predictive import pooled_mean, prior_predictive
 from hbm_core.analysis.spread import Spread, in_turn
 from hbm_core.errors import InputError, NotExactError
 from hbm_core.inference.exact import ExactPosterior, solve
-from hbm_core.models.beta_binomial import BetaBinomial
-from hbm_core.models.count_windows import CountWindows
-from hbm_core.models.gaussian_mixed import GaussianMixed
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec, TwoLevelNormal
-from hbm_core.models.three_level import ThreeLevelNormal
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 #: Estimators that need no prior.
@@ -559,14 +555,7 @@ def sbc_pit(
     step = 1 if units is None else max(1, -(-len(labels) // units))
     world = prior_predictive(spec, replications, seed)
     structure: Any = spec.structure
-    truths: dict[str, np.ndarray] = {name: world[name] for name in structure.hyperparameters if name in world}
-    for place, column in enumerate(getattr(structure, "columns", ())):
-        truths[f"beta[{column}]"] = world["beta"][:, place]
-    if isinstance(structure, ThreeLevelNormal):
-        means = world[structure.group_mean].T
-        truths |= {f"{structure.group_mean}[{g}]": m for g, m in zip(structure.groups, means, strict=True)}
-    if isinstance(structure, GaussianMixed):
-        truths |= mixed_truths(structure, world)
+    truths = _flat_truths(structure.hyperparameters, world)
     for place in range(0, len(labels), step):
         truths[f"theta[{labels[place]}]"] = world["theta"][:, place]
     plain = replace(model, priors=dict(model.priors), constants=dict(model.constants))
@@ -583,12 +572,15 @@ def sbc_pit(
     return pd.DataFrame({name: np.concatenate([found[name] for found in parts]) for name in parts[0]})
 
 
-def mixed_truths(structure: GaussianMixed, world: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Drawn spreads are parameters; means of cells and contrasts by their flat names."""
+def _flat_truths(names: Sequence[str], world: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Drawn parameters by their flat names; entries of a vector stand in the order of its names."""
     found: dict[str, np.ndarray] = {}
-    words = ((structure.group_mean, structure.cells), (structure.contrast, structure.contrasts))
-    for word, labels in words:
-        found |= {f"{word}[{label}]": one for label, one in zip(labels, world[word].T, strict=True)}
+    seen: dict[str, int] = {}
+    for name in names:
+        head, _, label = name.partition("[")
+        if head in world:
+            found[name] = world[head][:, seen.get(head, 0)] if label else world[head]
+            seen[head] = seen.get(head, 0) + 1
     return found
 
 
@@ -629,12 +621,7 @@ def sbc(
 
 def _with_effect(spec: ModelSpec, effect: np.ndarray) -> ModelSpec:
     structure: Any = spec.structure
-    if isinstance(structure, BetaBinomial):
-        structure = replace(structure, successes=effect)
-    elif isinstance(structure, CountWindows):
-        structure = replace(structure, count=effect)
-    else:
-        structure = replace(structure, effect=effect)
+    structure = replace(structure, **{structure.measured: effect})
     return replace(spec, structure=structure, priors=dict(spec.priors), constants=dict(spec.constants))
 
 

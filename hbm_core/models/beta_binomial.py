@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,9 @@ class BetaBinomial(RawTrials):
     units : sequence of str
         Labels of the entities, unique.
     """
+
+    #: Name of the field that holds what is measured.
+    measured: ClassVar[str] = "successes"
 
     successes: np.ndarray
     trials: np.ndarray

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -69,6 +69,9 @@ class CircuitPopulation:
     ----------
     Lewandowski, Kurowicka and Joe (2009), Journal of Multivariate Analysis 100, for the LKJ prior.
     """
+
+    #: Name of the field that holds what is measured.
+    measured: ClassVar[str] = "value"
 
     experiments: tuple[Experiment, ...]
     units: tuple[str, ...]

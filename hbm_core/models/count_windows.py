@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -52,6 +53,9 @@ class CountWindows(RawCounts):
     exposure : ndarray (N,), optional
         e, positive; 1 everywhere without.
     """
+
+    #: Name of the field that holds what is measured.
+    measured: ClassVar[str] = "count"
 
     count: np.ndarray
     entity: np.ndarray

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,9 @@ class GroupedUnits:
     levels : tuple of str
         One unit and one group in a word each.
     """
+
+    #: Name of the field that holds what is measured.
+    measured: ClassVar[str] = "effect"
 
     effect: np.ndarray
     se: np.ndarray

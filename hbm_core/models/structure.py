@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Generic, Literal
+from typing import ClassVar, Generic, Literal
 
 import numpy as np
 from typing_extensions import TypeVar
@@ -51,6 +51,9 @@ class TwoLevelNormal:
     columns : tuple of str
         Names of the columns of X.
     """
+
+    #: Name of the field that holds what is measured.
+    measured: ClassVar[str] = "effect"
 
     effect: np.ndarray
     se: np.ndarray
@@ -126,6 +129,23 @@ class TwoLevelNormal:
     def funnel(self, unit: str) -> tuple[str, str] | None:
         """Flat names of what a unit's effect is pulled to and of the spread around it; None without one."""
         return ("mu", "tau") if self.pooling == "partial" else None
+
+    @property
+    def leans(self) -> bool:
+        """Whether E[θ_i] is B_i m_i + (1 − B_i) y_i given the hyperparameters."""
+        return self.pooling == "partial" and "student_t" not in (self.effects, self.likelihood)
+
+    def pulled_to(self, draws: Callable[[str], np.ndarray | None]) -> np.ndarray | None:
+        """m_i for every draw, ndarray (n, J), from a parameter's draws by its name; None without them."""
+        mu = draws("mu")
+        if mu is None:
+            return None
+        center: np.ndarray = np.broadcast_to(mu[:, None], (mu.size, len(self.units)))
+        if self.columns:
+            beta = draws("beta")
+            assert beta is not None
+            center = center + beta.reshape(len(mu), -1) @ self.design.T
+        return center
 
     @property
     def parameterizations(self) -> tuple[Parameterization, ...]:

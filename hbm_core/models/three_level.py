@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
 
 from hbm_core.models.grouped import GroupedUnits
 
@@ -33,6 +37,16 @@ class ThreeLevelNormal(GroupedUnits):
     levels : tuple of str
         One unit and one group in a word each.
     """
+
+    #: σ_unit is the spread of the effects itself.
+    scale: ClassVar[Literal["identity"]] = "identity"
+    #: E[θ_i] is B_i m_i + (1 − B_i) y_i given the hyperparameters.
+    leans: ClassVar[bool] = True
+
+    def pulled_to(self, draws: Callable[[str], np.ndarray | None]) -> np.ndarray | None:
+        """m_i for every draw, ndarray (n, N), from a parameter's draws by its name; None without them."""
+        means = draws(self.group_mean)
+        return None if means is None else means[:, self.group]
 
     @property
     def spread(self) -> str:

@@ -197,7 +197,8 @@ class Study:
         """A changed copy. A new scenario, data set or model drops what was said about the old one.
 
         Numbers that were chosen for one data set mean nothing for another, so priors, constants and
-        covariates return to the new defaults; a parameterization that the new model lacks does too.
+        covariates return to the new defaults; so does a parameterization that nobody chose, or that the new
+        model lacks.
         """
         if changes.get("scenario", self.scenario) != self.scenario:
             return replace(
@@ -220,7 +221,8 @@ class Study:
             changes["sampler"] = replace(usual, seed=self.sampler.seed)
         if moved_model:
             geometries = self._scenario.model(changes["model"]).parameterizations
-            if self.parameterization not in geometries:
+            default = self.declared.parameterizations[0]
+            if self.parameterization == default or self.parameterization not in geometries:
                 changes.setdefault("parameterization", "")
         return replace(self, **changes)
 

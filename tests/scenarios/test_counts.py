@@ -173,3 +173,13 @@ def test_only_worlds_in_which_a_model_is_true_are_calibrated():
     rows = pd.concat(parts)
     level = rows[(rows["grouping"] == "all") & (rows["level"] == 0.95)]
     assert level.loc[level["estimator"] == "partial_pooling", "coverage"].mean() < 0.7
+
+
+def test_another_model_takes_its_own_geometry_unless_one_was_chosen():
+    study = Study.default("counts")
+    assert study.parameterization == "centered"
+    assert study.change(model="drift", dataset="drifting").parameterization == "noncentered"
+    assert study.change(model="poisson").parameterization == "collapsed"
+    chosen = study.change(parameterization="scaled")
+    assert chosen.change(model="poisson").parameterization == "scaled"
+    assert chosen.change(model="joint", dataset="traffic").parameterization == "centered"

@@ -91,7 +91,7 @@ class CircuitsRecipe(Recipe):
         if name == "alpha":
             means = np.concatenate([rough.alpha, median[size:]]) + 0.1 * sd * _padded(jitter, median.size)
             return means[median.size - jitter.size :]
-        if name == "circuits":
+        if name == "own":
             return rough.theta + 0.1 * jitter
         if name == "z" and spec.structure.pooling != "independent":
             return (rough.theta - rough.alpha) / SPREAD + 0.2 * jitter

@@ -114,6 +114,14 @@ class HurdleRevenue(GroupedUnits):
         for vector in (*(self.group_vector(part) for part in PARTS), self.group_mean):
             yield from (f"{vector}[{label}]" for label in self.groups)
 
+    @property
+    def no_funnel(self) -> str:
+        """Why `funnel` knows none, for a reader."""
+        return (
+            f"No one funnel: the effect on a {self.levels[0]} is made of four quantities, each with a "
+            "spread of its own."
+        )
+
     def funnel(self, unit: str) -> tuple[str, str] | None:
         """None: a readout is made of four quantities, each with a spread of its own."""
         return None

@@ -23,7 +23,7 @@ from hbm_core.plots.tokens import colours
 from hbm_core.ui import theme
 from hbm_core.ui.covariance_source import Page, controls, download, keys, said, source_words, unit_words
 from hbm_core.ui.coverage_page import picture
-from hbm_core.ui.trace_page import symbol
+from hbm_core.ui.trace_page import symbol, why_no_funnel
 
 _MOST_PAIRS = 5
 #: Parameters in a matrix: up to the first number all, above it one chooses; units among them; at most.
@@ -191,10 +191,7 @@ def pair_words(page: Page, found: pd.DataFrame) -> str:
 def funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Log of a spread against one of the effects that it rules."""
     if page.pulled is None:
-        left.info(
-            "There is no funnel without a spread between units. Choose a model that pools partially, such "
-            "as weak, in the sidebar."
-        )
+        left.info(why_no_funnel(page.live))
         return
     with right:
         page = controls(page)

@@ -818,11 +818,18 @@ def _energy(page: Page) -> None:
     )
 
 
+def why_no_funnel(live: Live) -> str:
+    """Why a model has no funnel to show, and what to do."""
+    plain = "There is no funnel without a spread between units: choose a model that pools partially."
+    found: str = getattr(live.spec.structure, "no_funnel", plain)
+    return found
+
+
 def _funnel(page: Page) -> None:
     assert page.read is not None
     names = page.funnel
     if names is None or "theta" not in page.read.tree["posterior"]:
-        st.info("There is no funnel without a spread between units: choose a model that pools partially.")
+        st.info(why_no_funnel(page.live))
         return
     sign = symbol(names[1])
     theme.title(f"The funnel: {sign} against the effect of {page.words.one} {symbol(page.unit)}")

@@ -155,28 +155,27 @@ def fitted(monkeypatch: pytest.MonkeyPatch, query: Mapping[str, str]) -> AppTest
 CIRCUITS = {"scenario": "circuits", "model": "full"}
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("Population", "With 16 parameters the prior gives each correlation an sd of 0.23"),
-        ("Ellipses", "of the population"),
-        ("Shrinkage", "η-shrinkage, parameter by parameter"),
-        ("Prior", "Under the inverse Wishart the median sd is 2.3 times larger"),
-        ("Pairs", "± 0."),
-        ("Funnel", "The smaller σ"),
-        ("Correlation", "belong to circuits"),
-        ("Identifiability", "Sloppy and stiff"),
-    ],
-)
-def test_a_population_of_circuits_has_all_sections(monkeypatch, name: str, words: str) -> None:
+def test_a_population_of_circuits_has_all_sections(monkeypatch) -> None:
     app = fitted(monkeypatch, CIRCUITS)
     assert "16 parameters each" in seen(app)
     assert app.segmented_control(key="covariance_section").value == "Population"
-    app.segmented_control(key="covariance_section").set_value(name).run()
-    assert not app.exception
-    assert words in seen(app)
-    assert "How to read this." in seen(app)
-    assert app.get("plotly_chart")
+    words = {
+        "Population": "With 16 parameters the prior gives each correlation an sd of 0.23",
+        "Ellipses": "of the population",
+        "Shrinkage": "η-shrinkage, parameter by parameter",
+        "Prior": "Under the inverse Wishart the median sd is 2.3 times larger",
+        "Pairs": "± 0.",
+        "Funnel": "The smaller σ",
+        "Correlation": "belong to circuits",
+        "Identifiability": "Sloppy and stiff",
+    }
+    assert app.segmented_control(key="covariance_section").options == list(words)
+    for name, text in words.items():
+        app.segmented_control(key="covariance_section").set_value(name).run()
+        assert not app.exception, name
+        assert text in seen(app), name
+        assert "How to read this." in seen(app)
+        assert app.get("plotly_chart")
 
 
 def test_the_pair_at_first_is_the_one_that_left_its_prior_most(monkeypatch) -> None:

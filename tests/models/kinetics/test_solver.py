@@ -112,9 +112,13 @@ def test_a_step_that_cannot_be_solved_is_cut() -> None:
     moved |= {"k_sequestration_unbind": 3e-4, "k_trigger_binding": 8e-4, "k_trigger_unbinding": 0.11}
     constants = {name: parameter.median for name, parameter in PARAMETERS.items()} | moved
     theta = np.log10([[constants[name] for name in NAMES]])
-    found = curves(program([Experiment(CIRCUITS[id], CONDITIONS[id][2:], TIMES)], NAMES), theta)
+    tables = program([Experiment(CIRCUITS[id], CONDITIONS[id][2:], TIMES)], NAMES)
+    found, slopes = curves_and_slopes(tables, theta)
     truth = curve(id, constants, CONDITIONS[id][2], TIMES)
     assert np.abs(found - truth).max() <= 1e-4 * truth.max()
+    for k, step in enumerate(1e-4 * np.eye(len(NAMES))):
+        difference = (curves(tables, theta + step) - curves(tables, theta - step)) / 2e-4
+        np.testing.assert_allclose(slopes[:, k], difference, atol=1e-5 * np.abs(slopes).max())
 
 
 def test_constitutive_expression_has_the_published_size() -> None:

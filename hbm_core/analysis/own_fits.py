@@ -1,6 +1,8 @@
 """Each circuit on its own: least squares under the declared priors, with the curvature's standard errors.
 
-The classical answer that pooling is compared with. It imports the solver, and with it numba, when it runs.
+The classical answer that pooling is compared with: unlike `hbm_core.models.pymc_circuits.rough_fit`, which
+shapes a sampler's coordinates and weighs readings by themselves, each is the mode of its circuit's own
+posterior. It imports the solver, and with it numba, when it runs.
 
 Letters: y readings of a course with gain g, f the curve, D = diag(σ₀² m^2γ), so that a course has the
 covariance V = D + s² f fᵀ; J = ∂f/∂θ; P the inverse prior variances.

@@ -266,7 +266,9 @@ def symbol(name: str) -> str:
     """
     head, _, inner = name.partition("[")
     inner = inner.removesuffix("]")
-    short = inner if len(inner) <= 24 else inner[:23] + "…"
+    # Of vectors the end tells which part it is.
+    most = 48 if "," in inner else 24
+    short = inner if len(inner) <= most else inner[: most - 1] + "…"
     base, _, level = head.partition("_")
     level = level.replace("_", " ")
     greek = _GREEK.get(head) or " ".join(part for part in (_GREEK.get(base, base), level) if part)
@@ -600,7 +602,8 @@ def _measured(text: str) -> str:
     where = where.removesuffix(")")
     if not where or where.endswith("%"):
         return escape(value)
-    return f'{escape(value)} <span class="where">{escape(symbol(where))}</span>'
+    named = escape(symbol(where)).replace(",", ",<wbr>").replace("_", "_<wbr>")
+    return f'{escape(value)} <span class="where">{named}</span>'
 
 
 def remedy(page: Page) -> None:

@@ -206,6 +206,8 @@ def _cell(figure: go.Figure, value: float, mode: Mode, at: Mapping[str, Any]) ->
         y=(y[0] + y[1]) / 2,
         xref="paper",
         yref="paper",
+        xanchor="center",
+        yanchor="middle",
         showarrow=False,
         font={"size": TYPE["title"][0], "color": ink_on(ground)},
     )
@@ -281,7 +283,7 @@ def heat_map(matrix: pd.DataFrame, labels: Mapping[str, str], chosen: Sequence[s
     figure.update_yaxes(autorange="reversed", **axis)
     figure.update_layout(
         template=plotly_template(mode),
-        height=int(np.clip(90 + 34 * count, 220, 560)),
+        height=int(np.clip(90 + 34 * count, 220, max(560, 150 + 15 * count))),
         margin={"l": 4, "r": 4, "t": 6, "b": 6},
         dragmode=False,
     )

@@ -38,7 +38,7 @@ def test_pairs_show_draws_divergences_and_the_correlation(table):
     np.testing.assert_allclose(crosses.x, table["mu"][:4])
     assert crosses.marker.symbol == "x-thin"
     assert crosses.marker.line.color == colours("light")["warn"]
-    assert [note.text for note in figure.layout.annotations] == ["−0.25"]
+    assert [(note.text, note.xanchor) for note in figure.layout.annotations] == [("−0.25", "center")]
     assert figure.layout.xaxis3.title.text == "μ"
     assert "points" in figure.layout.xaxis4.title.text
     assert tuple(figure.layout.yaxis3.range) == (0, 1)

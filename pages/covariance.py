@@ -8,9 +8,8 @@ from hbm_core.ui import session
 from hbm_core.ui.covariance_page import open_page, section, sections, story
 
 page = open_page(session.study())
-if page is not None:
-    story(page)
-    names = sections(page)
+story(page)
+if names := sections(page):
     if st.session_state.get("covariance_section") not in (None, *names):
         st.session_state["covariance_section"] = names[0]
     chosen = st.segmented_control(

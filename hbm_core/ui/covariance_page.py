@@ -36,6 +36,8 @@ SECTIONS: Mapping[str, Section] = {**_VECTORS, **_EVERY, **_LAST}
 
 def sections(page: Page) -> list[str]:
     """Names of the sections that the page's model has, the first as it opens."""
+    if not page.ready:
+        return ["Prior"] if page.vector is not None else []
     return [*(_VECTORS if page.vector is not None else ()), *_EVERY, *_LAST]
 
 
@@ -44,7 +46,9 @@ section = partial(theme.section, SECTIONS)
 
 
 def story(page: Page) -> None:
-    """The page's first sentence: how strongly the units move together."""
+    """The page's first sentence: how strongly the units move together; nothing before there are draws."""
+    if not page.ready:
+        return
     theme.story(_story(page))
     if page.problem:
         st.warning(theme.plain(f"The kept fit cannot be read, so you see exact draws. {page.problem}"))

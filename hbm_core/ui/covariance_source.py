@@ -59,6 +59,11 @@ class Page:
     component: int = 0
 
     @property
+    def ready(self) -> bool:
+        """Whether there are draws or an exact posterior; without them only priors can be shown."""
+        return self.live.exact is not None or self.tree is not None
+
+    @property
     def words(self) -> Any:
         """Names and units of the data set."""
         return self.live.dataset.words
@@ -145,8 +150,8 @@ def _flat_names(key: int, tree: Any) -> frozenset[str]:
     return _names_of(key, tree)[1]
 
 
-def open_page(study: Study) -> Page | None:
-    """Posterior and fit of the study; None, with what to do next on screen, where there is neither."""
+def open_page(study: Study) -> Page:
+    """Posterior and fit of the study; where there is neither, what to do next is on screen."""
     seen, found = live(study), fits.view(study)
     unit = vectors.unit_of(seen) if vectors.has(seen) else focus_of(seen)
     tree, problem = None, ""
@@ -157,9 +162,8 @@ def open_page(study: Study) -> Page | None:
         except StoreError as error:
             problem = str(error)
     page = Page(seen, unit, theme.mode(), tree, tree is not None, problem, _first(seen))
-    if seen.exact is None and tree is None:
+    if not page.ready:
         _empty(study, page, found)
-        return None
     return page
 
 

@@ -242,3 +242,12 @@ def test_the_parameter_is_selected_for_every_page(monkeypatch) -> None:
     assert not app.exception
     assert app.session_state["study"].parameter == "K_tl"
     assert "θ cascade,K_tl" in seen(app)
+
+
+def test_priors_of_a_population_are_there_before_a_fit() -> None:
+    app = opened(CIRCUITS)
+    assert not app.exception
+    assert "No joint posterior to draw yet" in seen(app)
+    assert app.segmented_control(key="covariance_section").options == ["Prior"]
+    assert "Under the inverse Wishart the median sd is 2.3 times larger" in seen(app)
+    assert app.get("plotly_chart")

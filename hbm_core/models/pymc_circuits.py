@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -11,7 +11,6 @@ import numpy as np
 from scipy.optimize import least_squares, minimize
 
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.kinetics.program import Program, program
 from hbm_core.models.pymc_model import random_variable
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.vector_population import InverseWishartLaw
@@ -24,8 +23,8 @@ Spec = ModelSpec[CircuitPopulation]
 FLOOR = 1.0
 #: Noise that circuits are first fitted with: sd = 0.3 m^0.77, about what was measured.
 _NOISE, _EXPONENT = 0.3, 0.77
-#: Sd of the circuits around their population in a rough fit, decades, and how often its parts take turns.
-SPREAD, _TURNS = 0.25, 4
+#: Of a rough fit: sd of circuits around their population, decades; factors of the noise; steps with each.
+SPREAD, _LOOSE, _STEPS = 0.25, (30.0, 10.0, 3.0, 1.0), 60
 #: Power of the mean that a reading's sd goes with, where it is not a parameter.
 POWERS: Mapping[str, float] = {"constant": 0.0, "heteroscedastic": 0.5, "proportional": 1.0}
 _ROUGH: WeakKeyDictionary[CircuitPopulation, RoughFit] = WeakKeyDictionary()
@@ -118,108 +117,140 @@ class RoughFit:
 
 
 def rough_fit(structure: CircuitPopulation) -> RoughFit:
-    """Circuits, population and noise in turn, by generalised least squares under the declared priors.
+    """Circuits and population together, and the noise, in turn: generalised least squares, declared priors.
 
     Gauss–Newton's curvature, gains included: a course's readings have the covariance D + s² f fᵀ. It changes
     no posterior, only the coordinates in which it is sampled and where chains start.
     """
     if structure in _ROUGH:
         return _ROUGH[structure]
-    declared = [structure.declared[name] for name in structure.columns]
-    center = np.array([parameter.center for parameter in declared])
-    sd = np.array([parameter.sd for parameter in declared])
-    size, pooled = len(structure.fitted), structure.pooling != "independent"
-    power = POWERS.get(structure.noise)
+    readings, power = _Readings.of(structure), POWERS.get(structure.noise)
+    size, count = len(structure.fitted), len(structure.units)
+    center, sd = readings.center[:size], readings.sd[:size]
     noise = np.array([np.log(_NOISE), _EXPONENT if power is None else power, 0.05 * structure.has_gain])
-    alpha, theta = center[:size].copy(), np.tile(center[:size], (len(structure.units), 1))
-    circuits = [_Circuit.of(structure, c, center) for c in range(len(structure.units))]
-    for turn in range(_TURNS):
-        middle, wide = (alpha, np.full(size, SPREAD)) if pooled and turn else (center[:size], sd[:size])
-        found = [own.fitted(row, middle, wide, noise) for own, row in zip(circuits, theta, strict=True)]
-        theta = np.array([row for row, _, _ in found])
-        if pooled:
-            heard = structure.uses / SPREAD**2
-            alpha = center[:size] / sd[:size] ** 2 + (heard * theta).sum(axis=0)
-            alpha /= 1 / sd[:size] ** 2 + heard.sum(axis=0)
-        noise = _noise(structure, circuits, theta, noise)
-    mode, curvature = np.array([row for _, row, _ in found]), np.array([matrix for _, _, matrix in found])
-    _ROUGH[structure] = RoughFit(alpha, theta, mode, curvature, noise)
+    repeated = readings.repeated()
+    if repeated.any():
+        noise = _noise(structure, readings.value[repeated], readings.mean()[repeated], repeated, noise)
+        # A mean of n replicates is nearer to them than their curve.
+        share = float(readings.replicates()[repeated].mean())
+        inflate = np.sqrt(share / (share - 1))
+        noise = np.array([noise[0] + np.log(inflate), noise[1], noise[2] * inflate])
+    pooled = structure.pooling != "independent"
+    # x = (α, θ): without pooling α is not heard of, and each circuit has the prior for itself.
+    wide = np.full(size, SPREAD) if pooled else sd
+    tied = np.kron(np.full((count, 1), -1.0 if pooled else 0.0), np.diag(1 / wide))
+    prior = np.block(
+        [
+            [np.diag(1 / sd), np.zeros((size, count * size))],
+            [tied, np.kron(np.eye(count), np.diag(1 / wide))],
+        ]
+    )
+    known = np.concatenate([center / sd, np.zeros(count * size) if pooled else np.tile(center / sd, count)])
+    x = np.tile(center, count + 1)
+    # Loose readings first: what they ask for exactly has minima far from the priors.
+    for factor in _LOOSE:
+        looser = np.array([np.log(factor), 0.0, (factor - 1) * noise[2]])
+        whiten = readings.whitening(noise + looser)
+
+        def residual(x: np.ndarray, whiten: Any = whiten) -> np.ndarray:
+            gap = readings.solved(x[size:].reshape(count, size))[0] - readings.value
+            return np.concatenate([whiten(gap[:, None])[:, 0], prior @ x - known])
+
+        def slope(x: np.ndarray, whiten: Any = whiten) -> np.ndarray:
+            rows = whiten(readings.solved(x[size:].reshape(count, size))[1])
+            wide = np.zeros((rows.shape[0], x.size))
+            columns = size * (1 + readings.circuit[:, None]) + np.arange(size)
+            np.put_along_axis(wide, columns, rows, axis=1)
+            return np.concatenate([wide, prior])
+
+        x = least_squares(residual, x, slope, max_nfev=_STEPS).x
+        theta = x[size:].reshape(count, size)
+        if not repeated.any():
+            f = readings.solved(theta)[0]
+            noise = _noise(structure, readings.value, f, np.ones(f.size, dtype=bool), noise)
+    f, slopes = readings.solved(theta)
+    whiten = readings.whitening(noise)
+    gap, rows = whiten((readings.value - f)[:, None])[:, 0], whiten(slopes)
+    mode, curvature = theta.copy(), np.empty((count, size, size))
+    for c in range(count):
+        own = readings.circuit == c
+        curvature[c] = rows[own].T @ rows[own]
+        # At the fit the readings' slope is opposite to the prior's: where they alone would lie.
+        mode[c] += np.linalg.lstsq(rows[own], gap[own], rcond=1e-9)[0]
+    _ROUGH[structure] = RoughFit(x[:size], theta, mode, curvature, noise)
     return _ROUGH[structure]
 
 
 @dataclass(frozen=True, eq=False)
-class _Circuit:
-    """One circuit's readings: its tables, points, values and courses, and all parameters' centres."""
+class _Readings:
+    """Readings as amounts, the circuit of each, and priors' centres and sds of all columns."""
 
-    tables: Program
-    point: np.ndarray
+    structure: CircuitPopulation
     value: np.ndarray
-    course: np.ndarray
+    circuit: np.ndarray
     center: np.ndarray
+    sd: np.ndarray
 
     @classmethod
-    def of(cls, structure: CircuitPopulation, c: int, center: np.ndarray) -> _Circuit:
-        first, last = structure.tables.starts[c, 2], structure.tables.starts[c + 1, 2]
-        own = (structure.point >= first) & (structure.point < last)
-        course = np.unique(structure.course[own], return_inverse=True)[1]
+    def of(cls, structure: CircuitPopulation) -> _Readings:
         value = structure.value
         if structure.standards.size:
             amount, reading = structure.standards.T
             slope, offset = np.polyfit(amount, reading, 1)
             value = (value - offset) / slope
-        tables = program([structure.experiments[c]], structure.columns)
-        return cls(tables, structure.point[own] - first, value[own], course, center)
+        circuit = np.searchsorted(structure.tables.starts[1:, 2], structure.point, side="right")
+        declared = [structure.declared[name] for name in structure.columns]
+        center = np.array([parameter.center for parameter in declared])
+        return cls(structure, value, circuit, center, np.array([parameter.sd for parameter in declared]))
 
-    def solved(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Curve at every reading and its derivatives by the fitted parameters."""
+    def solved(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Curve at every reading, and its derivatives by the fitted parameters of its circuit."""
         from hbm_core.models.kinetics.solver import curves_and_slopes
 
-        theta = np.concatenate([x, self.center[x.size :]])
-        f, slopes = curves_and_slopes(self.tables, theta[None])
-        return np.nan_to_num(f[self.point], nan=1e9), np.nan_to_num(slopes[self.point, : x.size])
+        size, made = theta.shape[1], self.structure
+        rest = np.broadcast_to(self.center[size:], (len(theta), self.center.size - size))
+        f, slopes = curves_and_slopes(made.tables, np.concatenate([theta, rest], axis=1))
+        return np.nan_to_num(f[made.point], nan=1e9), np.nan_to_num(slopes[made.point, :size])
 
-    def fitted(
-        self, start: np.ndarray, center: np.ndarray, sd: np.ndarray, noise: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The fit under Normal(center, sd), and the readings' mode and curvature there."""
-        size = smooth_positive(self.value, FLOOR)
-        lean = self.value * np.exp(-noise[0]) * size ** -noise[1]
-        total = np.bincount(self.course, lean**2)
+    def replicates(self) -> np.ndarray:
+        """How many readings share each reading's point, ndarray (N,)."""
+        return np.bincount(self.structure.point)[self.structure.point]
+
+    def repeated(self) -> np.ndarray:
+        """Which readings have another one beside them, ndarray (N,) of bool."""
+        return self.replicates() > 1
+
+    def mean(self) -> np.ndarray:
+        """Mean of the readings at each reading's point, ndarray (N,)."""
+        point = self.structure.point
+        return np.bincount(point, self.value)[point] / self.replicates()
+
+    def whitening(self, noise: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Root of the inverse covariance of the readings, the sizes of which stand for the curves'."""
+        course = self.structure.course
+        root = np.exp(-noise[0]) * smooth_positive(self.value, FLOOR) ** -noise[1]
+        lean = self.value * root
+        total = np.bincount(course, lean**2)
         # (I + s² a aᵀ)^−½ = I − κ a aᵀ/|a|², course by course.
-        kappa = (1 - 1 / np.sqrt(1 + noise[2] ** 2 * total)) / np.maximum(total, 1e-300)
-        root = np.exp(-noise[0]) * size ** -noise[1]
+        share = (1 - 1 / np.sqrt(1 + noise[2] ** 2 * total)) / np.maximum(total, 1e-300)
 
-        def whitened(rows: np.ndarray) -> np.ndarray:
+        def whiten(rows: np.ndarray) -> np.ndarray:
             rows = rows * root[:, None]
             along = np.zeros((total.size, rows.shape[1]))
-            np.add.at(along, self.course, lean[:, None] * rows)
-            return rows - lean[:, None] * (kappa[:, None] * along)[self.course]
+            np.add.at(along, course, lean[:, None] * rows)
+            return rows - lean[:, None] * (share[:, None] * along)[course]
 
-        def residual(x: np.ndarray) -> np.ndarray:
-            gap = whitened((self.solved(x)[0] - self.value)[:, None])[:, 0]
-            return np.concatenate([gap, (x - center) / sd])
-
-        def slope(x: np.ndarray) -> np.ndarray:
-            return np.concatenate([whitened(self.solved(x)[1]), np.diag(1 / sd)])
-
-        fit = least_squares(residual, start, slope, max_nfev=40)
-        rows = whitened(self.solved(fit.x)[1])
-        # At the fit the readings' own slope is opposite to the prior's: where they alone would lie.
-        move = np.linalg.lstsq(rows, -residual(fit.x)[: rows.shape[0]], rcond=1e-9)[0]
-        return fit.x, fit.x + move, rows.T @ rows
+        return whiten
 
 
 def _noise(
-    structure: CircuitPopulation, circuits: Sequence[_Circuit], theta: np.ndarray, start: np.ndarray
+    structure: CircuitPopulation, value: np.ndarray, mean: np.ndarray, used: np.ndarray, start: np.ndarray
 ) -> np.ndarray:
-    """Log σ₀, γ and s that the readings ask for, given the circuits' parameters."""
+    """Log σ₀, γ and s that the `used` readings ask for, given their means."""
     from hbm_core.models.circuits_rule import weigh
 
-    f = [own.solved(row)[0] for own, row in zip(circuits, theta, strict=True)]
-    courses = np.cumsum([0, *(own.course.max() + 1 for own in circuits)])
-    course = np.concatenate([own.course + at for own, at in zip(circuits, courses, strict=False)])
-    mean, value = np.concatenate(f), np.concatenate([own.value for own in circuits])
     point = np.arange(value.size)
+    course = np.unique(structure.course[used], return_inverse=True)[1]
     free = np.array([True, structure.noise == "power", structure.has_gain])
 
     def cost(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -229,9 +260,8 @@ def _noise(
         return -total, -slopes[1][free]
 
     bounds = np.array([(-15.0, 10.0), (0.0, 1.5), (1e-3, 1.0)])[free]
-    fit = minimize(cost, start[free], jac=True, method="L-BFGS-B", bounds=bounds)
     found = start.copy()
-    found[free] = fit.x
+    found[free] = minimize(cost, start[free], jac=True, method="L-BFGS-B", bounds=bounds).x
     return found
 
 

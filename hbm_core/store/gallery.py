@@ -35,6 +35,8 @@ from hbm_core.store.retention import open_table
 from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
 
+#: Curves kept with a shipped fit, at most: bands of 95 % need no more.
+SAMPLES = 400
 #: Where the shipped fits lie; the part of a store that they take.
 FOLDER = Path(hbm_core.__file__).parents[1] / "assets" / "gallery"
 #: Groups that follow from the draws and the data.
@@ -186,7 +188,7 @@ def packed(tree: xr.DataTree, request: FitRequest, data: Dataset) -> xr.DataTree
     spec = request.spec(data)
     how = recipe(spec)
     if not how.light:
-        return compact(tree)
+        return compact(_thinned(tree))
     left = {name: tree[name].to_dataset() for name in tree.children if name not in _MADE}
     if (kept := how.kept(spec)) is not None:
         thin = xr.DataTree.from_dict(left | {"posterior": tree["posterior"].to_dataset()[list(kept)]})
@@ -197,6 +199,19 @@ def packed(tree: xr.DataTree, request: FitRequest, data: Dataset) -> xr.DataTree
     thin = compact(xr.DataTree.from_dict(left | {"posterior": tree["posterior"].to_dataset()}))
     thin.attrs.update(tree.attrs)
     return thin
+
+
+def _thinned(tree: xr.DataTree) -> xr.DataTree:
+    """A result with at most ``SAMPLES`` of the curves that it keeps of some draws, evenly."""
+    size = tree["curves"].sizes["sample"] if "curves" in tree.children else 0
+    if size <= SAMPLES:
+        return tree
+    groups = {name: tree[name].to_dataset() for name in tree.children}
+    places = np.unique(np.linspace(0, size - 1, SAMPLES).astype(int))
+    groups["curves"] = groups["curves"].isel(sample=places)
+    found = xr.DataTree.from_dict(groups)
+    found.attrs.update(tree.attrs)
+    return found
 
 
 def unpacked(tree: xr.DataTree, request: FitRequest, data: Dataset) -> xr.DataTree:

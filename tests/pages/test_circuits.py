@@ -12,10 +12,13 @@ import xarray as xr
 from scipy import stats
 from streamlit.testing.v1 import AppTest
 
+from hbm_core.analysis.time_courses import bands
 from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.tree import result_tree
+from hbm_core.inference.reweighted import Draws, reweight
 from hbm_core.inference.sampler import Sampler
 from hbm_core.models.one_parameter import one_parameter
+from hbm_core.store import gallery
 from hbm_core.store.study import Study
 from hbm_core.store.summary import draws_table
 from hbm_core.store.tasks import result_of
@@ -130,3 +133,17 @@ def test_one_correlation_of_many_is_drawn_with_its_own_law() -> None:
     assert size == 16
     eta = entry.prior.numbers[0] + entry.plus
     assert stats.beta(eta, eta, loc=-1, scale=2).std() == pytest.approx(0.2294, abs=1e-4)
+
+
+def test_a_shipped_fit_keeps_fewer_curves_and_the_bands_stay(tree, monkeypatch) -> None:
+    monkeypatch.setattr(gallery, "SAMPLES", 100)
+    data = STUDY.data()
+    spec, request = STUDY.spec(data), STUDY.request(data)
+    small = gallery.unpacked(gallery.packed(tree, request, data), request, data)
+    assert small["curves"].sizes["sample"] == 100
+    assert small.attrs == tree.attrs
+    few, many = (bands(reweight(Draws.of(one, spec), spec)) for one in (small, tree))
+    middle = many["middle"].to_numpy()
+    width = (many["high95"] - many["low95"]).to_numpy()
+    # Medians of half the curves: a Monte Carlo sd of 0.03 of a 95 % width, and a tail of it.
+    assert np.quantile(np.abs(few["middle"] - middle) / width, 0.95) < 0.15

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from hbm_core.inference.reweighted import ReweightedPosterior
-from hbm_core.ui import reweighted, session, vectors
+from hbm_core.ui import circuit_section, reweighted, session, theme, vectors
 from hbm_core.ui.live import live
 from hbm_core.ui.shrinkage_page import open_page, section, sections, story
 
@@ -13,6 +13,8 @@ whole = live(session.study())
 vectors.choose(whole, "shrinkage")
 seen = vectors.along(whole)
 page = open_page(seen)
+if page is None and seen.whole is not None:
+    circuit_section.alone(seen, theme.mode())
 if page is not None:
     if seen.stale:
         reweighted.ask(seen.study, seen.problem, "shrinkage")

@@ -149,3 +149,13 @@ def test_a_shipped_fit_keeps_fewer_curves_and_the_bands_stay(tree, monkeypatch) 
     width = (many["high95"] - many["low95"]).to_numpy()
     # Medians of half the curves: a Monte Carlo sd of 0.03 of a 95 % width, and a tail of it.
     assert np.quantile(np.abs(few["middle"] - middle) / width, 0.95) < 0.15
+
+
+def test_a_link_says_which_rate_constant_is_looked_at() -> None:
+    study = STUDY.change(parameter="k_mat", unit="sense_star", constants={"role[k_tl]": 1.0})
+    again = Study.from_query(study.query)
+    assert (again.parameter, again.unit) == ("k_mat", "sense_star")
+    assert again.request(again.data()).digest == study.request(study.data()).digest
+    # What is looked at is no part of a fit, and belongs to one data set.
+    assert study.request(study.data()).digest == study.change(parameter="k_tl").request(study.data()).digest
+    assert study.change(dataset="activators").parameter is None

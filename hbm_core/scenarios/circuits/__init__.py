@@ -56,8 +56,8 @@ class Circuits(Scenario):
         {
             **{
                 f"alpha[{name}]": (
-                    rf"\alpha_{{\mathrm{{{name}}}}}",
-                    f"mean over circuits: {one.words}, log₁₀ {one.unit}",
+                    r"\alpha",
+                    f"mean of {name} over circuits: {one.words}, log₁₀ {one.unit}",
                 )
                 for name, one in PARAMETERS.items()
             },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
+from threading import Lock
 from typing import Any, cast
 
 import streamlit as st
@@ -24,6 +25,7 @@ from hbm_core.ui.live import Live
 #: Views that are kept: what hangs on a posterior or a data set is found again.
 _MOST_KEPT = 64
 _KEPT: OrderedDict[tuple[object, ...], Live] = OrderedDict()
+_LOCK = Lock()
 
 
 def has(seen: Live) -> bool:
@@ -64,12 +66,15 @@ def along(seen: Live) -> Live:
         seen.problem,
     )
     key += (tuple(seen.spec.constants.items()), seen.stale)
-    if key not in _KEPT:
-        _KEPT[key] = _along(seen, parameter)
+    with _LOCK:
+        found = _KEPT.get(key)
+    if found is None:
+        found = _along(seen, parameter)
+    with _LOCK:
+        _KEPT[key] = found
+        _KEPT.move_to_end(key)
         while len(_KEPT) > _MOST_KEPT:
             _KEPT.popitem(last=False)
-    _KEPT.move_to_end(key)
-    found = _KEPT[key]
     return replace(found, study=replace(seen.study, unit=unit_of(seen, found.spec.structure)), whole=seen)
 
 

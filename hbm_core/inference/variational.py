@@ -33,6 +33,7 @@ from hbm_core.inference.nuts import CompileCache
 from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.inference.sampler import ChainProgress, Progress, Sampler
+from hbm_core.models.pymc_three_level import KEEP_MEAN
 from hbm_core.models.structure import ModelSpec
 
 #: Dimensions above which the Laplace approximation is kept.
@@ -162,7 +163,9 @@ def approximate(
         No finite start, stopped, or no draw has a finite density.
     """
     began = time.perf_counter()
-    chosen = replace(spec, parameterization=geometry(spec))
+    # The spreads alone are further from a normal than the spreads with μ, whose weights then lack a tail.
+    constants = {**spec.constants, KEEP_MEAN: 1.0}
+    chosen = replace(spec, parameterization=geometry(spec), constants=constants)
     cache = CompileCache() if cache is None else cache
     report = on_progress or (lambda progress: None)
     total = sampler.draws

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pymc as pm
 
 Spec = ModelSpec[ThreeLevelNormal]
+#: Constant by which an engine asks that μ stays among what it moves.
+KEEP_MEAN = "keep_mean"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,9 @@ def data_shares(structure: ThreeLevelNormal) -> tuple[np.ndarray, np.ndarray]:
 
 
 def integrates_mean(spec: Spec) -> bool:
-    """Whether μ is integrated out beside units and group means: collapsed, and normal itself."""
-    return spec.parameterization == "collapsed" and spec.priors["mu"].family == "Normal"
+    """Whether μ is integrated out with units and group means: collapsed, normal, not asked to stay."""
+    normal = spec.parameterization == "collapsed" and spec.priors["mu"].family == "Normal"
+    return normal and not spec.constants.get(KEEP_MEAN)
 
 
 def in_order(structure: ThreeLevelNormal) -> tuple[np.ndarray, np.ndarray]:
@@ -106,6 +109,7 @@ def structure_key(spec: Spec) -> Hashable:
         structure.levels,
         spec.parameterization,
         tuple((name, prior.family) for name, prior in spec.priors.items()),
+        integrates_mean(spec),
         None if collapsed else (structure.effect.size, len(structure.groups)),
     )
 

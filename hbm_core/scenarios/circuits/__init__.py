@@ -48,8 +48,9 @@ class Circuits(Scenario):
     default_dataset = "six"
     companion = "plasmid concentrations of each condition"
     no_lab = (
-        "A fit of circuits takes minutes, a study of coverage hundreds of them: it is made beforehand, and "
-        "its figures are in the documents (docs/validation.md)."
+        "A fit of circuits takes minutes and a study of coverage hundreds of fits: it cannot be made while "
+        "somebody waits. Explore says how many readings lie in their bands, and how many intervals hold the "
+        "simulated truth."
     )
     sampler = SamplerDefaults(draws=500, tune=500, chains=2, target_accept=0.9, seed=42)
     parameter_words = MappingProxyType(

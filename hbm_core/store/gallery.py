@@ -145,6 +145,11 @@ def shipped(folder: Path = FOLDER) -> list[Shipped]:
     return found
 
 
+def ships(id: str, folder: Path = FOLDER) -> bool:
+    """Whether a fit comes with the program."""
+    return (folder / id / POSTERIOR).is_file()
+
+
 def enter(table: JobTable, results: ResultStore, folder: Path = FOLDER) -> list[str]:
     """Enter the shipped fits into a store, pinned, as nobody's; ids of those that were not there.
 

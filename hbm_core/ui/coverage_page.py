@@ -34,6 +34,7 @@ from hbm_core.scenarios.tables import csv_text
 from hbm_core.store.cluster import spread_of
 from hbm_core.ui import fits, theme
 from hbm_core.ui.live import Live
+from hbm_core.ui.trace_page import symbol
 
 _LAB = "coverage_lab"
 #: The choice that follows the study; a select box takes no None.
@@ -793,7 +794,7 @@ def _calibration(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> Non
         if pit is None:
             return
         verdict = tables.uniformity(pit)
-        labels = {name: _symbol(name) for name in pit.columns}
+        labels = {name: symbol(name) for name in pit.columns}
         with right:
             names = list(pit.columns)
             shown = st.selectbox(
@@ -872,13 +873,6 @@ def verdict_words(verdict: dict[str, Any], labels: dict[str, str], count: int) -
         f"<b>Not calibrated: {escape(labels[verdict['worst']])} leaves the band</b> ({figures}). A right "
         "posterior does so once in a hundred tests."
     )
-
-
-def _symbol(name: str) -> str:
-    head, _, inner = name.partition("[")
-    greek = {"mu": "μ", "tau": "τ", "theta": "θ", "beta": "β", "nu": "ν"}.get(head, head)
-    inner = inner.removesuffix("]")
-    return f"{greek} {inner if len(inner) <= 24 else inner[:23] + '…'}".strip()
 
 
 # ------------------------------------------------------------------------------------------------ table

@@ -42,6 +42,7 @@ from hbm_core.store.study import SIMULATED, Study
 from hbm_core.ui import fits, session, simulator, theme, vectors
 from hbm_core.ui.background import first_look_rows
 from hbm_core.ui.live import Live, live
+from hbm_core.ui.trace_page import symbol
 
 _PRESENT, _BROUGHT, _PASTED, _FILE = "data_present", "data_brought", "data_pasted", "data_file"
 _SECOND = "data_second"
@@ -485,11 +486,8 @@ def _short(text: str, longest: int = 40) -> str:
 
 def _symbol(page: Page, name: str) -> tuple[str, str]:
     """A parameter's sign and words."""
-    greek = {"mu": "μ", "tau": "τ", "beta": "β", "nu": "ν", "theta": "θ", "sigma": "σ", "alpha": "α"}
-    stem, bracket, label = name.partition("[")
     said = page.scenario.parameter_words
-    words = said.get(name, said.get(stem, ("", "")))[1]
-    return greek.get(stem, stem) + (f" {label[:-1]}" if bracket else ""), words
+    return symbol(name), said.get(name, said.get(name.partition("[")[0], ("", "")))[1]
 
 
 def _parameters_html(page: Page, table: pd.DataFrame, scale: Digits, alone: bool = False) -> str:
@@ -526,14 +524,11 @@ def _parameters_html(page: Page, table: pd.DataFrame, scale: Digits, alone: bool
 def _prior_notes(before: Live, after: Live) -> str:
     """Which priors differ: defaults follow the data, and chosen numbers do not outlive them."""
     moved = [
-        f"{_SIGNS.get(name, name)} ~ {before.spec.priors[name].text} → {prior.text}"
+        f"{symbol(name)} ~ {before.spec.priors[name].text} → {prior.text}"
         for name, prior in after.spec.priors.items()
         if name in before.spec.priors and before.spec.priors[name] != prior
     ]
     return f"The priors follow the data: {', '.join(moved)}." if moved else ""
-
-
-_SIGNS = {"mu": "μ", "tau": "τ", "beta": "β", "nu": "ν", "theta": "θ"}
 
 
 def _use(page: Page, dataset: Dataset, label: str) -> None:

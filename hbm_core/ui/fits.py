@@ -15,6 +15,7 @@ from hbm_core.errors import InputError, StoreError
 from hbm_core.inference.tempering.target import refuse_improper
 from hbm_core.store.cluster import open_engine
 from hbm_core.store.engine import Engine, Status
+from hbm_core.store.gallery import ships
 from hbm_core.store.local import LocalEngine
 from hbm_core.store.settings import Settings
 from hbm_core.store.study import Study
@@ -53,7 +54,7 @@ class FitView:
     grade : {"pass", "warn", "fail"} or None
         Of a finished fit; None for others.
     own : bool
-        Whether the visitor asked for it: not where it is the gallery's, or came by a link.
+        Whether the visitor asked for it: not where it is the gallery's, another's, or came by a link.
     """
 
     id: str
@@ -138,7 +139,10 @@ def _words(id: str, status: Status, own: bool) -> tuple[str, str] | tuple[str, s
             whose = "Fit done"
             if not own:
                 job = engine().table.get(id)
-                whose = "A fit from the gallery" if job is None or job.public else "A fit shared with you"
+                whose = "A fit shared with you"
+                if job is None or job.public:
+                    # By another visitor or a command: whoever it was is not told.
+                    whose = "A fit from the gallery" if ships(id) else "A fit made here before"
             return f"{whose}{_TRUST[found]}", verdict(summary) + partial, found
         case "failed":
             return "Fit failed", status.error or "The reason was not recorded."

@@ -22,6 +22,7 @@ from hbm_core.plots.theme import number
 from hbm_core.plots.tokens import colours
 from hbm_core.scenarios import scenario as find_scenario
 from hbm_core.store.erasure import Erased
+from hbm_core.store.gallery import ships
 from hbm_core.store.jobs import FIT, Job
 from hbm_core.store.request import FitRequest, engine_versions
 from hbm_core.store.study import SIMULATED, Study
@@ -74,7 +75,7 @@ class Entry:
 
 
 def library() -> tuple[list[Entry], list[Entry]]:
-    """The session's fits and the public gallery's others, newest first."""
+    """The session's fits, and the others of built-in data, newest first."""
     engine = fits.engine()
     own = [job for job in engine.jobs(session.owner()) if job.task == FIT]
     mine = {job.id for job in own}
@@ -205,7 +206,7 @@ def story(own: list[Entry], others: list[Entry]) -> str:
     active = sum(entry.job.state in ("queued", "running") for entry in own)
     if not own:
         many = f"{len(others):,} finished fit{'s' if len(others) != 1 else ''} of built-in data"
-        return f"You have no fits yet; the gallery shows <b>{many}</b>, open to everyone."
+        return f"You have no fits yet; <b>{many}</b> {'are' if len(others) != 1 else 'is'} open to everyone."
     text = f"You have <b>{len(own):,} fit{'s' if len(own) != 1 else ''}</b>"
     sound = sum(entry.sound for entry in done)
     if done and sound < len(done):
@@ -610,7 +611,7 @@ def ask_delete(id: str, label: str) -> None:
     """Ask before a fit goes."""
     st.markdown(
         "It goes from your list, and from the disk where nobody else asked for it. A fit of built-in data "
-        "that somebody else made stays in the gallery. Its study can be fitted anew."
+        "that somebody else made stays for everyone. Its study can be fitted anew."
     )
     st.text(label)
     left, right = st.columns(2)
@@ -830,7 +831,9 @@ def nothing(study: Study) -> None:
     found = fits.view(study)
     if found.status.state == "done":
         job = fits.engine().table.get(found.id)
-        whose = "in the gallery" if job is None or job.public else "made by who shared it with you"
+        whose = "made by who shared it with you"
+        if job is None or job.public:
+            whose = "in the gallery" if ships(found.id) else "made here before"
         st.markdown(
             f"The current study's fit exists already, {whose}: nothing need be sampled. Its draws are on "
             "Trace; add it to your fits to find it here again, with downloads and code."

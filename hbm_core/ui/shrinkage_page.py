@@ -255,11 +255,12 @@ def _short(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _called(page: Page, unit: str) -> str:
-    """A unit's name with what it is before it, unless the name says that itself."""
+def _called(page: Page, unit: str, first: bool = False) -> str:
+    """A unit's name with what it is before it, unless the name says that itself; `first` in its sentence."""
     one = page.view.words.one
+    one = one.capitalize() if first else one
     name = _short(unit, 40)
-    return name if name.lower().startswith(one.lower()) else f"{one.capitalize()} {name}"
+    return name if name.lower().startswith(one.lower()) else f"{one} {name}"
 
 
 def _order_words(page: Page) -> str:
@@ -290,7 +291,7 @@ def unit_words(page: Page) -> None:
             help=f"Or click a {one} in any picture or table: it is selected everywhere.",
         )
     raw, pooled = number(row["raw"], view.digits.raw), number(row["pooled"], view.digits.estimate)
-    text = f"<b>{escape(_called(page, str(view.selected)))}: {raw} → {_accent(pooled, view)}</b>."
+    text = f"<b>{escape(_called(page, str(view.selected), first=True))}: {raw} → {_accent(pooled, view)}</b>."
     ledger = page.ledger.loc[page.ledger["unit"] == view.selected].iloc[0]
     if np.isfinite(ledger["weight_own"]):
         shares = whole_percents(ledger[list(_WEIGHTS)].to_numpy(dtype=float))

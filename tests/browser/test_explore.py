@@ -353,3 +353,16 @@ def test_a_fit_clicked_at_once_is_of_the_prior_on_screen(page: Page, server: Ser
     explorer(page).get_by_role("button", name="Fit", exact=True).click()
     expect(sidebar(page).get_by_text("Fit done")).to_be_visible(timeout=FITTING)
     assert parse_qs(urlsplit(page.url).query)["prior.tau"] == ["HalfCauchy(7)"]
+
+
+def test_lines_that_leave_the_picture_end_at_its_edge(page: Page, server: Server) -> None:
+    # Hosts h33 and h37 would be read beyond the range of the hosts' own values without a population.
+    visit(page, server, "/?scenario=counts&unit=h33")
+    panel = explorer(page).locator(".tau-part")
+    frame = panel.locator(".stage.tau").bounding_box()
+    name = panel.locator("text.end", has_text="h33")
+    expect(name).to_have_text("↑ h33")
+    expect(panel.locator("text.end", has_text="↑")).to_have_count(2)
+    expect(panel.locator(".end-mark")).to_have_count(14)
+    places = [mark.bounding_box() for mark in (*panel.locator(".end-mark").all(), name)]
+    assert frame and all(place and place["y"] > frame["y"] - 5 for place in places)

@@ -59,10 +59,10 @@ def test_a_row_says_what_it_is_and_how_sound(engine):
     assert "MCSE" in text and "just now" in text and "kB" in text
 
 
-def test_the_gallery_shows_others_fits_of_built_in_data_without_their_levers(engine):
+def test_others_fits_of_built_in_data_are_shown_without_their_levers(engine):
     id = publish(engine, study(), session="somebody-else")
     app = opened(fits_chosen=id)
-    assert "the gallery shows <b>1 finished fit of built-in data" in said(app)
+    assert "<b>1 finished fit of built-in data</b> is open to everyone" in said(app)
     assert not {f"fits_delete_{id}", f"fits_pin_{id}", f"fits_save_{id}"} & set(keys(app))
     assert f"fits_open_{id}" in keys(app)
 
@@ -194,7 +194,7 @@ def sidebar(chosen) -> AppTest:
 def test_a_fit_of_others_is_called_so_and_can_be_added(engine):
     publish(engine, study(), session="somebody-else")
     app = sidebar(study())
-    assert "A fit from the gallery" in said(app) and "Fit done" not in said(app)
+    assert "A fit made here before" in said(app) and "Fit done" not in said(app)
     app.button(key="sidebar_add").click().run()
     assert "Fit done" in said(app) and "sidebar_add" not in keys(app)
     assert [job.state for job in engine.jobs(SESSION)] == ["done"], "nothing is computed"
@@ -203,7 +203,7 @@ def test_a_fit_of_others_is_called_so_and_can_be_added(engine):
 def test_the_fit_of_a_shared_study_is_offered_where_one_has_none(engine):
     publish(engine, study(), session="somebody-else")
     app = opened(study=study())
-    assert "exists already, in the gallery" in said(app) and "fits_fit" not in keys(app)
+    assert "exists already, made here before" in said(app) and "fits_fit" not in keys(app)
     app.button(key="fits_add").click().run()
     assert len(engine.jobs(SESSION)) == 1 and "You have <b>1 fit</b>" in said(app)
 

@@ -144,3 +144,8 @@ def test_the_download_has_every_number_and_runs_nothing() -> None:
     assert [float(row["raw"]) for row in rows] == dataset.table["effect"].tolist()
     weights = pd.DataFrame(rows)[["weight_own", "weight_others", "weight_prior"]].astype(float)
     assert weights.sum(axis=1).to_numpy() == pytest.approx(1)
+
+
+def test_a_name_has_a_capital_only_where_its_sentence_begins() -> None:
+    text = said(sound(opened(scenario="counts")))
+    assert "Pooling moves host h33 farthest" in text and "<b>Host h33: 22" in text

@@ -55,6 +55,10 @@ export class TauPart {
   }
 
   Y(v) { return this.y1 - (this.y1 - this.y0) * (v - this.effects.lo) / (this.effects.hi - this.effects.lo); }
+  /** The height of a value, at the picture's edge where the value lies beyond it. */
+  edge(v) { return Math.max(this.y0, Math.min(this.y1, this.Y(v))); }
+  /** Which way a value leaves the picture: "↑ ", "↓ " or not at all. */
+  leaves(v) { return v > this.effects.hi ? "↑ " : v < this.effects.lo ? "↓ " : ""; }
   X(u) { return this.x0 + (this.x1 - this.x0) * u; }
 
   /* ---- what stays: axes, and the values that wait at infinity ---- */
@@ -90,11 +94,13 @@ export class TauPart {
     const ends2 = [];
     this.density = { post: svg("path", { class: "post-line" }), area: svg("path", { class: "post-area" }), prior: svg("path", { class: "prior-line" }) };
     if (!dense) {
-      const fits = 12 * J <= y1 - y0 + 24, at = this.arrived.map(v => this.Y(v)), labelled = fits ? dodged(at, 12, y0 - 4, y1 + 4) : at, limit = this.W - x1 - 17;
+      const fits = 12 * J <= y1 - y0 + 24, at = this.arrived.map(v => this.edge(v)), labelled = fits ? dodged(at, 12, y0 - 4, y1 + 4) : at, limit = this.W - x1 - 17;
       for (let i = 0; i < J; i++) {
-        ends2.push(svg("circle", { cx: x1, cy: at[i], r: 2.6, class: "end-mark" }));
+        // A line that leaves the picture ends nowhere in it: its name stands at the edge, with an arrow.
+        const way = this.leaves(this.arrived[i]);
+        if (!way) ends2.push(svg("circle", { cx: x1, cy: at[i], r: 2.6, class: "end-mark" }));
         if (fits) ends2.push(svg("path", { d: `M${x1 + 5} ${at[i]}L${x1 + 13} ${labelled[i]}`, class: "zero" }));
-        const label = svg("text", { class: fits ? "end" : "end rare", x: x1 + 17, y: labelled[i] + 4 }, shortened(data.units.label[i], limit));
+        const label = svg("text", { class: fits ? "end" : "end rare", x: x1 + 17, y: labelled[i] + 4 }, way + shortened(data.units.label[i], limit - (way ? 13 : 0)));
         this.ends.push(label);
         ends2.push(label);
       }
@@ -220,7 +226,7 @@ export class TauPart {
     c.beginPath(); this.lines.row[i].forEach((v, k) => c.lineTo(this.X(this.lines.u[k]), this.Y(v))); c.stroke();
     c.restore();
     this.ends.forEach((node, k) => { node.classList.toggle("on", k === i); node.style.fill = k === i ? `var(--ppx-${name === "accent" ? "accent" : "ink"})` : ""; });
-    if (this.far) { setText(this.far, shortened(app.data.units.label[i], this.W - this.x1 - 9)); setAttribute(this.far, "y", (this.Y(this.arrived[i]) + 4).toFixed(1)); }
+    if (this.far) { const end = this.arrived[i], way = this.leaves(end); setText(this.far, way + shortened(app.data.units.label[i], this.W - this.x1 - 9 - (way ? 13 : 0))); setAttribute(this.far, "y", (this.edge(end) + 4).toFixed(1)); }
   }
 
   /* ---- every frame ---- */

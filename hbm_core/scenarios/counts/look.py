@@ -90,7 +90,12 @@ def _counts(dataset: Dataset) -> list[Row]:
     ]
     rows += _dispersion(structure, moments.dispersion)
     rows += [
-        ("zero_share", "Share of windows without an event", zeros, f"{poisson:.0%} if counts were Poisson"),
+        (
+            "zero_share",
+            "Share of windows without an event",
+            zeros,
+            f"{100 * poisson:.0f} % if Poisson",
+        ),
         (
             "spread",
             "Spread of the true rates",

@@ -8,6 +8,7 @@ from typing import Any
 
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.gaussian_mixed import GaussianMixed
+from hbm_core.models.greek import GREEK
 from hbm_core.models.hurdle import HurdleRevenue
 from hbm_core.models.one_parameter import OneParameter
 from hbm_core.models.raw_rates import RawRates, RawTrials
@@ -128,25 +129,52 @@ def _three_level(structure: ThreeLevelNormal, one: str) -> Plate:
     return Plate(rows, edges, repeats)
 
 
-#: Parameters of rates that act on the counts rather than on the rates, by sign.
-_SIGNS = {"mu": "μ", "alpha": "α", "phi": "φ", "kappa": "κ", "psi": "ψ", "beta": "β", "rho": "ρ"}
-_ON_COUNTS = frozenset({"phi", "psi"})
+#: Parameters of rates that act on something else than the rates; signs of those that no Greek letter says.
+_ACTS_ON = {
+    "phi": "y",
+    "psi": "y",
+    "beta": "y",
+    "rho": "walk",
+    "sigma_drift": "walk",
+    "sigma_window": "bytes",
+}
+_SIGNS = {
+    "mu_count": "μa",
+    "mu_bytes": "μc",
+    "sigma_count": "σa",
+    "sigma_bytes": "σc",
+    "corr": "ρac",
+    "sigma_window": "σ",
+    "sigma_drift": "σd",
+}
 
 
 def _rates(structure: Any, one: str) -> Plate:
-    """Entities' rates and their counts; parameters beside what they act on."""
+    """Entities' rates and their counts, drifts and bytes; parameters beside what they act on."""
     trials = isinstance(structure, RawTrials)
+    target = {name: _ACTS_ON.get(name, "theta") for name in structure.parameters}
 
-    def node(name: str) -> Node:
-        return Node(name, _SIGNS.get(name, name.replace("sigma", "σ").replace("_", "")[:4]), "unknown", False)
+    def nodes(*on: str) -> list[Node]:
+        signs = {**GREEK, **_SIGNS}
+        return [Node(name, signs[name], "unknown", False) for name, at in target.items() if at in on]
 
-    top = [node(name) for name in structure.parameters if name not in _ON_COUNTS]
-    beside = [node(name) for name in structure.parameters if name in _ON_COUNTS]
-    given = Node("size", "nᵢ" if trials else "eᵢⱼ", "given", True)
-    data = Node("y", "yᵢ" if trials else "yᵢⱼ", "data", True)
-    rows = (tuple(top), (Node("theta", "θᵢ", "unknown", True),), (*beside, data, given))
-    edges = [(one_.name, "theta") for one_ in top] + [(one_.name, "y") for one_ in beside]
-    return Plate(rows, (*edges, ("theta", "y"), ("size", "y")), f"{one} i = 1 … {len(structure.units):,}")
+    middle, bottom = (
+        [Node("theta", "θᵢ", "unknown", True)],
+        [Node("y", "yᵢ" if trials else "yᵢⱼ", "data", True)],
+    )
+    edges = [*target.items(), ("theta", "y"), ("size", "y")]
+    if "walk" in target.values():
+        middle.append(Node("walk", "dᵢⱼ", "unknown", True))
+        edges.append(("walk", "y"))
+    given = [Node("size", "nᵢ" if trials else "eᵢⱼ", "given", True)]
+    if "beta" in target:
+        given.append(Node("x", "xᵢⱼ", "given", True))
+        edges.append(("x", "y"))
+    if "bytes" in target.values():
+        given += [Node("bytes", "bᵢⱼ", "data", True), *nodes("bytes")]
+        edges += [("theta", "bytes"), ("size", "bytes")]
+    rows = tuple(nodes("theta", "walk")), tuple(middle), (*nodes("y"), *bottom, *given)
+    return Plate(rows, tuple(edges), f"{one} i = 1 … {len(structure.units):,}")
 
 
 def _circuits(structure: CircuitPopulation, one: str) -> Plate:

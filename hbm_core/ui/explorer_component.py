@@ -20,6 +20,7 @@ from hbm_core.errors import InputError
 from hbm_core.inference.exact import ExactPosterior
 from hbm_core.models.dataset import Words, once
 from hbm_core.models.families import FAMILIES, Family, Number
+from hbm_core.models.greek import GREEK
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import ModelSpec
 from hbm_core.plots.theme import digits_of
@@ -395,8 +396,11 @@ def prior_entries(
 
 def _sign(symbol: str) -> str:
     """A symbol in LaTeX as plain text: a spread's index is written behind it, as in "σ genre"."""
-    base, _, index = symbol.lstrip("\\").partition("_{\\mathrm{")
-    return " ".join(part for part in (_SYMBOLS.get(base, base), index.rstrip("}")) if part)
+    name = symbol.lstrip("\\")
+    if name in _SYMBOLS:
+        return _SYMBOLS[name]
+    base, _, index = name.partition("_")
+    return " ".join(filter(None, [_SYMBOLS.get(base, base), re.sub(r"\\mathrm|[{}]", "", index)]))
 
 
 def data_spread(spec: ModelSpec[Any]) -> float:
@@ -447,23 +451,7 @@ def nice(value: float) -> float:
     return float(f"{(1 if lead < 1.5 else 2 if lead < 3.5 else 5 if lead < 7.5 else 10) * power:.6g}")
 
 
-_SYMBOLS = {
-    "mu": "μ",
-    "tau": "τ",
-    "beta": "β",
-    "nu": "ν",
-    "theta": "θ",
-    "theta_i": "θ",
-    "sigma": "σ",
-    "alpha": "α",
-    "phi": "φ",
-    "varphi": "φ",
-    "kappa": "κ",
-    "gamma": "γ",
-    "Omega": "Ω",
-    "sigma_0": "σ₀",
-    "s_f": "s",
-}
+_SYMBOLS = {**GREEK, "theta_i": "θ", "varphi": "φ", "Omega": "Ω", "sigma_0": "σ₀", "s_f": "s"}
 
 
 # ---- on the page: what the component tells Python ----

@@ -120,7 +120,10 @@ def posterior_value(posterior: ExactPosterior, shown: np.ndarray) -> dict[str, A
         moments = dict(zip(posterior.hyper_names, posterior.hyper_mean, strict=True))
         sds = dict(zip(posterior.hyper_names, posterior.hyper_sd, strict=True))
         pooling, panel = posterior.unit_pooling(shown), _panel(posterior, shown)
+        # Of the rates: a parameter of the population may have other units, and a far wider posterior.
+        error = posterior.error * float(np.max(sd[np.isfinite(sd)], initial=0.0))
     else:
+        error = posterior.error_absolute
         places = posterior.theta.start + shown
         mean, sd = posterior.mean[places], posterior.sd[places]
         everything = posterior.quantiles((*INTERVALS, *ENDS))
@@ -144,7 +147,7 @@ def posterior_value(posterior: ExactPosterior, shown: np.ndarray) -> dict[str, A
         "mu": mu,
         **panel,
         "densities": densities,
-        "error": finite_or_none(posterior.error_absolute),
+        "error": finite_or_none(error),
     }
 
 

@@ -17,6 +17,7 @@ from hbm_core.analysis.draws import graded
 from hbm_core.analysis.remedies import Remedy, remedies
 from hbm_core.errors import InputError, StoreError
 from hbm_core.inference.sampler import Progress
+from hbm_core.models.greek import GREEK
 from hbm_core.models.prior import Prior
 from hbm_core.models.raw_rates import RawRates
 from hbm_core.plots import diagnostics as plots
@@ -35,20 +36,7 @@ _MOST_ROWS, _MOST_PANELS = 40, 6
 #: An MCSE is small beside the posterior's own width below this share of a sd.
 _MCSE_SHARE = 0.05
 
-_GREEK = {
-    "mu": "μ",
-    "tau": "τ",
-    "tau_star": "τ*",
-    "beta": "β",
-    "nu": "ν",
-    "theta": "θ",
-    "sigma": "σ",
-    "alpha": "α",
-    "phi": "φ",
-    "kappa": "κ",
-    "psi": "ψ",
-    "rho": "ρ",
-}
+_LETTERS = {**GREEK, "tau_star": "τ*"}
 #: Geometry → name for a person, and what the sampler moves in.
 GEOMETRIES: Mapping[str, tuple[str, str]] = {
     "centered": ("Centered", "samples θ itself"),
@@ -271,7 +259,7 @@ def symbol(name: str) -> str:
     short = inner if len(inner) <= most else inner[: most - 1] + "…"
     base, _, level = head.partition("_")
     level = level.replace("_", " ")
-    greek = _GREEK.get(head) or " ".join(part for part in (_GREEK.get(base, base), level) if part)
+    greek = _LETTERS.get(head) or " ".join(part for part in (_LETTERS.get(base, base), level) if part)
     return f"{greek} {short}".strip()
 
 
@@ -501,10 +489,14 @@ def story(page: Page) -> str:
         return diverged + stopped
     if first is not None:
         trust = "not to be read yet" if failed else "look before you trust them"
+        title = first.title.removesuffix(" of every parameter").removesuffix(" of every chain")
+        if not title.startswith(_NAMES):
+            title = title[0].lower() + title[1:]
+        value, where = _where(first.measured)
         return (
-            f"<b>{count:,} draws, but {trust}</b>: "
-            f"{escape(first.title[0].lower() + first.title[1:])} is "
-            f"{escape(first.measured)}, and should be {escape(first.threshold)}.{stopped}"
+            f"<b>{count:,} draws, but {trust}</b>: {escape(title)} is {escape(value)}"
+            f"{escape(f' ({symbol(where)})') if where else ''}, and should be {escape(first.threshold)}."
+            f"{stopped}"
         )
     if page.read.agreement is None:
         return f"<b>{count:,} draws pass every check</b> of the computation.{stopped}"
@@ -561,6 +553,8 @@ _SHORT = {
     "Pareto's k of the approximation": "Pareto k",
     "Round trips of every replica": "Round trips",
 }
+#: Beginnings of titles that keep their capital in a sentence.
+_NAMES = ("R-hat", "E-BFMI", "Monte Carlo", "Pareto's")
 _MARKS = {"pass": ("✓", "ink-2"), "warn": ("!", "warn"), "fail": ("✕", "warn"), "information": ("i", "ink-2")}
 
 
@@ -596,11 +590,17 @@ def findings(page: Page) -> None:
     )
 
 
+def _where(measured: str) -> tuple[str, str]:
+    """The number that was measured, and the name of what it was found at, if any."""
+    value, _, where = measured.partition(" (")
+    where = where.removesuffix(")")
+    return value, "" if where.endswith("%") else where
+
+
 def _measured(text: str) -> str:
     """The number, and below it where it was found."""
-    value, _, where = text.partition(" (")
-    where = where.removesuffix(")")
-    if not where or where.endswith("%"):
+    value, where = _where(text)
+    if not where:
         return escape(value)
     named = escape(symbol(where)).replace(",", ",<wbr>").replace("_", "_<wbr>")
     return f'{escape(value)} <span class="where">{named}</span>'

@@ -88,3 +88,30 @@ def test_the_verdict_against_truth_counts_intervals() -> None:
     assert f"{inside} of 30 pooled" in said
     assert f"and {raw} of" in said
     assert truth_sentence(Live(study, Study.default("schools").data(), spec, posterior)) == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "on_counts", "elsewhere"),
+    [
+        ("base", "pumps", {"theta", "size", "phi"}, {}),
+        ("zero_inflated", "shut_hosts", {"theta", "size", "phi", "psi"}, {}),
+        ("covariates", "load", {"theta", "size", "phi", "beta", "x"}, {}),
+        ("drift", "drifting", {"theta", "size", "walk"}, {"walk": {"rho", "sigma_drift"}}),
+        (
+            "joint",
+            "traffic",
+            {"theta", "size", "phi"},
+            {"bytes": {"theta", "size", "sigma_window"}},
+        ),
+    ],
+)
+def test_a_model_of_counts_has_the_arrows_of_its_formula(
+    model: str, dataset: str, on_counts: set[str], elsewhere: dict[str, set[str]]
+) -> None:
+    study = Study.default("counts").change(dataset=dataset).change(model=model)
+    plate = plate_table(study.spec(study.data()).structure)
+    for target, sources in ({"y": on_counts} | elsewhere).items():
+        assert {source for source, end in plate.edges if end == target} == sources
+    drawn = {node.name for row in plate.rows for node in row}
+    assert {name for edge in plate.edges for name in edge} == drawn
+    assert all(len(node.symbol) <= 3 for row in plate.rows for node in row), "it fits its circle"

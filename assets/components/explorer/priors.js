@@ -48,7 +48,9 @@ export class PriorsPart {
 }
 
 function sameAs(app, preset) {
-  if (preset.model && preset.model !== app.data.model.id) return false;
+  const { id } = app.data.model;
+  // Of models that differ in their priors alone; another keeps its hierarchy under every preset.
+  if (preset.model && preset.model !== id && app.data.presets.some(other => other.model === id)) return false;
   return Object.entries(preset.priors).every(([name, p]) => app.priors[name] && app.priors[name].family === p.family && p.numbers.every((v, k) => Math.abs(v - app.priors[name].numbers[k]) <= 1e-9 * Math.max(1, Math.abs(v))));
 }
 

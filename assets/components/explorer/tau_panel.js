@@ -4,6 +4,7 @@ import { Z50 } from "./engine.js";
 import { capital, dodged, multiples, niceStep, short, spread } from "./format.js";
 
 const SAMPLES = 120, BAND_SAMPLES = 80, DENSITY = 320, PANEL_TOP = 8;
+const ROOM = 112, LETTER = 5.4;   // px: "complete pooling" and a gap; a letter of an axis
 const BUNDLE_REST = 120;   // ms between drawings of many lines while a prior moves
 
 export class TauPart {
@@ -42,7 +43,10 @@ export class TauPart {
     // Where lines end: raw values, until the lines say otherwise.
     if (!this.arrived || this.arrived.length !== app.J) this.arrived = [...units.y];
     this.d0 = this.rail + 18; this.d1 = this.d0 + 54;
-    this.height = this.d1 + (narrow ? 56 : 40);
+    // The axis's words stand between those of its ends where there is room, else below.
+    const half = (this.x1 - this.x0) / 2, { words } = app.data.model.spread;
+    this.stacked = narrow || ROOM + LETTER * words.length / 2 > half;
+    this.height = this.d1 + (this.stacked ? 56 : 40);
     this.stage.style.height = `${this.height}px`;
     for (const layer of [this.still, this.marks]) { layer.setAttribute("width", W); layer.setAttribute("height", this.height); }
     [this.cBundle, this.cFocus, this.cFront] = [this.bundle, this.focused, this.front].map(canvas => sizeCanvas(canvas, W, this.y1 + 8));
@@ -85,7 +89,7 @@ export class TauPart {
     const ends = d1 + 36, inset = narrow ? 4 : 0, unit = data.words.unit && !data.model.spread.unitless ? `, ${data.words.unit}` : "";
     parts.push(
       svg("text", { class: "axis", x: x0 - inset, y: ends }, "complete pooling"), svg("text", { class: "axis", x: x1 + inset, y: ends, "text-anchor": "end" }, data.model.spread.end),
-      svg("text", { class: "axis", x: (x0 + x1) / 2, y: narrow ? ends + 17 : ends, "text-anchor": "middle" }, svg("tspan", { class: "maths" }, app.symbol), `, ${data.model.spread.words}${unit}`),
+      svg("text", { class: "axis", x: (x0 + x1) / 2, y: this.stacked ? ends + 17 : ends, "text-anchor": "middle" }, svg("tspan", { class: "maths" }, app.symbol), `, ${data.model.spread.words}${unit}`),
       svg("path", { d: `M${x0} ${this.rail}H${x1}`, class: "rail" }),
     );
     this.still.replaceChildren(...parts);

@@ -174,8 +174,8 @@ ZERO_INFLATED = declared_model(
     "As the model base, but a share of the windows is shut and shows zero whatever the rate: zeros that the "
     "rates do not explain.",
     (
-        r"y_{ij} = 0 \text{ with probability } \psi, \quad \text{otherwise } y_{ij} \sim "
-        r"\mathrm{NegBinomial}(\theta_i e_{ij},\ \varphi)",
+        r"y_{ij} = 0 \text{ with probability } \psi, \text{ otherwise}",
+        r"y_{ij} \sim \mathrm{NegBinomial}(\theta_i e_{ij},\ \varphi)",
         _RATES,
     ),
     _ZERO_INFLATED,
@@ -227,10 +227,10 @@ JOINT = declared_model(
     "Each entity has a rate and a level of bytes, and the two go with each other: what is seen of one tells "
     "of the other.",
     (
-        r"y_{ij} \sim \mathrm{NegBinomial}(e^{a_i} e_{ij},\ \varphi), \quad b_{ij} \sim "
-        r"\mathrm{LogNormal}(c_i + \log e_{ij},\ \sigma)",
-        r"(a_i, c_i) \sim \mathrm{Normal}\left((\mu_a, \mu_c),\ \Sigma\right), \quad \Sigma_{ac} = "
-        r"\rho_{ac}\, \sigma_a \sigma_c, \quad \rho_{ac} \sim \mathrm{LKJ}(\eta)",
+        r"y_{ij} \sim \mathrm{NegBinomial}(e^{a_i} e_{ij},\ \varphi)",
+        r"b_{ij} \sim \mathrm{LogNormal}(c_i + \log e_{ij},\ \sigma)",
+        r"(a_i, c_i) \sim \mathrm{Normal}\left((\mu_a, \mu_c),\ \Sigma\right)",
+        r"\Sigma_{ac} = \rho_{ac}\, \sigma_a \sigma_c, \quad \rho_{ac} \sim \mathrm{LKJ}(\eta)",
     ),
     _JOINT,
     ("centered", "noncentered"),

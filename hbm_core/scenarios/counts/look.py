@@ -7,16 +7,13 @@ import pandas as pd
 
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.gamma_counts import GammaCounts
+from hbm_core.models.greek import GREEK
 from hbm_core.scenarios.counts.data import count_structure, has_trials, trials_structure
 
 Row = tuple[str, str, float, str]
 
 
-#: Greek letters of parameters.
-_LETTERS = {
-    "mu": "μ", "alpha": "α", "phi": "φ", "kappa": "κ", "psi": "ψ", "beta": "β", "rho": "ρ", "sigma": "σ",
-    "corr": "correlation",
-}  # fmt: skip
+_LETTERS = {**GREEK, "corr": "correlation"}
 
 
 def _written(name: str) -> str:

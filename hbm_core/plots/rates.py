@@ -217,7 +217,10 @@ def forecast(rows: pd.DataFrame, view: View) -> vega.Figure:
     """Draw rows of `forecast_table`: the next window's 90 % interval and median, the latest as a circle."""
     c = view.colours
     rows = rows.assign(
-        interval=[f"{low:.0f} to {high:.0f}" for low, high in zip(rows["low90"], rows["high90"], strict=True)]
+        chosen=rows["unit"] == view.selected,
+        interval=[
+            f"{low:.0f} to {high:.0f}" for low, high in zip(rows["low90"], rows["high90"], strict=True)
+        ],
     )
     y = vega.channel("unit:N", **_rows_axis(True))
     x = vega.channel(
@@ -227,7 +230,9 @@ def forecast(rows: pd.DataFrame, view: View) -> vega.Figure:
         axis=dict(tickCount=6),
     )
     base = vega.Chart(rows)
-    lines = base.mark_rule(color=c["accent"], strokeWidth=4, opacity=0.45).encode(y=y, x=x, x2="high90:Q")
+    lines = base.mark_rule(
+        color=c["accent"], strokeWidth=4, opacity=vega.expr("datum.chosen ? 0.85 : 0.4")
+    ).encode(y=y, x=x, x2="high90:Q")
     middle = base.mark_tick(color=c["accent"], thickness=2.5, size=13).encode(y=y, x=vega.channel("median:Q"))
     latest = base.mark_point(color=c["raw"], filled=False, size=_RAW_AREA, strokeWidth=1.5).encode(
         y=y,
@@ -300,7 +305,7 @@ def rootogram(table: pd.DataFrame, of: str, mode: Mode) -> vega.Figure:
         strokeWidth=vega.expr("datum.off ? 2 : 0"),
     ).encode(x=x, y=y, y2="bottom:Q", tooltip=tips)
     zero = vega.Chart([{"top": 0}]).mark_rule(color=c["ink-3"]).encode(y=y)
-    curve = base.mark_line(color=c["accent"], strokeWidth=2, point=dict(size=18, filled=True)).encode(
-        x=x, y=y, tooltip=tips
-    )
+    curve = base.mark_line(
+        color=c["accent"], strokeWidth=2, point=dict(size=18, filled=True, color=c["accent"])
+    ).encode(x=x, y=y, tooltip=tips)
     return themed(vega.layer(band, bars, zero, curve).properties(height=280), mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -106,6 +107,25 @@ def _windows(
         return None
 
 
+def _listed(page: Page, table: pd.DataFrame) -> pd.DataFrame:
+    """The first rows of a table; the selected entity is always among them."""
+    rows = table.head(_SHOWN)
+    if page.view.selected in set(rows["unit"]):
+        return rows
+    return pd.concat([rows.head(_SHOWN - 1), table[table["unit"] == page.view.selected]])
+
+
+def _told(page: Page, rows: pd.DataFrame, total: int, order: str) -> str:
+    """Which entities a picture shows, where it does not show all."""
+    if len(rows) == total:
+        return ""
+    last = str(rows["unit"].iloc[-1]) == page.view.selected
+    many = page.view.words.many
+    return f" Of {total:,} {many} the {len(rows) - last} {order} are shown" + (
+        f", and {escape(page.view.selected)}, which is selected." if last else "."
+    )
+
+
 def ranking(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Ranks with intervals."""
     posterior: Any = page.posterior
@@ -117,9 +137,7 @@ def ranking(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         )
         page_of.unit_words(page)
     table = _kept(page).get(f"ranking {top}", lambda: tables.ranking_table(posterior, top))
-    rows = table.head(_SHOWN)
-    if page.view.selected not in set(rows["unit"]):
-        rows = pd.concat([rows.head(_SHOWN - 1), table[table["unit"] == page.view.selected]])
+    rows = _listed(page, table)
     with left:
         sure = int((table["p_top"] > 0.9).sum())
         theme.title(f"Who is on top: {sure} of the {many} belong to the top {top} with more than 90 %")
@@ -127,7 +145,7 @@ def ranking(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         theme.caption(
             f"Mean rank of each {one} and its 90 % interval, by joint draws of all rates. Wide intervals say "
             "that a list of the best would look different with other data."
-            + (f" The first {len(rows)} of {count:,} are shown." if len(rows) < count else "")
+            + _told(page, rows, count, "first by mean rank")
         )
 
 
@@ -141,9 +159,15 @@ def surprises(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     expected = _SURPRISING * len(table)
     with right:
         page_of.unit_words(page)
+        own = table.loc[table["unit"] == page.view.selected].iloc[0]
+        page_of.said(
+            f"Its latest window had <b>{own['count']:,.0f}</b> events where {number(own['expected'], 1)} "
+            f"were expected: as many or {'more' if own['side'] == 'more' else 'fewer'} have a chance of "
+            f"{100 * own['surprise'] / 2:.2g} %, number {own.name + 1:,} of {len(table):,} in the list."
+        )
     with left:
         theme.title(f"{found:,} of {len(table):,} {many} have a surprising latest window")
-        shown = table.head(_SHOWN)
+        shown = _listed(page, table)
         rows = pd.DataFrame(
             {
                 one.capitalize(): shown["unit"],
@@ -194,12 +218,15 @@ def forecasts(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     table = _windows(page, left, "forecasts", tables.forecast_table)
     if table is None:
         return
-    one, many = page.view.words.one, page.view.words.many
+    one = page.view.words.one
     with right:
         page_of.unit_words(page)
-    rows = table.head(_SHOWN)
-    if page.view.selected not in set(rows["unit"]):
-        rows = pd.concat([rows.head(_SHOWN - 1), table[table["unit"] == page.view.selected]])
+        own = table.loc[table["unit"] == page.view.selected].iloc[0]
+        page_of.said(
+            f"Its next window: <b>{own['low90']:,.0f} to {own['high90']:,.0f}</b> events with 90 % chance, "
+            f"{number(own['expected'], 1)} expected; its latest had {own['latest']:,.0f}."
+        )
+    rows = _listed(page, table)
     with left:
         theme.title(f"The next window of each {one}")
         page_of.key_line(
@@ -210,8 +237,8 @@ def forecasts(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         theme.chart(plots.forecast(rows, page.view), key="rates_forecast")
         theme.caption(
             f"The bar holds the next window of a {one} with 90 % chance, its own rate and the scatter of "
-            f"windows both unsure; the tick is the median. The window has the latest one's exposure. The "
-            f"{len(rows)} {many} with the largest rates are shown."
+            "windows both unsure; the tick is the median. The window has the latest one's exposure."
+            + _told(page, rows, len(table), "with the largest forecasts")
             + (
                 f" The expected counts have Monte Carlo errors of at most {number(table['mcse'].max(), 2)}."
                 if table["mcse"].any()

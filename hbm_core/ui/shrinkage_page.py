@@ -301,6 +301,11 @@ def unit_words(page: Page) -> None:
         text += f" Pooling factor {number(ledger['pooling'], 2)}."
     if row["rank_change"]:
         text += f" Rank {row['rank_raw']:,g} → {row['rank_pooled']:,g}."
+    said(text)
+
+
+def said(text: str) -> None:
+    """A sentence beside a picture; markup as it is."""
     st.html(f'<p style="font-size:14px;line-height:20px;margin:0;overflow-wrap:anywhere">{text}</p>')
 
 

@@ -13,6 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from hbm_core.models.dataset import Dataset
+from hbm_core.scenarios import scenario
 from hbm_core.store.study import Study
 from hbm_core.ui import shrinkage_page
 
@@ -149,3 +150,16 @@ def test_the_download_has_every_number_and_runs_nothing() -> None:
 def test_a_name_has_a_capital_only_where_its_sentence_begins() -> None:
     text = said(sound(opened(scenario="counts")))
     assert "Pooling moves host h33 farthest" in text and "<b>Host h33: 22" in text
+
+
+def test_whoever_is_selected_is_told_the_next_window_and_how_odd_the_latest_was() -> None:
+    table = scenario("counts").dataset("hosts").table
+    latest = table[table["entity"] == "h07"].sort_values("window")["count"].iloc[-1]
+    ahead = said(sound(opened("Forecast", scenario="counts", unit="h07")))
+    assert f"its latest had {latest}" in ahead and "Its next window: <b>" in ahead
+    # Its rate is low: it is shown because it is selected.
+    assert "Of 60 hosts the 24 with the largest forecasts are shown, and h07, which is selected." in ahead
+    odd = said(sound(opened("Surprises", scenario="counts", unit="h07")))
+    assert f"Its latest window had <b>{latest}</b> events" in odd and "of 60 in the list" in odd
+    # Of h16, the oddest, nobody is above.
+    assert "number 1 of 60" in said(sound(opened("Surprises", scenario="counts", unit="h16")))

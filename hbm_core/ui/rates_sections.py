@@ -122,7 +122,7 @@ def _told(page: Page, rows: pd.DataFrame, total: int, order: str) -> str:
     last = str(rows["unit"].iloc[-1]) == page.view.selected
     many = page.view.words.many
     return f" Of {total:,} {many} the {len(rows) - last} {order} are shown" + (
-        f", and {escape(page.view.selected)}, which is selected." if last else "."
+        f", and {escape(str(page.view.selected))}, which is selected." if last else "."
     )
 
 
@@ -159,11 +159,12 @@ def surprises(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     expected = _SURPRISING * len(table)
     with right:
         page_of.unit_words(page)
-        own = table.loc[table["unit"] == page.view.selected].iloc[0]
+        place = int(np.flatnonzero(table["unit"] == page.view.selected)[0])
+        own = table.iloc[place]
         page_of.said(
             f"Its latest window had <b>{own['count']:,.0f}</b> events where {number(own['expected'], 1)} "
             f"were expected: as many or {'more' if own['side'] == 'more' else 'fewer'} have a chance of "
-            f"{100 * own['surprise'] / 2:.2g} %, number {own.name + 1:,} of {len(table):,} in the list."
+            f"{100 * own['surprise'] / 2:.2g} %, number {place + 1:,} of {len(table):,} in the list."
         )
     with left:
         theme.title(f"{found:,} of {len(table):,} {many} have a surprising latest window")

@@ -52,6 +52,15 @@ class Words:
     headline: str = ""
 
     @property
+    def a_one(self) -> str:
+        """A unit with its article.
+
+        >>> Words("entity").a_one, Words("user").a_one
+        ('an entity', 'a user')
+        """
+        return f"{'an' if self.one[:1].lower() in tuple('aeio') else 'a'} {self.one}"
+
+    @property
     def axis(self) -> str:
         """Axis title with unit."""
         return f"{self.outcome}, {self.unit}" if self.unit else self.outcome

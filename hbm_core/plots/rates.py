@@ -63,9 +63,9 @@ def chance(points: pd.DataFrame, lines: pd.DataFrame, word: str, words: Words, m
     c = colours(mode)
     x = vega.channel(
         "seen:Q",
-        title=f"{word.capitalize()} of a {words.one}",
+        title=f"{word.capitalize()} of {words.a_one}",
         scale=dict(type="log", nice=False, padding=8),
-        axis=dict(grid=False, tickCount=5),
+        axis=dict(grid=False, tickCount=5, **_whole(word)),
     )
     # A few wild rates of hardly watched entities must not flatten the rest.
     top = float(max(points["rate"].max() * 1.05, np.median(lines["high"])))
@@ -108,9 +108,9 @@ def own_weights(table: pd.DataFrame, word: str, view: View) -> vega.Figure:
     )
     x = vega.channel(
         "seen:Q",
-        title=f"{word.capitalize()} of a {view.words.one}",
+        title=f"{word.capitalize()} of {view.words.a_one}",
         scale=dict(type="log", nice=False, padding=10),
-        axis=dict(grid=False, tickCount=6),
+        axis=dict(grid=False, tickCount=6, **_whole(word)),
     )
     y = vega.channel(
         "own:Q",
@@ -150,6 +150,11 @@ def own_weights(table: pd.DataFrame, word: str, view: View) -> vega.Figure:
     return themed(
         vega.layer(half, marks, names.encode(x=x, y=y, text="unit:N")).properties(height=300), view.mode
     )
+
+
+def _whole(word: str) -> dict[str, str]:
+    """Labels of an axis of what was seen: nobody has 0.8 windows."""
+    return {} if word == "exposure" else {"labelExpr": "datum.value % 1 === 0 ? datum.label : ''"}
 
 
 def _rows_axis(labels: bool) -> Any:

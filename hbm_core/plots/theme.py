@@ -40,6 +40,7 @@ def config(mode: Mode) -> dict[str, Any]:
             "tickColor": c["ink-3"],
             "tickSize": 4,
             "labelOverlap": True,
+            "labelSeparation": 5,
         },
         "axisDiscrete": {"labelExpr": "datum.label"},
         "legend": {

@@ -117,7 +117,7 @@ def _before(key: tuple[str, ...], mode: Mode, _seen: Live) -> None:
         theme.chart(funnel(points, lines, words.axis, mode), key="first_look_funnel")
         said = "one true effect"
     theme.caption(
-        f"Each circle is a {words.one}. If all shared {said} (dashed), 95 % of them would lie "
+        f"Each circle is {words.a_one}. If all shared {said} (dashed), 95 % of them would lie "
         f"in the grey cone: {words.many} far outside it speak for real differences."
     )
     _first_look(_seen)

@@ -146,7 +146,8 @@ def focus_of(seen: Live) -> str:
     units = structure.units
     if seen.study.unit is not None and seen.study.unit in units:
         return str(seen.study.unit)
-    if (listed := shape_of(structure).listed(structure)) is not None:
+    listed = shape_of(structure).listed(structure)
+    if listed is not None and (len(listed) < len(units) or seen.posterior is None):
         return str(units[int(listed[0])])
     if seen.posterior is None:
         return units[0]

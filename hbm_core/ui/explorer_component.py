@@ -326,7 +326,7 @@ class ExplorerData:
         return {
             "parts": list(self.parts),
             "units": units,
-            "words": asdict(self.words),
+            "words": {**asdict(self.words), "a_one": self.words.a_one},
             "focus": self.focus or first,
             "story": [
                 asdict(s) if isinstance(s, Live) else list(s) if isinstance(s, tuple) else [s, "plain"]

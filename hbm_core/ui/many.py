@@ -64,7 +64,7 @@ def glance(seen: Live, view: View) -> None:
             at = tables.evenly(structure, MOST)
             rows = rows.assign(users=data["n"].to_numpy()[at].astype(float))
         cells, points = tables.density_scatter(rows, along, "raw", log_x=True)
-        named = f"Users of a {words.one}" if sized else "Standard error"
+        named = f"Users of {words.a_one}" if sized else "Standard error"
         figure = plots.density(cells, points, (along, "raw"), (named, title), view, log_x=True)
         theme.chart(figure, key="glance_size")
         theme.caption(

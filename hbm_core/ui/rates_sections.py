@@ -71,7 +71,6 @@ def weights(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     if not _exact(page, left):
         return
     posterior: Any = page.posterior
-    one = page.view.words.one
     table = _kept(page).get("weights", lambda: tables.weight_table(posterior))
     if len(table) > 2000:
         order = np.argsort(table["seen"].to_numpy(), kind="stable")
@@ -83,8 +82,8 @@ def weights(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         word = posterior.structure.seen[0]
         page_of.picture(plots.own_weights(table, word, page.view), "rates_weights")
         theme.caption(
-            f"Each circle is a {one}: across, how much was seen of it; up, what share of its estimate is its "
-            "own rate, the rest being the population's. "
+            f"Each circle is {page.view.words.a_one}: across, how much was seen of it; up, what share of "
+            "its estimate is its own rate, the rest being the population's. "
             + (
                 "Over-dispersed windows say less than Poisson ones, however many events they hold."
                 if "phi" in page.live.spec.priors
@@ -237,8 +236,9 @@ def forecasts(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         )
         theme.chart(plots.forecast(rows, page.view), key="rates_forecast")
         theme.caption(
-            f"The bar holds the next window of a {one} with 90 % chance, its own rate and the scatter of "
-            "windows both unsure; the tick is the median. The window has the latest one's exposure."
+            f"The bar holds the next window of {page.view.words.a_one} with 90 % chance, its own rate and "
+            "the scatter of windows both unsure; the tick is the median. The window has the latest one's "
+            "exposure."
             + _told(page, rows, len(table), "with the largest forecasts")
             + (
                 f" The expected counts have Monte Carlo errors of at most {number(table['mcse'].max(), 2)}."

@@ -288,7 +288,7 @@ def unit_words(page: Page) -> None:
             list(page.table["unit"]),
             key="shrinkage_unit",
             on_change=lambda: select(st.session_state["shrinkage_unit"]),
-            help=f"Or click a {one} in any picture or table: it is selected everywhere.",
+            help=f"Or click {page.view.words.a_one} in any picture or table: it is selected everywhere.",
         )
     raw, pooled = number(row["raw"], view.digits.raw), number(row["pooled"], view.digits.estimate)
     text = f"<b>{escape(_called(page, str(view.selected), first=True))}: {raw} → {_accent(pooled, view)}</b>."
@@ -377,10 +377,15 @@ def _arrows(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
         figure = plots.forest(rows, page.view, plots.effect_domain(page.table), group, "n" if sized else None)
         picture(figure, "shrinkage_forest")
         theme.caption(
-            f"Each arrow runs from what a {one} measured to where it is pooled. The dashed line is the mean "
-            "that it is pulled to; <i>B</i> is how far, from 0 (not at all) to 1 (onto the mean). ↑ and "
-            "↓ count the "
-            f"ranks a {one} gained or lost. The axis is fixed by the raw 95 % intervals."
+            f"Each arrow runs from what {page.view.words.a_one} measured to where it is pooled. The dashed "
+            "line is the mean that it is pulled to"
+            + (
+                "; <i>B</i> is how far, from 0 (not at all) to 1 (onto the mean)"
+                if rows["pooling"].notna().any()
+                else ""
+            )
+            + f". ↑ and ↓ count the ranks {page.view.words.a_one} gained or lost. The axis is fixed by the "
+            "raw 95 % intervals."
         )
 
 
@@ -511,9 +516,8 @@ def _ledger(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             shown = page.ledger.set_index("unit").loc[rows["unit"]].reset_index()
             picture(plots.weights(shown, page.view), "shrinkage_weights")
             more = (
-                f" 1 − E[<i>B</i>] is less than the first share, because a {one} also moves the mean "
-                "that it is "
-                "pulled to."
+                f" 1 − E[<i>B</i>] is less than the first share, because {page.view.words.a_one} also "
+                "moves the mean that it is pulled to."
                 if kind_of(page) == "partial"
                 else ""
             )
@@ -541,7 +545,7 @@ def _ledger(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
             theme.caption(
                 "Pooling nothing or everything pulls all alike, however precise they are."
                 if same
-                else f"The less precise a {one}, the more it is pulled, whatever it measured."
+                else f"The less precise {page.view.words.a_one}, the more it is pulled, whatever it measured."
             )
     with none if has_factor else law:
         theme.title("The distance moved follows no law in the standard error")

@@ -140,7 +140,7 @@ export class TauPart {
     setAttribute(this.pill, "aria-disabled", !app.canHold);
     const exact = app.posterior && app.posterior.error > 0 ? ` Exact to ${powerOfTen(app.posterior.error)}${words.unit ? ` ${words.unit}` : ""}.` : "";
     const prior = app.priors.mu, dashed = !app.posterior || !Number.isFinite(app.posterior.view.m) ? "" : prior && prior.family !== "Flat" ? "; dashed: the pooled mean, which falls back to the prior's mean as " : "; dashed: the pooled mean";
-    setRuns(this.caption, [["How to read this.", "strong"], ` Each arrow runs from what a ${words.one} measured to what it is pooled to. Below, each line follows one ${words.one} from ${app.data.model.spread.together} (left) to ${app.data.model.spread.apart} (right), darkest where the data put `,
+    setRuns(this.caption, [["How to read this.", "strong"], ` Each arrow runs from what ${words.a_one} measured to what it is pooled to. Below, each line follows one ${words.one} from ${app.data.model.spread.together} (left) to ${app.data.model.spread.apart} (right), darkest where the data put `,
       [app.symbol, "maths"], ...(dashed.endsWith(" ") ? [dashed, [app.symbol, "maths"], " grows"] : [dashed]), "; drag ", [app.symbol, "maths"], ` and the forest follows. Areas are probabilities.${exact}`]);
     this.caption.hidden = Boolean(why);
     for (const c of [this.cFocus, this.cFront]) c.clearRect(0, 0, this.W, this.height);

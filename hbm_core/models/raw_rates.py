@@ -73,6 +73,15 @@ class RawRates(ABC):
         """Name of the parameter that rules how the rates spread."""
         return str(self.funnel(self.units[0])[1])  # type: ignore[attr-defined]
 
+    @property
+    def no_funnel(self) -> str:
+        """Why the picture of a spread against one effect would mislead, for a reader."""
+        return (
+            "No funnel of a mean and a spread is drawn for rates: what rules how far they differ acts on "
+            "their ratios, or grows where they are alike. Pairs, on the page Covariance, shows it beside a "
+            "rate."
+        )
+
     @cached_property
     def typical_se(self) -> float:
         """Median standard error."""

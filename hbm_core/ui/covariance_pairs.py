@@ -190,8 +190,9 @@ def pair_words(page: Page, found: pd.DataFrame) -> str:
 
 def funnel(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
     """Log of a spread against one of the effects that it rules."""
-    if page.pulled is None:
-        left.info(why_no_funnel(page.live))
+    # Of vectors each component has a mean and a spread of its own.
+    if page.vector is None and (why := why_no_funnel(page.live, page.pulled)):
+        left.info(why)
         return
     with right:
         page = controls(page)

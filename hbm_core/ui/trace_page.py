@@ -527,7 +527,8 @@ def divergence_words(page: Page) -> str:
         decimals = digits_of(page.live.spec.structure).estimate
         here, all_ = (number(float(np.median(values)), decimals) for values in (tau[flags], tau))
         text += f", at a median {sign} of {here} against {all_} for all"
-        if float(np.median(tau[flags])) < float(np.median(tau)):
+        neck = not why_no_funnel(page.live, page.funnel)
+        if neck and float(np.median(tau[flags])) < float(np.median(tau)):
             text += f": small {sign} is the neck of the funnel"
     if graded("divergences", count, flags.size) == "warn":
         text += ". So few are a warning: look where they are before you trust the draws."
@@ -821,18 +822,23 @@ def _energy(page: Page) -> None:
     )
 
 
-def why_no_funnel(live: Live) -> str:
-    """Why a model has no funnel to show, and what to do."""
-    plain = "There is no funnel without a spread between units: choose a model that pools partially."
-    found: str = getattr(live.spec.structure, "no_funnel", plain)
-    return found
+def why_no_funnel(live: Live, pulled: tuple[str, str] | None) -> str:
+    """Why a model has no funnel to show, and what to do; empty where it has one."""
+    found: str = getattr(live.spec.structure, "no_funnel", "")
+    if found or pulled is not None:
+        return found
+    return "There is no funnel without a spread between units: choose a model that pools partially."
 
 
 def _funnel(page: Page) -> None:
     assert page.read is not None
     names = page.funnel
-    if names is None or "theta" not in page.read.tree["posterior"]:
-        st.info(why_no_funnel(page.live))
+    why = why_no_funnel((page.view or page.live), names)
+    if why or names is None:
+        st.info(why)
+        return
+    if "theta" not in page.read.tree["posterior"]:
+        st.info("This fit keeps no draws of single units, so there is no funnel to show.")
         return
     sign = symbol(names[1])
     theme.title(f"The funnel: {sign} against the effect of {page.words.one} {symbol(page.unit)}")

@@ -103,6 +103,9 @@ def test_every_page_opens_with_a_fit(engine):
     chosen = publish(engine, "joint")
     for page in ("explore", "trace", "covariance", "data", "fits"):
         assert len(words(opened(page, chosen))) > 200, page
+    assert "No funnel of a mean and a spread" in words(opened("trace", chosen, trace_section="Funnel"))
+    # Of the logarithms each has a mean and a spread.
+    assert "Why centered sampling fails" in words(opened("covariance", chosen, covariance_section="Funnel"))
     assert "expected base or poisson or binomial, got 'joint'" in words(opened("coverage", chosen))
     opened("shrinkage", chosen, shrinkage_section="Close-ups")
     assert "Who is on top" in words(opened("shrinkage", chosen, shrinkage_section="Ranking"))

@@ -22,7 +22,7 @@ def shares(table: pd.DataFrame, view: View) -> vega.Figure:
         sort=list(table["label"]),
         axis=dict(grid=False, ticks=False, domain=False, labelLimit=160),
     )
-    axis = dict(title="Share of windows without an event", axis=dict(format="%", tickCount=6))
+    axis = dict(title="Share of zeros", axis=dict(format="%", tickCount=4))
     x = vega.channel("low95:Q", **axis)
     base = vega.Chart(table.assign(text=[f"{100 * value:.1f} %" for value in table["share"]]))
     lines = base.mark_rule(color=c["accent"], strokeWidth=MARKS["interval-95"]).encode(

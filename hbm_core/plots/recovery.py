@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from hbm_core.plots import vega
@@ -40,6 +42,18 @@ def looks(names: Sequence[str], mode: Mode) -> dict[str, Look]:
     return {name: found[name] for name in names}
 
 
+def where(label: str) -> tuple[float, bool]:
+    """Place of a bin by its label: those of whom least was seen come first.
+
+    >>> sorted(["n ≥ 500", "100 ≤ n < 500", "n < 100"], key=where)
+    ['n < 100', '100 ≤ n < 500', 'n ≥ 500']
+    >>> sorted(["≥ 10 windows", "1–2 windows", "3–9 windows"], key=where)
+    ['1–2 windows', '3–9 windows', '≥ 10 windows']
+    """
+    numbers = re.findall(r"\d+", label)
+    return float(numbers[0]) if numbers else np.inf, len(numbers) > 1 or "<" not in label
+
+
 def by_size(table: pd.DataFrame, looked: Mapping[str, Look], unit: str, mode: Mode) -> vega.Figure:
     """Root mean squared error per group of sizes, as bars with Monte-Carlo error bars.
 
@@ -61,8 +75,7 @@ def by_size(table: pd.DataFrame, looked: Mapping[str, Look], unit: str, mode: Mo
         low=(table["rmse"] - 1.96 * table["rmse_se"]).clip(lower=0),
         high=table["rmse"] + 1.96 * table["rmse_se"],
     )[["bin", "label", "rmse", "low", "high"]]
-    # Largest error first: the smallest units.
-    order = rows.groupby("bin")["rmse"].max().sort_values(ascending=False).index.tolist()
+    order = sorted(set(rows["bin"]), key=where)
     scale = dict(domain=list(names.values()), range=[look.colour for look in looked.values()])
     x = vega.channel("bin:N", sort=order, title=None, axis=dict(labelAngle=0))
     offset = vega.channel("label:N", sort=list(names.values()))

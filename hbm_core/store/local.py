@@ -89,7 +89,7 @@ class LocalEngine:
                 "Ask for fewer draws, or raise HBM_MAX_DRAWS.",
             )
         self.results.save_data(dataset)
-        title = label or f"{scenario(request.scenario).title} · {request.model} · {dataset.label}"
+        title = label or f"{dataset.label}, {request.model.replace('_', ' ')}"
         built_in = _built_in(request.scenario).get(request.data)
         shared = title
         if built_in is not None and built_in != dataset.name:

@@ -129,8 +129,8 @@ def two_effects(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
         page_of.unit_words(page)
         row = table.loc[table["unit"] == page.view.selected].iloc[0]
         st.caption(
-            f"Bytes of a window, median: {row['bytes']:,.3g} (95 % interval {row['bytes_low95']:,.3g} to "
-            f"{row['bytes_high95']:,.3g})."
+            f"Bytes of a window, median: {_rounded(row['bytes'])} (95 % interval "
+            f"{_rounded(row['bytes_low95'])} to {_rounded(row['bytes_high95'])})."
         )
     with left:
         theme.title(f"Rates and bytes go together: correlation {number(middle, 2)}")
@@ -140,6 +140,15 @@ def two_effects(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None
             f"ellipses hold half and 95 % of the population. Correlation of log rate and log bytes: "
             f"{number(low, 2)} to {number(high, 2)} with 95 %."
         )
+
+
+def _rounded(value: float) -> str:
+    """Three figures, written out.
+
+    >>> _rounded(2013.4), _rounded(12.345)
+    ('2,010', '12.3')
+    """
+    return f"{float(f'{value:.3g}'):,.12g}"
 
 
 #: What a structure shows beyond its rates.

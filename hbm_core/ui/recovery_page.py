@@ -128,12 +128,12 @@ def _tables(table: pd.DataFrame, words: Any, mode: Mode, question: Question) -> 
             "covers what it promises; farther left it is narrower. Bars are Monte Carlo errors."
         )
     with right:
-        theme.title(f"Root mean squared error by size of {words.one}")
+        theme.title(f"Root mean squared error by how much was seen of {words.a_one}")
         theme.chart(_bars(level[level["grouping"] == "size"], looked, words, mode), key="recovery_bars")
         theme.caption(
-            f"Small {words.many} gain most from pooling. Empirical Bayes ties with full Bayes where a batch "
-            "is large: what full Bayes adds is the uncertainty of the spreads, and that matters where it is "
-            "small."
+            f"The {words.many} of whom little was seen gain most from pooling. Empirical Bayes ties with "
+            "full Bayes where a batch is large: what full Bayes adds is the uncertainty of the spreads, "
+            "and that matters where it is small."
         )
     theme.title("What is rarely said")
     st.markdown(

@@ -91,15 +91,15 @@ class FactorBack(_Compiled):
 
 
 class Carry(_Compiled):
-    """m (P,), M (P, P), u (C, P), θ̂ (C, P), H (C, P, P) → θ (C, P) and the log density of u's circuits."""
+    """m, M, u and each circuit's θ̂ and bend → θ (C, P), its log density with the Jacobian of u → θ."""
 
     kinds, moving, through = (pt.dmatrix, pt.dscalar), 3, 2
 
     def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
         """Values outside numba's backend."""
-        mean, root, u, mode, curvature = map(np.ascontiguousarray, inputs)
+        mean, root, u, *shape = map(np.ascontiguousarray, inputs)
         theta = np.empty(u.shape)
-        outputs[1][0] = np.asarray(rule.carry(mean, root, mode, curvature, u, theta))
+        outputs[1][0] = np.asarray(rule.carry(mean, root, *shape, u, theta))
         outputs[0][0] = theta
 
     def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
@@ -119,9 +119,9 @@ class CarryBack(_Compiled):
 
     def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
         """Values outside numba's backend."""
-        mean, root, u, mode, curvature, weight, share = map(np.ascontiguousarray, inputs)
+        mean, root, u, *shape, weight, share = map(np.ascontiguousarray, inputs)
         found = np.empty(mean.shape), np.empty(root.shape), np.empty(u.shape)
-        rule.carry_back(mean, root, mode, curvature, u, weight, float(share.item()), *found)
+        rule.carry_back(mean, root, *shape, u, weight, float(share.item()), *found)
         for output, value in zip(outputs, found, strict=True):
             output[0] = value
 
@@ -175,13 +175,14 @@ def _factor_back(op: Op, node: Apply, **kwargs: Any) -> Any:
 @register_funcify_default_op_cache_key(Carry)
 def _carry(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
-    def carry(mean, root, u, mode, curvature):
+    def carry(mean, root, u, mode, basis, firm, inner, offset, outer):
         m, r, x = np.ascontiguousarray(mean), np.ascontiguousarray(root), np.ascontiguousarray(u)
-        t, h = np.ascontiguousarray(mode), np.ascontiguousarray(curvature)
+        t, d, f = np.ascontiguousarray(mode), np.ascontiguousarray(basis), np.ascontiguousarray(firm)
+        i, b, o = np.ascontiguousarray(inner), np.ascontiguousarray(offset), np.ascontiguousarray(outer)
         theta, density = np.empty(x.shape), np.empty(1)
         _carry_at(
-            m.ctypes, r.ctypes, t.ctypes, h.ctypes, x.ctypes, x.shape[0], x.shape[1], theta.ctypes,
-            density.ctypes,
+            m.ctypes, r.ctypes, t.ctypes, d.ctypes, f.ctypes, i.ctypes, b.ctypes, o.ctypes, x.ctypes,
+            x.shape[0], x.shape[1], f.shape[1], b.shape[1], theta.ctypes, density.ctypes,
         )  # fmt: skip
         return theta, np.asarray(density[0])
 
@@ -191,14 +192,17 @@ def _carry(op: Op, node: Apply, **kwargs: Any) -> Any:
 @register_funcify_default_op_cache_key(CarryBack)
 def _carry_back(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
-    def carry_back(mean, root, u, mode, curvature, weight, share):
+    def carry_back(mean, root, u, mode, basis, firm, inner, offset, outer, weight, share):
         m, r, x = np.ascontiguousarray(mean), np.ascontiguousarray(root), np.ascontiguousarray(u)
-        t, h, w = np.ascontiguousarray(mode), np.ascontiguousarray(curvature), np.ascontiguousarray(weight)
+        t, d, f = np.ascontiguousarray(mode), np.ascontiguousarray(basis), np.ascontiguousarray(firm)
+        w = np.ascontiguousarray(weight)
+        i, b, o = np.ascontiguousarray(inner), np.ascontiguousarray(offset), np.ascontiguousarray(outer)
         part = np.array([share.item()])
         by_mean, by_root, by_u = np.empty(m.shape), np.empty(r.shape), np.empty(x.shape)
         _carry_back_at(
-            m.ctypes, r.ctypes, t.ctypes, h.ctypes, x.ctypes, x.shape[0], x.shape[1], w.ctypes, part.ctypes,
-            by_mean.ctypes, by_root.ctypes, by_u.ctypes,
+            m.ctypes, r.ctypes, t.ctypes, d.ctypes, f.ctypes, i.ctypes, b.ctypes, o.ctypes, x.ctypes,
+            x.shape[0], x.shape[1], f.shape[1], b.shape[1], w.ctypes, part.ctypes, by_mean.ctypes,
+            by_root.ctypes, by_u.ctypes,
         )  # fmt: skip
         return by_mean, by_root, by_u
 

@@ -1,7 +1,7 @@
 """Population and readings of circuits, each with its gradient by hand, compiled once.
 
 - `factor`: σ and partial correlations → σ L, L the Cholesky factor of Ω.
-- `carry`: standard coordinates u → θ, through the Gaussian that each circuit's data make of z.
+- `carry`: standard coordinates u → θ, through the Gaussian and the bend that each circuit's data make of θ.
 - `weigh`: curves → log density of all readings.
 
 Each ``…_at`` is the same by addresses, for graphs that call it by the name of a symbol. This module imports
@@ -58,7 +58,7 @@ def factor_back(spread, partial, weight, by_spread, by_partial):
 
 
 @_jit
-def _bent(mean, root, mode, curvature, u, bent, upper, pull, inner, z):
+def _bent(mean, root, mode, curvature, u, bent, upper, pull, whole, z):
     """One circuit: H M, the root U of I + Mᵀ H M = Uᵀ U, U⁻ᵀ Mᵀ H (θ̂ − m), that plus u, and z = U⁻¹ of it."""
     size = mean.size
     for i in range(size):
@@ -90,66 +90,210 @@ def _bent(mean, root, mode, curvature, u, bent, upper, pull, inner, z):
             for j in range(i, size):
                 upper[i, j] -= w * upper[k, j]
     for k in range(size - 1, -1, -1):
-        inner[k] = pull[k] + u[k]
-        total = inner[k]
+        whole[k] = pull[k] + u[k]
+        total = whole[k]
         for j in range(k + 1, size):
             total -= upper[k, j] * z[j]
         z[k] = total / upper[k, k]
 
 
 @_jit
-def carry(mean, root, mode, curvature, u, theta):
-    """θ = m + M z into `theta` (C, P); returns log p(z) and the log Jacobian of u → z, summed.
+def _back_through(root, lower, x):
+    """Solve root y = x for a triangular root; overwrites `x`."""
+    size = x.size
+    for step in range(size):
+        i = step if lower else size - 1 - step
+        total = x[i]
+        for j in range(i) if lower else range(i + 1, size):
+            total -= root[i, j] * x[j]
+        x[i] = total / root[i, i]
 
-    z = U⁻¹ (U⁻ᵀ Mᵀ H (θ̂ − m) + u) with Uᵀ U = I + Mᵀ H M: where the readings are a Gaussian N(θ̂, H⁻¹) of
-    the circuit's parameters, u is standard normal whatever m and M are.
+
+@_jit
+def _back_through_transposed(root, lower, x):
+    """Solve rootᵀ y = x for a triangular root; overwrites `x`."""
+    size = x.size
+    for step in range(size):
+        i = size - 1 - step if lower else step
+        x[i] /= root[i, i]
+        for j in range(i) if lower else range(i + 1, size):
+            x[j] -= root[i, j] * x[i]
+
+
+@_jit
+def _is_lower(root):
+    for i in range(root.shape[0]):
+        for j in range(i + 1, root.shape[0]):
+            if root[i, j] != 0.0:
+                return False
+    return True
+
+
+@_jit
+def _shift(root, lower, basis, firm, wish, first, moved):
+    """How far stiff coordinates move, y = (Eᵀ E + F)⁻¹ F g with E = M⁻¹ basis; `first` gets E, `moved` E y.
+
+    Returns y and the inverse.
+    """
+    size, count = basis.shape
+    matrix = np.zeros((count, count))
+    for k in range(count):
+        for i in range(size):
+            first[k, i] = basis[i, k]
+        _back_through(root, lower, first[k])
+        for j in range(k + 1):
+            total = 0.0
+            for i in range(size):
+                total += first[k, i] * first[j, i]
+            matrix[k, j] = matrix[j, k] = total
+        matrix[k, k] += firm[k]
+    inverse = np.linalg.inv(matrix)
+    y = inverse @ (firm * wish)
+    moved[:] = 0.0
+    for k in range(count):
+        for i in range(size):
+            moved[i] += first[k, i] * y[k]
+    return y, inverse
+
+
+@_jit
+def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
+    """θ into `theta` (C, P); returns log Normal(θ; m, M Mᵀ) and the log Jacobian of u → θ, summed.
+
+    θ⁰ = m + M z with z = U⁻¹ (U⁻ᵀ Mᵀ H (θ̂ − m) + u) and Uᵀ U = I + Mᵀ H M: where the readings are a Gaussian
+    N(θ̂, H⁻¹) of the circuit's parameters, u is standard normal whatever m and M are. Then θ = θ⁰ + basis y, y
+    a share of g = outer tanh(inner (θ⁰ − θ̂) + offset), of `hbm_core.models.circuits_bend`: as far as the
+    readings' precision F in these directions outweighs the population's. As inner basis = 0, the Jacobian of
+    this is 1.
 
     Parameters
     ----------
     mean, root : ndarray (P,), (P, P)
-        m, and M with Σ = M Mᵀ.
-    mode, curvature : ndarray (C, P), (C, P, P)
-        θ̂ and H.
+        m, and M with Σ = M Mᵀ, triangular.
+    mode : ndarray (C, P)
+        θ̂.
+    basis, firm : ndarray (C, P, K), (C, K)
+        Stiff directions and F; H = Σ_k firm_k b_k b_kᵀ/|b_k|⁴.
+    inner, offset, outer : ndarray (C, F, P), (C, F), (C, K, F)
+        The bends.
     u : ndarray (C, P)
         Standard coordinates.
     """
     count, size = u.shape
     bent, upper = np.empty((size, size)), np.empty((size, size))
-    pull, inner, z = np.empty(size), np.empty(size), np.empty(size)
+    pull, whole, z, moved = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    first, wish, curvature = np.empty((firm.shape[1], size)), np.empty(firm.shape[1]), np.empty((size, size))
+    lower = _is_lower(root)
     total = -0.5 * np.log(2 * np.pi) * count * size
     for c in range(count):
-        _bent(mean, root, mode[c], curvature[c], u[c], bent, upper, pull, inner, z)
+        _stiffness(basis[c], firm[c], curvature)
+        _bent(mean, root, mode[c], curvature, u[c], bent, upper, pull, whole, z)
         for i in range(size):
-            total -= 0.5 * z[i] * z[i] + np.log(upper[i, i])
+            # The Jacobian of z → θ⁰ is that of the normal's own scale.
+            total -= np.log(upper[i, i])
             theta[c, i] = mean[i]
             for j in range(size):
                 theta[c, i] += root[i, j] * z[j]
+        wish[:] = 0.0
+        for f in range(offset.shape[1]):
+            argument = offset[c, f]
+            for j in range(size):
+                argument += inner[c, f, j] * (theta[c, j] - mode[c, j])
+            h = np.tanh(argument)
+            for k in range(wish.size):
+                wish[k] += outer[c, k, f] * h
+        y, _ = _shift(root, lower, basis[c], firm[c], wish, first, moved)
+        for i in range(size):
+            for k in range(y.size):
+                theta[c, i] += basis[c, i, k] * y[k]
+            total -= 0.5 * (z[i] + moved[i]) ** 2
     return total
 
 
 @_jit
-def carry_back(mean, root, mode, curvature, u, weight, share, by_mean, by_root, by_u):
+def _stiffness(basis, firm, curvature):
+    """H of one circuit."""
+    curvature[:] = 0.0
+    for k in range(firm.size):
+        length = 0.0
+        for i in range(basis.shape[0]):
+            length += basis[i, k] * basis[i, k]
+        if length > 0.0:
+            w = firm[k] / (length * length)
+            for i in range(basis.shape[0]):
+                for j in range(basis.shape[0]):
+                    curvature[i, j] += w * basis[i, k] * basis[j, k]
+
+
+@_jit
+def carry_back(
+    mean, root, mode, basis, firm, inner, offset, outer, u, weight, share, by_mean, by_root, by_u
+):  # fmt: skip
     """Gradient of Σ weight · θ + share · (what `carry` returns); `weight` (C, P).
 
     With v = U⁻ᵀ ∂/∂z the Cholesky factor's part is B U⁻¹ K U⁻ᵀ, B = H M, K symmetric with
-    K_ij = −inner_i v_j − v_i pull_j below the diagonal and less `share` on it.
+    K_ij = −whole_i v_j − v_i pull_j below the diagonal and less `share` on it.
     """
     count, size = u.shape
-    bent, upper = np.empty((size, size)), np.empty((size, size))
-    pull, inner, z = np.empty(size), np.empty(size), np.empty(size)
-    v, back = np.empty(size), np.empty(size)
+    stiff = firm.shape[1]
+    bent, upper, curvature = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
+    pull, whole, z = np.empty(size), np.empty(size), np.empty(size)
+    v, back, moved, start = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    by_z, by_first = np.empty(size), np.empty(size)
+    first, wish, by_y = np.empty((stiff, size)), np.empty(stiff), np.empty(stiff)
+    h = np.empty(offset.shape[1])
     once, twice = np.empty((size, size)), np.empty((size, size))
+    lower = _is_lower(root)
     by_mean[:], by_root[:] = 0.0, 0.0
     for c in range(count):
-        _bent(mean, root, mode[c], curvature[c], u[c], bent, upper, pull, inner, z)
-        for j in range(size):
-            v[j] = -share * z[j]
+        _stiffness(basis[c], firm[c], curvature)
+        _bent(mean, root, mode[c], curvature, u[c], bent, upper, pull, whole, z)
         for i in range(size):
-            w = weight[c, i]
+            start[i] = mean[i]
+            for j in range(size):
+                start[i] += root[i, j] * z[j]
+        wish[:] = 0.0
+        for f in range(h.size):
+            argument = offset[c, f]
+            for j in range(size):
+                argument += inner[c, f, j] * (start[j] - mode[c, j])
+            h[f] = np.tanh(argument)
+            for k in range(stiff):
+                wish[k] += outer[c, k, f] * h[f]
+        y, inverse = _shift(root, lower, basis[c], firm[c], wish, first, moved)
+        for i in range(size):
+            by_z[i] = -share * (z[i] + moved[i])
+            v[i] = weight[c, i]
+        for k in range(stiff):
+            by_y[k] = 0.0
+            for i in range(size):
+                by_y[k] += basis[c, i, k] * weight[c, i] + first[k, i] * by_z[i]
+        turned = inverse @ by_y
+        for k in range(stiff):
+            # By the k-th column of E, of E y and of Eᵀ E; and so by M.
+            for i in range(size):
+                by_first[i] = by_z[i] * y[k]
+                for j in range(stiff):
+                    by_first[i] -= first[j, i] * (turned[j] * y[k] + y[j] * turned[k])
+            _back_through_transposed(root, lower, by_first)
+            for i in range(size):
+                for j in range(size):
+                    by_root[i, j] -= by_first[i] * first[k, j]
+        for f in range(h.size):
+            through = 0.0
+            for k in range(stiff):
+                through += outer[c, k, f] * firm[c, k] * turned[k]
+            through *= 1 - h[f] * h[f]
+            for j in range(size):
+                v[j] += through * inner[c, f, j]
+        # v is by θ⁰ now, and then by z.
+        for i in range(size):
+            w = v[i]
             by_mean[i] += w
             for j in range(size):
                 by_root[i, j] += w * z[j]
-                v[j] += w * root[i, j]
+                by_z[j] += w * root[i, j]
+        v[:] = by_z
         for k in range(size):
             v[k] /= upper[k, k]
             for i in range(k + 1, size):
@@ -162,7 +306,7 @@ def carry_back(mean, root, mode, curvature, u, weight, share, by_mean, by_root, 
             back[k] = total / upper[k, k]
         for i in range(size):
             for j in range(i + 1):
-                once[i, j] = once[j, i] = -inner[i] * v[j] - v[i] * pull[j]
+                once[i, j] = once[j, i] = -whole[i] * v[j] - v[i] * pull[j]
             once[i, i] -= share
         for _ in range(2):
             for k in range(size - 1, -1, -1):
@@ -178,15 +322,15 @@ def carry_back(mean, root, mode, curvature, u, weight, share, by_mean, by_root, 
             once, twice = twice, once
         for i in range(size):
             # H (θ̂ − m), which Mᵀ takes to the pull, and what the pull owes to m.
-            moved = 0.0
+            drawn = 0.0
             for k in range(size):
-                moved += curvature[c, i, k] * (mode[c, k] - mean[k])
+                drawn += curvature[i, k] * (mode[c, k] - mean[k])
                 by_mean[i] -= bent[i, k] * back[k]
                 w = bent[i, k]
                 for j in range(size):
                     by_root[i, j] += w * once[k, j]
             for j in range(size):
-                by_root[i, j] += moved * back[j]
+                by_root[i, j] += drawn * back[j]
 
 
 @_jit
@@ -251,8 +395,8 @@ def weigh(f, noise, floor, value, point, course, by_f, by_noise, by_value):
 
 FACTOR_AT = types.void(_REAL, types.intp, _REAL, _REAL)
 FACTOR_BACK_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL, _REAL)
-CARRY_AT = types.void(*[_REAL] * 5, types.intp, types.intp, _REAL, _REAL)
-CARRY_BACK_AT = types.void(*[_REAL] * 5, types.intp, types.intp, *[_REAL] * 5)
+CARRY_AT = types.void(*[_REAL] * 9, *[types.intp] * 4, _REAL, _REAL)
+CARRY_BACK_AT = types.void(*[_REAL] * 9, *[types.intp] * 4, *[_REAL] * 5)
 WEIGH_AT = types.void(_REAL, types.intp, _REAL, _REAL, types.intp, _WHOLE, _WHOLE, *[_REAL] * 4)
 
 
@@ -277,26 +421,39 @@ def factor_back_at(spread, size, partial, weight, by_spread, by_partial):
 
 
 @numba.cfunc(CARRY_AT, cache=True)
-def carry_at(mean, root, mode, curvature, u, count, size, theta, density):
+def carry_at(
+    mean, root, mode, basis, firm, inner, offset, outer, u, count, size, stiff, features, theta, density
+):  # fmt: skip
     """`carry` by addresses; what it returns goes to `density`."""
     numba.carray(density, (1,))[0] = carry(
         numba.carray(mean, (size,)),
         numba.carray(root, (size, size)),
         numba.carray(mode, (count, size)),
-        numba.carray(curvature, (count, size, size)),
+        numba.carray(basis, (count, size, stiff)),
+        numba.carray(firm, (count, stiff)),
+        numba.carray(inner, (count, features, size)),
+        numba.carray(offset, (count, features)),
+        numba.carray(outer, (count, stiff, features)),
         numba.carray(u, (count, size)),
         numba.carray(theta, (count, size)),
     )
 
 
 @numba.cfunc(CARRY_BACK_AT, cache=True)
-def carry_back_at(mean, root, mode, curvature, u, count, size, weight, share, by_mean, by_root, by_u):
+def carry_back_at(
+    mean, root, mode, basis, firm, inner, offset, outer, u, count, size, stiff, features, weight, share,
+    by_mean, by_root, by_u,
+):  # fmt: skip
     """`carry_back` by addresses."""
     carry_back(
         numba.carray(mean, (size,)),
         numba.carray(root, (size, size)),
         numba.carray(mode, (count, size)),
-        numba.carray(curvature, (count, size, size)),
+        numba.carray(basis, (count, size, stiff)),
+        numba.carray(firm, (count, stiff)),
+        numba.carray(inner, (count, features, size)),
+        numba.carray(offset, (count, features)),
+        numba.carray(outer, (count, stiff, features)),
         numba.carray(u, (count, size)),
         numba.carray(weight, (count, size)),
         numba.carray(share, (1,))[0],

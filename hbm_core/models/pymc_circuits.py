@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -11,6 +12,8 @@ import numpy as np
 from scipy.optimize import least_squares, minimize
 
 from hbm_core.models.circuits import CircuitPopulation
+from hbm_core.models.circuits_bend import bend
+from hbm_core.models.kinetics.program import Experiment, Program, program
 from hbm_core.models.pymc_model import random_variable
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.vector_population import InverseWishartLaw
@@ -27,7 +30,12 @@ _NOISE, _EXPONENT = 0.3, 0.77
 SPREAD, _LOOSE, _STEPS = 0.25, (30.0, 10.0, 3.0, 1.0), 60
 #: Power of the mean that a reading's sd goes with, where it is not a parameter.
 POWERS: Mapping[str, float] = {"constant": 0.0, "heteroscedastic": 0.5, "proportional": 1.0}
+#: Data of the transport, in the order in which it takes them.
+BENDS = ("mode", "bend_basis", "bend_firm", "bend_inner", "bend_offset", "bend_outer")
+#: A curve that could not be solved: far from every reading.
+_FAR = 1e9
 _ROUGH: WeakKeyDictionary[CircuitPopulation, RoughFit] = WeakKeyDictionary()
+_BENT: WeakKeyDictionary[CircuitPopulation, dict[str, np.ndarray]] = WeakKeyDictionary()
 
 
 def structure_key(spec: Spec) -> Hashable:
@@ -88,8 +96,7 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
         if "[" not in name and prior.numbers:
             values[f"prior_{name}"] = np.array(prior.numbers)
     if spec.parameterization == "transport":
-        rough = rough_fit(structure)
-        values["mode"], values["curvature"] = rough.mode, rough.curvature
+        values |= bends(structure)
     return values
 
 
@@ -103,16 +110,15 @@ class RoughFit:
         The population's means, log10.
     theta : ndarray (C, P)
         Each circuit's fit under a population of sd ``SPREAD`` around them.
-    mode, curvature : ndarray (C, P), ndarray (C, P, P)
-        The readings' Gaussian there: log likelihood ≈ −½ (θ − mode)ᵀ curvature (θ − mode).
+    covariance : ndarray (C, P, P)
+        Of each circuit's θ around its fit, by curvature and priors.
     noise : ndarray (3,)
         log σ₀, γ and the gains' sd.
     """
 
     alpha: np.ndarray
     theta: np.ndarray
-    mode: np.ndarray
-    curvature: np.ndarray
+    covariance: np.ndarray
     noise: np.ndarray
 
 
@@ -168,17 +174,54 @@ def rough_fit(structure: CircuitPopulation) -> RoughFit:
         if not repeated.any():
             f = readings.solved(theta)[0]
             noise = _noise(structure, readings.value, f, np.ones(f.size, dtype=bool), noise)
-    f, slopes = readings.solved(theta)
-    whiten = readings.whitening(noise)
-    gap, rows = whiten((readings.value - f)[:, None])[:, 0], whiten(slopes)
-    mode, curvature = theta.copy(), np.empty((count, size, size))
-    for c in range(count):
-        own = readings.circuit == c
-        curvature[c] = rows[own].T @ rows[own]
-        # At the fit the readings' slope is opposite to the prior's: where they alone would lie.
-        mode[c] += np.linalg.lstsq(rows[own], gap[own], rcond=1e-9)[0]
-    _ROUGH[structure] = RoughFit(x[:size], theta, mode, curvature, noise)
+    rows = slope(x, readings.whitening(noise))
+    joint = np.linalg.inv(rows.T @ rows)
+    own = [slice(size * c, size * (c + 1)) for c in range(1, count + 1)]
+    _ROUGH[structure] = RoughFit(x[:size], theta, np.array([joint[c, c] for c in own]), noise)
     return _ROUGH[structure]
+
+
+def bends(structure: CircuitPopulation) -> dict[str, np.ndarray]:
+    """What ``BENDS`` names: each circuit's fit, its stiff directions there, and how its ridges bend."""
+    if structure in _BENT:
+        return _BENT[structure]
+    from hbm_core.models.kinetics.solver import curves_and_slopes
+
+    rough, readings = rough_fit(structure), _Readings.of(structure)
+    size, whiten = rough.theta.shape[1], readings.whitening(rough.noise)
+    found = []
+    for c, experiment in enumerate(structure.experiments):
+        own, first = readings.circuit == c, structure.tables.starts[c, 2]
+        chosen = np.zeros((own.size, experiment.size))
+        chosen[own, structure.point[own] - first] = 1
+        # Readings of one point tell together what they tell of it: as many rows as points.
+        q, root = np.linalg.qr(whiten(chosen))
+        goal = q.T @ whiten((readings.value * own)[:, None])[:, 0]
+
+        @cache
+        def copies(count: int, experiment: Experiment = experiment) -> Program:
+            return program([experiment] * count, structure.columns)
+
+        def residuals(
+            theta: np.ndarray, copies: Any = copies, root: Any = root, goal: Any = goal
+        ) -> tuple[np.ndarray, np.ndarray]:
+            rest = np.broadcast_to(readings.center[size:], (len(theta), readings.center.size - size))
+            f, slopes = curves_and_slopes(copies(len(theta)), np.concatenate([theta, rest], axis=1))
+            f, slopes = np.nan_to_num(f, nan=_FAR), np.nan_to_num(slopes[:, :size])
+            values = f.reshape(len(theta), -1) @ root.T - goal
+            return values, root @ slopes.reshape(len(theta), -1, size)
+
+        found.append(bend(residuals, rough.theta[c], structure.uses[c], rough.covariance[c], SPREAD))
+    stiff = max(1, *(int(np.any(one.basis, axis=0).sum()) for one in found))
+    _BENT[structure] = {
+        "mode": rough.theta,
+        "bend_basis": np.array([one.basis[:, :stiff] for one in found]),
+        "bend_firm": np.array([one.firm[:stiff] for one in found]),
+        "bend_inner": np.array([one.inner for one in found]),
+        "bend_offset": np.array([one.offset for one in found]),
+        "bend_outer": np.array([one.outer[:stiff] for one in found]),
+    }
+    return _BENT[structure]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +253,7 @@ class _Readings:
         size, made = theta.shape[1], self.structure
         rest = np.broadcast_to(self.center[size:], (len(theta), self.center.size - size))
         f, slopes = curves_and_slopes(made.tables, np.concatenate([theta, rest], axis=1))
-        return np.nan_to_num(f[made.point], nan=1e9), np.nan_to_num(slopes[made.point, :size])
+        return np.nan_to_num(f[made.point], nan=_FAR), np.nan_to_num(slopes[made.point, :size])
 
     def replicates(self) -> np.ndarray:
         """How many readings share each reading's point, ndarray (N,)."""
@@ -370,7 +413,7 @@ def _circuits(geometry: str, data: dict[str, Any], mean: Any, root: Any, shape: 
         determinant = count * pt.log(pt.abs(pt.linalg.det(root)))
         pm.Potential("circuits_density", -0.5 * pt.sum(z * z) - determinant - constant)
         return free
-    found: Any = carry(mean, root, pm.Flat("u", shape=shape), data["mode"], data["curvature"])
+    found: Any = carry(mean, root, pm.Flat("u", shape=shape), *(data[name] for name in BENDS))
     pm.Potential("circuits_density", found[1])
     return found[0]
 

@@ -14,6 +14,7 @@ from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.circuits import log_prior
 from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.models.circuits import CircuitPopulation
+from hbm_core.models.circuits_bend import bend
 from hbm_core.models.kinetics.absorption import ABSORPTION, PARAMETERS
 from hbm_core.models.kinetics.program import Experiment
 from hbm_core.models.kinetics.solver import curves
@@ -333,13 +334,35 @@ def test_inverse_wishart_has_its_mean_precision() -> None:
 
 
 def test_a_rough_fit_finds_what_the_readings_tell() -> None:
-    """Readings on the curves of known parameters: their own mode is there, whatever the priors say."""
+    """Readings on the curves of known parameters: its curves are theirs, and it knows how sure it is."""
     structure = spec_of().structure
     truth = np.array([[0.25, -1.05, -1.45], [0.1, -1.2, -1.3], [0.2, -1.0, -1.35]])
-    exact = replace(structure, value=curves(structure.tables, truth)[structure.point])
-    found = rough_fit(exact)
-    assert found.mode == pytest.approx(truth, abs=0.02)
-    assert (np.linalg.eigvalsh(found.curvature)[:, 0] > 0).all()
+    true = curves(structure.tables, truth)
+    found = rough_fit(replace(structure, value=true[structure.point]))
+    assert np.abs(curves(structure.tables, found.theta) - true).max() < 0.03 * true.max()
+    away = found.theta - truth
+    square = np.einsum("cp,cp->c", away, np.linalg.solve(found.covariance, away[..., None])[..., 0])
+    assert (square < stats.chi2(3).ppf(0.999)).all()
+
+
+def test_a_bend_follows_a_known_ridge() -> None:
+    """What is told is the sum of two powers: x = log10(c − 10^y) along the ridge, for all y."""
+    fit, total, sharp = np.array([0.0, 0.0, 5.0]), 2.0, 200.0
+
+    def residuals(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        power = 10.0 ** theta[:, :2]
+        slopes = np.concatenate([power * np.log(10), np.zeros((len(theta), 1))], axis=1)
+        return sharp * (power.sum(axis=1, keepdims=True) - total), sharp * slopes[:, None, :]
+
+    found = bend(residuals, fit, np.array([True, True, False]), np.diag([0.01, 0.01, 9.0]), 0.25)
+    assert np.abs(found.inner @ found.basis).max() < 1e-12
+    assert (found.inner[:, 2] == 0).all() and (found.basis[2] == 0).all()
+    along = np.linspace(-0.2, 0.2, 41)[:, None] * np.array([1, -1, 0]) / np.sqrt(2)
+    bent = along + np.tanh(along @ found.inner.T + found.offset) @ found.outer.T @ found.basis.T
+    straight, follows = residuals(along)[0], residuals(bent)[0]
+    assert np.abs(straight).max() > 20
+    assert np.abs(follows).max() < 1
+    assert bent[:, 2] == pytest.approx(0.0)
 
 
 def test_what_cannot_be_a_population_is_refused() -> None:

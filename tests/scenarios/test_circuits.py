@@ -60,7 +60,7 @@ def test_points_and_courses_of_the_structure(simulated) -> None:
         if f"alpha[{name}]" in simulated.truth:
             theta[:, place] = simulated.truth[f"alpha[{name}]"]
     f = curves(made.tables, theta)[made.point]
-    sd = np.hypot(0.1 * np.maximum(f, 0.1) ** 0.77, 0.04 * f)
+    sd = np.hypot(0.1 * np.maximum(f, 0.1) ** 0.77, simulated.truth["gain"] * f)
     assert np.abs((made.value - f) / sd).max() < 5
     assert np.bincount(made.course).tolist() == [18] * (made.course.max() + 1)
     assert len(made.fitted) == 16

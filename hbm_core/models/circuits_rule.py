@@ -182,7 +182,7 @@ def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
     count, size = u.shape
     bent, upper = np.empty((size, size)), np.empty((size, size))
     pull, whole, z, moved = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    first, wish, curvature = np.empty((firm.shape[1], size)), np.empty(firm.shape[1]), np.empty((size, size))
+    first, curvature = np.empty((firm.shape[1], size)), np.empty((size, size))
     lower = _is_lower(root)
     total = -0.5 * np.log(2 * np.pi) * count * size
     for c in range(count):
@@ -194,14 +194,7 @@ def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
             theta[c, i] = mean[i]
             for j in range(size):
                 theta[c, i] += root[i, j] * z[j]
-        wish[:] = 0.0
-        for f in range(offset.shape[1]):
-            argument = offset[c, f]
-            for j in range(size):
-                argument += inner[c, f, j] * (theta[c, j] - mode[c, j])
-            h = np.tanh(argument)
-            for k in range(wish.size):
-                wish[k] += outer[c, k, f] * h
+        wish = outer[c] @ np.tanh(inner[c] @ (theta[c] - mode[c]) + offset[c])
         y, _ = _shift(root, lower, basis[c], firm[c], wish, first, moved)
         for i in range(size):
             for k in range(y.size):
@@ -240,8 +233,7 @@ def carry_back(
     pull, whole, z = np.empty(size), np.empty(size), np.empty(size)
     v, back, moved, start = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     by_z, by_first = np.empty(size), np.empty(size)
-    first, wish, by_y = np.empty((stiff, size)), np.empty(stiff), np.empty(stiff)
-    h = np.empty(offset.shape[1])
+    first, by_y = np.empty((stiff, size)), np.empty(stiff)
     once, twice = np.empty((size, size)), np.empty((size, size))
     lower = _is_lower(root)
     by_mean[:], by_root[:] = 0.0, 0.0
@@ -252,15 +244,8 @@ def carry_back(
             start[i] = mean[i]
             for j in range(size):
                 start[i] += root[i, j] * z[j]
-        wish[:] = 0.0
-        for f in range(h.size):
-            argument = offset[c, f]
-            for j in range(size):
-                argument += inner[c, f, j] * (start[j] - mode[c, j])
-            h[f] = np.tanh(argument)
-            for k in range(stiff):
-                wish[k] += outer[c, k, f] * h[f]
-        y, inverse = _shift(root, lower, basis[c], firm[c], wish, first, moved)
+        h = np.tanh(inner[c] @ (start - mode[c]) + offset[c])
+        y, inverse = _shift(root, lower, basis[c], firm[c], outer[c] @ h, first, moved)
         for i in range(size):
             by_z[i] = -share * (z[i] + moved[i])
             v[i] = weight[c, i]
@@ -279,13 +264,7 @@ def carry_back(
             for i in range(size):
                 for j in range(size):
                     by_root[i, j] -= by_first[i] * first[k, j]
-        for f in range(h.size):
-            through = 0.0
-            for k in range(stiff):
-                through += outer[c, k, f] * firm[c, k] * turned[k]
-            through *= 1 - h[f] * h[f]
-            for j in range(size):
-                v[j] += through * inner[c, f, j]
+        v += ((firm[c] * turned) @ outer[c] * (1 - h * h)) @ inner[c]
         # v is by θ⁰ now, and then by z.
         for i in range(size):
             w = v[i]

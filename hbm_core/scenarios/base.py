@@ -196,6 +196,8 @@ class Scenario(ABC):
     default_dataset: str
     presets: tuple[Preset, ...] = ()
     sampler: SamplerDefaults = SamplerDefaults()
+    #: Whether workers compile the default model when they start; not where other fits would wait for it long.
+    warm: bool = True
     #: Ids of the models whose coverage is studied on the scenario's own simulator, by `recovery`.
     own_lab: tuple[str, ...] = ()
     #: What a second table may hold that belongs to the data; empty where there is none.

@@ -227,10 +227,12 @@ def targets() -> TargetCache:
 
 
 def warm_up() -> Iterator[str]:
-    """Compile every scenario's default model, one per step, and yield its scenario's id."""
+    """Compile the scenarios' default models, one per step, and yield its scenario's id."""
     from hbm_core.inference.nuts import warm
 
     for id, found in scenarios().items():
+        if not found.warm:
+            continue
         dataset = found.dataset(found.default_dataset)
         model = found.model(found.default_model)
         spec = model.spec(

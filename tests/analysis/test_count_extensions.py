@@ -147,7 +147,7 @@ def test_pictures_show_their_tables():
     shut = pd.DataFrame(
         {"kind": ["seen"], "label": ["Seen"], "share": [0.5], "low95": [0.4], "high95": [0.6]}
     )
-    assert "Share of windows" in str(plots.shares(shut, view).to_dict())
+    assert "Share of zeros" in str(plots.shares(shut, view).to_dict())
     one = {"mean": 0.1, "sd": 0.1, "factor": 1.1, "factor_low95": 1.0, "factor_high95": 1.2, "p_positive": 1}
     table = pd.DataFrame([{"column": "x"} | one | {name: values[0] for name, values in bands.items()}])
     assert "per sd of the column" in str(plots.coefficients(table, view).to_dict())

@@ -216,7 +216,9 @@ def test_a_crowd_that_asks_at_once_makes_one_job_per_request(engine):
 
 @pytest.mark.sampling
 def test_a_fit_that_passes_its_time_limit_keeps_its_draws_as_partial(tmp_path):
-    request, dataset = schools_request(sampler=Sampler(draws=200_000, tune=50, seed=2))
+    # Several times what two seconds are enough for, on the quickest machine too: tiny steps, many chains.
+    long = Sampler(draws=200_000, tune=50, chains=16, target_accept=0.99, seed=2)
+    request, dataset = schools_request(sampler=long)
     settings = Settings(tmp_path / "limited", workers=0, fit_seconds=2)
     with LocalEngine(settings) as engine:
         id = engine.submit(request, dataset, "s1")

@@ -52,6 +52,7 @@ class Circuits(Scenario):
         "somebody waits. Explore says how many readings lie in their bands, and how many intervals hold the "
         "simulated truth."
     )
+    warm = False
     sampler = SamplerDefaults(draws=500, tune=500, chains=2, target_accept=0.9, seed=42)
     parameter_words = MappingProxyType(
         {

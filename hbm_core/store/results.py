@@ -506,6 +506,11 @@ def _write_tree(tree: xr.DataTree, path: Path, packed: bool = False) -> None:
 def _read_tree(source: Path | bytes) -> xr.DataTree:
     with _HDF5, xr.open_datatree(source, engine="netcdf4") as opened:
         tree = opened.load()
+        # `DataTree.load` passes over a variable that has the name of a group: it would be read when it is
+        # first looked at, from a file that is opened again without the lock.
+        for node in tree.subtree:
+            for variable in node.variables.values():
+                variable.load()
     for node in tree.subtree:
         for variable in node.variables.values():
             if isinstance(variable.data, np.ndarray):

@@ -235,3 +235,12 @@ def test_damaged_data_are_never_served(store):
 
 def test_meta_is_plain_json(kept):
     assert json.loads((kept.path(ASK.id) / META).read_text())["layout"] == 1
+
+
+def test_a_variable_named_as_a_group_is_read_with_the_rest():
+    """Whatever is not read while the file is open would be read later, from a file that is gone."""
+    made = tree()
+    made["density"] = xr.DataTree(xr.Dataset({"log_likelihood": ("i", np.arange(3.0))}))
+    found = module.from_bytes(module.to_bytes(made))
+    assert found["density"]["log_likelihood"].values.tolist() == [0.0, 1.0, 2.0]
+    assert not found["density"]["log_likelihood"].values.flags.writeable

@@ -71,7 +71,8 @@ def bend(
     """
     size = fit.size
     own = np.eye(size)[:, used]
-    slopes = scale * residuals(fit[None])[1][0] @ own
+    gaps, every = residuals(fit[None])
+    slopes = scale * every[0] @ own
     values, vectors = np.linalg.eigh(slopes.T @ slopes)
     vectors = own @ vectors
     stiff, loose = vectors[:, values > _STIFF], vectors[:, values <= _STIFF]
@@ -85,7 +86,7 @@ def bend(
     root = np.linalg.cholesky(loose.T @ covariance @ loose / scale**2 + 1e-9 * np.eye(loose.shape[1]))
     places = _WIDE * rng.standard_normal((_FITS, loose.shape[1])) @ root.T
     answers, turns, excess = _refitted(residuals, fit, scale * stiff, scale * loose, places)
-    excess -= 0.5 * np.sum(residuals(fit[None])[0] ** 2)
+    excess -= 0.5 * np.sum(gaps**2)
     weight = 1 / (1 + np.maximum(excess, 0) / _HALF)
     lean = rng.standard_normal((FEATURES, loose.shape[1]))
     lean *= _ARGUMENT / (_WIDE * np.linalg.norm(lean @ root, axis=1))[:, None]

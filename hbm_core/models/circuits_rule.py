@@ -157,6 +157,23 @@ def _shift(root, lower, basis, firm, wish, first, moved):
 
 
 @_jit
+def _placed(
+    mean, root, lower, mode, basis, firm, inner, offset, outer, u, curvature, bent, upper, pull, whole, z,
+    start, first, moved,
+):  # fmt: skip
+    """One circuit up to its bend: writes as `_bent` and `_shift` do, θ⁰ to `start`; tanh, y, the inverse."""
+    _stiffness(basis, firm, curvature)
+    _bent(mean, root, mode, curvature, u, bent, upper, pull, whole, z)
+    for i in range(mean.size):
+        start[i] = mean[i]
+        for j in range(mean.size):
+            start[i] += root[i, j] * z[j]
+    h = np.tanh(inner @ (start - mode) + offset)
+    y, inverse = _shift(root, lower, basis, firm, outer @ h, first, moved)
+    return h, y, inverse
+
+
+@_jit
 def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
     """θ into `theta` (C, P); returns log Normal(θ; m, M Mᵀ) and the log Jacobian of u → θ, summed.
 
@@ -186,20 +203,15 @@ def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
     lower = _is_lower(root)
     total = -0.5 * np.log(2 * np.pi) * count * size
     for c in range(count):
-        _stiffness(basis[c], firm[c], curvature)
-        _bent(mean, root, mode[c], curvature, u[c], bent, upper, pull, whole, z)
-        for i in range(size):
-            # The Jacobian of z → θ⁰ is that of the normal's own scale.
-            total -= np.log(upper[i, i])
-            theta[c, i] = mean[i]
-            for j in range(size):
-                theta[c, i] += root[i, j] * z[j]
-        wish = outer[c] @ np.tanh(inner[c] @ (theta[c] - mode[c]) + offset[c])
-        y, _ = _shift(root, lower, basis[c], firm[c], wish, first, moved)
+        _, y, _ = _placed(
+            mean, root, lower, mode[c], basis[c], firm[c], inner[c], offset[c], outer[c], u[c], curvature,
+            bent, upper, pull, whole, z, theta[c], first, moved,
+        )  # fmt: skip
         for i in range(size):
             for k in range(y.size):
                 theta[c, i] += basis[c, i, k] * y[k]
-            total -= 0.5 * (z[i] + moved[i]) ** 2
+            # The Jacobian of z → θ⁰ is that of the normal's own scale.
+            total -= 0.5 * (z[i] + moved[i]) ** 2 + np.log(upper[i, i])
     return total
 
 
@@ -238,14 +250,10 @@ def carry_back(
     lower = _is_lower(root)
     by_mean[:], by_root[:] = 0.0, 0.0
     for c in range(count):
-        _stiffness(basis[c], firm[c], curvature)
-        _bent(mean, root, mode[c], curvature, u[c], bent, upper, pull, whole, z)
-        for i in range(size):
-            start[i] = mean[i]
-            for j in range(size):
-                start[i] += root[i, j] * z[j]
-        h = np.tanh(inner[c] @ (start - mode[c]) + offset[c])
-        y, inverse = _shift(root, lower, basis[c], firm[c], outer[c] @ h, first, moved)
+        h, y, inverse = _placed(
+            mean, root, lower, mode[c], basis[c], firm[c], inner[c], offset[c], outer[c], u[c], curvature,
+            bent, upper, pull, whole, z, start, first, moved,
+        )  # fmt: skip
         for i in range(size):
             by_z[i] = -share * (z[i] + moved[i])
             v[i] = weight[c, i]

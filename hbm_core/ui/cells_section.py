@@ -12,7 +12,6 @@ from hbm_core.inference.exact.gaussian_mixed_posterior import GaussianMixedPoste
 from hbm_core.plots.cells import MOST_BANDS, MOST_CELLS, bands, contrast_grid
 from hbm_core.plots.theme import number
 from hbm_core.plots.tokens import Mode
-from hbm_core.scenarios.tables import csv_text
 from hbm_core.ui import theme
 from hbm_core.ui.live import Live
 
@@ -57,14 +56,7 @@ def draw(seen: Live, mode: Mode) -> None:
             "data speak about their sum and, most of all, about differences of sums."
         )
     _sentence(posterior)
-    st.download_button(
-        "Download the numbers",
-        lambda: csv_text(table),
-        file_name=f"{group}s-by-{slot}.csv",
-        mime="text/csv",
-        on_click="ignore",
-        key="cells_download",
-    )
+    theme.numbers(table, f"{group}s by {slot}", "cells_download")
 
 
 def _sentence(posterior: GaussianMixedPosterior) -> None:

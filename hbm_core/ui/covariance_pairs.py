@@ -105,19 +105,14 @@ def _parameters(page: Page) -> list[str]:
     start = start[: 2 if page.vector is not None else _MOST_PAIRS - 1]
     if len(start) < 2 and options:
         start = [*start, *[name for name in options if name not in start][: 2 - len(start)]]
-    kept = [name for name in st.session_state.get(_PARAMETERS, start) if name in options] or start
-    st.session_state["covariance_choice"] = kept
-
-    def changed() -> None:
-        st.session_state[_PARAMETERS] = st.session_state["covariance_choice"]
-
-    chosen = st.multiselect(
+    chosen = theme.kept_choice(
         "Parameters beside it",
         options,
+        start,
+        _PARAMETERS,
+        "covariance_choice",
         format_func=symbol,
-        key="covariance_choice",
         max_selections=_MOST_PAIRS - 1,
-        on_change=changed,
         help=f"{len(options):,} to choose from: type a part of a name to find one.",
     )
     return [*chosen, page.own]
@@ -307,17 +302,12 @@ def _listed(page: Page) -> list[str]:
     else:
         total = np.cumsum([len(names) for names in known.values()])
         first = list(known)[: max(1, int((total <= _MOST_LISTED).sum()))]
-    kept = [name for name in st.session_state.get(_BLOCKS, first) if name in known] or first
-    st.session_state["covariance_blocks"] = kept
-
-    def changed() -> None:
-        st.session_state[_BLOCKS] = st.session_state["covariance_blocks"]
-
-    chosen = st.multiselect(
+    chosen = theme.kept_choice(
         "Parameters in the matrix",
         list(known),
-        key="covariance_blocks",
-        on_change=changed,
+        first,
+        _BLOCKS,
+        "covariance_blocks",
         format_func=lambda name: f"{name} ({len(known[name])})",
         help=f"{len(everything):,} in all; at most {MOST_CELLS} are drawn.",
     )

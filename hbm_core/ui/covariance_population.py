@@ -115,17 +115,12 @@ def _components(page: Page) -> list[str]:
     if len(every) <= 2:
         return every
     start = every[:_MOST_COMPONENTS]
-    found = [name for name in st.session_state.get(_MATRIX, start) if name in every] or start
-    st.session_state["covariance_components"] = found
-
-    def changed() -> None:
-        st.session_state[_MATRIX] = st.session_state["covariance_components"]
-
-    chosen = st.multiselect(
+    chosen = theme.kept_choice(
         "Parameters in the matrix",
         every,
-        key="covariance_components",
-        on_change=changed,
+        start,
+        _MATRIX,
+        "covariance_components",
         help=f"{len(every)} in all. Fewer are easier to read.",
     )
     return [name for name in every if name in (chosen or start)]

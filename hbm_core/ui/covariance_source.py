@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -18,7 +17,6 @@ from hbm_core.errors import StoreError
 from hbm_core.models.vector_population import VectorPopulation
 from hbm_core.plots.theme import legend
 from hbm_core.plots.tokens import Mode
-from hbm_core.scenarios.tables import csv_text
 from hbm_core.store.study import Study
 from hbm_core.ui import fits, session, theme, vectors
 from hbm_core.ui.explore import focus_of
@@ -221,15 +219,7 @@ def keys(page: Page, *more: tuple[str, str] | tuple[str, str, str]) -> None:
 def download(page: Page, table: pd.DataFrame, name: str) -> None:
     """A button that hands out a picture's table."""
     study = page.live.study
-    stem = re.sub(r"[^a-z0-9]+", "-", f"{name} {study.dataset[:24]} {study.model}".lower())
-    st.download_button(
-        "Download the numbers",
-        lambda: csv_text(table),
-        file_name=f"{stem}.csv",
-        mime="text/csv",
-        on_click="ignore",
-        key=f"covariance_download_{name}",
-    )
+    theme.numbers(table, f"{name} {study.dataset[:24]} {study.model}", f"covariance_download_{name}")
 
 
 # ------------------------------------------------------------------------------------------- controls

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -30,7 +29,6 @@ from hbm_core.plots.coverage import percent, with_error
 from hbm_core.plots.theme import legend, number
 from hbm_core.plots.tokens import Mode, colours
 from hbm_core.scenarios import scenario as find_scenario
-from hbm_core.scenarios.tables import csv_text
 from hbm_core.store.cluster import spread_of
 from hbm_core.ui import fits, theme
 from hbm_core.ui.live import Live
@@ -465,15 +463,7 @@ def _label(look: plots.Look) -> str:
 
 def download(page: Page, table: pd.DataFrame, name: str) -> None:
     """The numbers behind a picture, full precision."""
-    stem = re.sub(r"[^a-z0-9]+", "-", f"{name} {page.live.study.dataset[:24]} {page.own}".lower())
-    st.download_button(
-        "Download the numbers",
-        lambda: csv_text(table),
-        file_name=f"{stem}.csv",
-        mime="text/csv",
-        on_click="ignore",
-        key=f"coverage_download_{name}",
-    )
+    theme.numbers(table, f"{name} {page.live.study.dataset[:24]} {page.own}", f"coverage_download_{name}")
 
 
 _MONTE_CARLO = "Error bars are 95 % Monte-Carlo intervals; ± is one Monte-Carlo standard error."

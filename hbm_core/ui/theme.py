@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -12,6 +14,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from hbm_core.plots import vega
 from hbm_core.plots.tokens import Mode
+from hbm_core.scenarios.tables import csv_text
 
 #: What Markdown, its mathematics and Streamlit's directives make something of.
 _MARKDOWN = frozenset("\\`*_[]<$&~")
@@ -55,6 +58,32 @@ def section[Page](
     """Draw one of a page's sections: the picture left, its controls beside it."""
     left, right = st.columns([2.75, 1], gap="large")
     sections[name](page, left, right)
+
+
+def numbers(table: pd.DataFrame, name: str, key: str) -> None:
+    """A button that hands out a picture's table as CSV, full precision; `name` becomes the file's."""
+    stem = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    st.download_button(
+        "Download the numbers",
+        lambda: csv_text(table),
+        file_name=f"{stem}.csv",
+        mime="text/csv",
+        on_click="ignore",
+        key=key,
+    )
+
+
+def kept_choice[Option](
+    label: str, options: Sequence[Option], start: Sequence[Option], kept: str, key: str, **words: Any
+) -> list[Option]:
+    """A choice of several that outlives visits to other pages, under the session's key `kept`."""
+    found = [option for option in st.session_state.get(kept, start) if option in options] or list(start)
+    st.session_state[key] = found
+
+    def changed() -> None:
+        st.session_state[kept] = st.session_state[key]
+
+    return list(st.multiselect(label, options, key=key, on_change=changed, **words))
 
 
 def plain(text: object) -> str:

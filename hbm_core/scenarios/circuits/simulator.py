@@ -117,10 +117,8 @@ def simulate(seed: int, knobs: Mapping[str, Any]) -> Dataset:
     Raises
     ------
     InputError
-        The seed is not a whole number from 0.
+        As of `population`.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError("seed", "a whole number from 0", seed)
     theta, truth, rng = population(seed, knobs)
     rows = [
         frame

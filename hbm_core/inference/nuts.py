@@ -24,6 +24,8 @@ from hbm_core.models.structure import ModelSpec
 CORES = 2
 #: Seconds between two looks at a running sampler, and between two partial traces.
 _POLL, _PARTIAL_EVERY = 0.05, 2.0
+#: Doublings of a trajectory, at most: nutpie's own limit, and a pilot's.
+_DEPTH, _PILOT_DEPTH = 10, 7
 #: nutpie's statistics that are kept, under ArviZ's names.
 _STATISTICS = {
     "diverging": "diverging",
@@ -146,8 +148,20 @@ def sample(
     compile_seconds = time.perf_counter() - began
 
     sampling = time.perf_counter()
-    run = _Run(compiled, sampler, spec, on_partial)
-    chains, stopped = run.until_done(report, should_stop or (lambda: False), time_limit)
+    stop = should_stop or (lambda: False)
+    pilot, before, stopped = recipe(spec).pilot(spec, sampler), 0, ""
+    if pilot is not None:
+        before = pilot.tune + pilot.draws
+        run = _Run(compiled, pilot, spec, None, after=sampler.tune + sampler.draws)
+        chains, stopped = run.until_done(report, stop, time_limit)
+        # A pilot that was stopped is what there is.
+        if not stopped:
+            shaped = recipe(spec).shaped(spec, _rectangle(chains))
+            compiled = replace(compiled.with_data(**shaped), initial_point_func=compiled.initial_point_func)
+    if not stopped:
+        left = None if time_limit is None else max(0.0, time_limit - (time.perf_counter() - sampling))
+        run = _Run(compiled, sampler, spec, on_partial, before=before)
+        chains, stopped = run.until_done(report, stop, left)
     sample_seconds = time.perf_counter() - sampling
 
     draws = _rectangle(chains)
@@ -177,6 +191,10 @@ class _Run:
     sampler: Sampler
     spec: ModelSpec
     on_partial: Callable[[xr.DataTree], None] | None
+    #: Draws of a chain in runs of the same fit that come before and after this one; where some come after, it
+    #: is a pilot: it ends with its first chain, and no trajectory is long.
+    before: int = 0
+    after: int = 0
 
     def until_done(
         self, report: Callable[[Progress], None], should_stop: Callable[[], bool], time_limit: float | None
@@ -202,6 +220,7 @@ class _Run:
                 return_raw_trace=True,
                 blocking=False,
                 adaptation=recipe(self.spec).mass_matrix,
+                maxdepth=_PILOT_DEPTH if self.after else _DEPTH,
             )
         except RuntimeError as error:
             raise FitError(_no_start(self.spec, error)) from error
@@ -216,8 +235,10 @@ class _Run:
                 else:
                     report(self._finished(chains))
                     return chains, ""
+                if self.after and any(0 < chain.total_draws <= chain.finished_draws for chain in latest):
+                    return self._chains(running.abort()), ""
                 now = time.perf_counter()
-                so_far = _progress(latest, now - began)
+                so_far = _progress(latest, now - began, self.before, self.after)
                 report(so_far)
                 if should_stop():
                     report(replace(so_far, stage="saving"))
@@ -239,13 +260,14 @@ class _Run:
             raise
 
     def _finished(self, chains: list[_Chain]) -> Progress:
-        total = self.sampler.tune + self.sampler.draws
-        done = [
-            ChainProgress(total, total, int(chain["diverging"].sum()), False, float(chain["step_size"][-1]))
+        done = self.before + self.sampler.tune + self.sampler.draws
+        total, early = done + self.after, bool(self.after)
+        rows = [
+            ChainProgress(done, total, int(chain["diverging"].sum()), early, float(chain["step_size"][-1]))
             for chain in chains
         ]
         # Effects of units, their likelihood and the checks come after the last draw.
-        return Progress("saving", tuple(done), 0.0)
+        return Progress("sampling" if early else "saving", tuple(rows), None if early else 0.0)
 
     def _chains(self, raw: Any) -> list[_Chain]:
         """Draws and statistics after warm-up, one mapping per chain, from nutpie's Arrow batches."""
@@ -274,17 +296,23 @@ def _columns(batch: Any, statistics: Any) -> Iterable[tuple[str, np.ndarray]]:
         yield _STATISTICS.get(name, name) if is_statistic else name, array
 
 
-def _progress(latest: list[Any], elapsed: float) -> Progress:
+def _progress(latest: list[Any], elapsed: float, before: int = 0, after: int = 0) -> Progress:
     chains = tuple(
         ChainProgress(
-            c.finished_draws, c.total_draws, c.divergences, c.tuning, float(np.nan_to_num(c.step_size))
+            before + c.finished_draws,
+            before + c.total_draws + after,
+            c.divergences,
+            c.tuning or bool(after),
+            float(np.nan_to_num(c.step_size)),
         )
         for c in latest
     )
-    progress = Progress("sampling", chains)
-    if not progress.fraction:
+    progress, done = Progress("sampling", chains), sum(c.finished_draws for c in latest)
+    if not done:
         return progress
-    return replace(progress, seconds_left=elapsed * (1 / progress.fraction - 1))
+    # At the pace of this run.
+    left = sum(chain.total - chain.finished for chain in chains)
+    return replace(progress, seconds_left=elapsed * left / done)
 
 
 def _rectangle(chains: list[_Chain]) -> dict[str, np.ndarray]:

@@ -35,6 +35,8 @@ def _named(name: str, function: Any, signature: Any) -> Any:
 
 _factor_at = _named("factor", rule.factor_at, rule.FACTOR_AT)
 _factor_back_at = _named("factor_back", rule.factor_back_at, rule.FACTOR_BACK_AT)
+_relative_root_at = _named("relative_root", rule.relative_root_at, rule.RELATIVE_ROOT_AT)
+_relative_root_back_at = _named("relative_root_back", rule.relative_root_back_at, rule.RELATIVE_ROOT_BACK_AT)
 _carry_at = _named("carry", rule.carry_at, rule.CARRY_AT)
 _carry_back_at = _named("carry_back", rule.carry_back_at, rule.CARRY_BACK_AT)
 _weigh_at = _named("weigh", rule.weigh_at, rule.WEIGH_AT)
@@ -87,6 +89,35 @@ class FactorBack(_Compiled):
         """Values outside numba's backend."""
         found = np.empty(inputs[0].size), np.empty(inputs[1].size)
         rule.factor_back(*map(np.ascontiguousarray, inputs), *found)
+        outputs[0][0], outputs[1][0] = found
+
+
+class RelativeRoot(_Compiled):
+    """l, B below its diagonal and R → the root R diag(e^−l) (I + B)⁻ᵀ of Σ (P, P)."""
+
+    kinds, moving = (pt.dmatrix,), 2
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        root = np.empty((inputs[0].size,) * 2)
+        rule.relative_root(*map(np.ascontiguousarray, inputs), root)
+        outputs[0][0] = root
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """By l and B; R is a datum."""
+        found: Any = RelativeRootBack()(*inputs, output_grads[0])
+        return [*found, disconnected_type()]
+
+
+class RelativeRootBack(_Compiled):
+    """Gradient of `RelativeRoot`."""
+
+    kinds = (pt.dvector, pt.dvector)
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        found = np.empty(inputs[0].size), np.empty(inputs[1].size)
+        rule.relative_root_back(*map(np.ascontiguousarray, inputs), *found)
         outputs[0][0], outputs[1][0] = found
 
 
@@ -172,6 +203,34 @@ def _factor_back(op: Op, node: Apply, **kwargs: Any) -> Any:
     return factor_back, _VERSION
 
 
+@register_funcify_default_op_cache_key(RelativeRoot)
+def _relative_root(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def relative_root(log_precise, below, reference):
+        d, b = np.ascontiguousarray(log_precise), np.ascontiguousarray(below)
+        r = np.ascontiguousarray(reference)
+        root = np.empty((d.size, d.size))
+        _relative_root_at(d.ctypes, d.size, b.ctypes, r.ctypes, root.ctypes)
+        return root
+
+    return relative_root, _VERSION
+
+
+@register_funcify_default_op_cache_key(RelativeRootBack)
+def _relative_root_back(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def relative_root_back(log_precise, below, reference, weight):
+        d, b = np.ascontiguousarray(log_precise), np.ascontiguousarray(below)
+        r, w = np.ascontiguousarray(reference), np.ascontiguousarray(weight)
+        by_log_precise, by_below = np.empty(d.size), np.empty(b.size)
+        _relative_root_back_at(
+            d.ctypes, d.size, b.ctypes, r.ctypes, w.ctypes, by_log_precise.ctypes, by_below.ctypes
+        )
+        return by_log_precise, by_below
+
+    return relative_root_back, _VERSION
+
+
 @register_funcify_default_op_cache_key(Carry)
 def _carry(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
@@ -226,4 +285,4 @@ def _weigh(op: Op, node: Apply, **kwargs: Any) -> Any:
     return weigh, _VERSION
 
 
-factor, carry, weigh = Factor(), Carry(), Weigh()
+factor, relative_root, carry, weigh = Factor(), RelativeRoot(), Carry(), Weigh()

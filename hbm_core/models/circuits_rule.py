@@ -1,6 +1,7 @@
 """Population and readings of circuits, each with its gradient by hand, compiled once.
 
 - `factor`: σ and partial correlations → σ L, L the Cholesky factor of Ω.
+- `relative_root`: a factor of Σ⁻¹ relative to a reference → a root of Σ.
 - `carry`: standard coordinates u → θ, through the Gaussian and the bend that each circuit's data make of θ.
 - `weigh`: curves → log density of all readings.
 
@@ -55,6 +56,54 @@ def factor_back(spread, partial, weight, by_spread, by_partial):
             by_left = own * w + by_left * remains
         by_spread[i] = total
         at += i
+
+
+@_jit
+def relative_root(log_precise, below, reference, root):
+    """Upper triangular root R diag(e^−l) (I + B)⁻ᵀ of Σ, written to `root` (P, P).
+
+    So Σ⁻¹ = R⁻ᵀ A Aᵀ R⁻¹ with A = diag(e^l) (I + B). Where Σ is inverse Wishart of scale R Rᵀ the elements of
+    A are independent: nothing bends where Σ is nearly singular. l moves sds as a whole, B correlations.
+
+    Parameters
+    ----------
+    log_precise, below : ndarray (P,), (P (P − 1)/2,)
+        l, and B below the diagonal by rows.
+    reference : ndarray (P, P)
+        R, upper triangular.
+
+    References
+    ----------
+    Odell and Feiveson (1966), JASA 61(313), 199–203, for the law of A.
+    """
+    size = log_precise.size
+    for i in range(size):
+        root[i, :i] = 0.0
+        for j in range(i, size):
+            at, total = j * (j - 1) // 2, reference[i, j] * np.exp(-log_precise[j])
+            for k in range(i, j):
+                total -= below[at + k] * root[i, k]
+            root[i, j] = total
+
+
+@_jit
+def relative_root_back(log_precise, below, reference, weight, by_log_precise, by_below):
+    """Gradient of Σ weight · root: with Y = weight (I + B)⁻¹, −Yᵀ root by B; `weight` (P, P)."""
+    size = log_precise.size
+    root, y = np.empty((size, size)), np.empty(size)
+    relative_root(log_precise, below, reference, root)
+    by_log_precise[:], by_below[:] = 0.0, 0.0
+    for k in range(size):
+        for i in range(size - 1, -1, -1):
+            total = weight[k, i]
+            for j in range(i + 1, size):
+                total -= below[j * (j - 1) // 2 + i] * y[j]
+            y[i] = total
+        for i in range(k, size):
+            at = i * (i - 1) // 2
+            by_log_precise[i] -= y[i] * reference[k, i] * np.exp(-log_precise[i])
+            for j in range(k, i):
+                by_below[at + j] -= y[i] * root[k, j]
 
 
 @_jit
@@ -130,6 +179,28 @@ def _is_lower(root):
 
 
 @_jit
+def _inverse(matrix):
+    """Inverse of a positive definite matrix, by Gauss and Jordan; NaN or infinite where it is not one.
+
+    NumPy's raises there, which in a function called by its address is no more than a line on the terminal.
+    """
+    size = matrix.shape[0]
+    left, right = matrix.copy(), np.eye(size)
+    for k in range(size):
+        top = left[k, k]
+        for j in range(size):
+            left[k, j] /= top
+            right[k, j] /= top
+        for i in range(size):
+            w = left[i, k]
+            if i != k and w != 0.0:
+                for j in range(size):
+                    left[i, j] -= w * left[k, j]
+                    right[i, j] -= w * right[k, j]
+    return right
+
+
+@_jit
 def _shift(root, lower, basis, firm, wish, first, moved):
     """How far stiff coordinates move, y = (Eᵀ E + F)⁻¹ F g with E = M⁻¹ basis; `first` gets E, `moved` E y.
 
@@ -147,7 +218,7 @@ def _shift(root, lower, basis, firm, wish, first, moved):
                 total += first[k, i] * first[j, i]
             matrix[k, j] = matrix[j, k] = total
         matrix[k, k] += firm[k]
-    inverse = np.linalg.inv(matrix)
+    inverse = _inverse(matrix)
     y = inverse @ (firm * wish)
     moved[:] = 0.0
     for k in range(count):
@@ -382,6 +453,8 @@ def weigh(f, noise, floor, value, point, course, by_f, by_noise, by_value):
 
 FACTOR_AT = types.void(_REAL, types.intp, _REAL, _REAL)
 FACTOR_BACK_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL, _REAL)
+RELATIVE_ROOT_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL)
+RELATIVE_ROOT_BACK_AT = types.void(_REAL, types.intp, *[_REAL] * 5)
 CARRY_AT = types.void(*[_REAL] * 9, *[types.intp] * 4, _REAL, _REAL)
 CARRY_BACK_AT = types.void(*[_REAL] * 9, *[types.intp] * 4, *[_REAL] * 5)
 WEIGH_AT = types.void(_REAL, types.intp, _REAL, _REAL, types.intp, _WHOLE, _WHOLE, *[_REAL] * 4)
@@ -404,6 +477,32 @@ def factor_back_at(spread, size, partial, weight, by_spread, by_partial):
         numba.carray(weight, (size, size)),
         numba.carray(by_spread, (size,)),
         numba.carray(by_partial, (pairs,)),
+    )
+
+
+@numba.cfunc(RELATIVE_ROOT_AT, cache=True)
+def relative_root_at(log_precise, size, below, reference, root):
+    """`relative_root` by addresses."""
+    pairs, shape = size * (size - 1) // 2, (size, size)
+    relative_root(
+        numba.carray(log_precise, (size,)),
+        numba.carray(below, (pairs,)),
+        numba.carray(reference, shape),
+        numba.carray(root, shape),
+    )
+
+
+@numba.cfunc(RELATIVE_ROOT_BACK_AT, cache=True)
+def relative_root_back_at(log_precise, size, below, reference, weight, by_log_precise, by_below):
+    """`relative_root_back` by addresses."""
+    pairs, shape = size * (size - 1) // 2, (size, size)
+    relative_root_back(
+        numba.carray(log_precise, (size,)),
+        numba.carray(below, (pairs,)),
+        numba.carray(reference, shape),
+        numba.carray(weight, shape),
+        numba.carray(by_log_precise, (size,)),
+        numba.carray(by_below, (pairs,)),
     )
 
 

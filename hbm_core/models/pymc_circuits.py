@@ -12,9 +12,9 @@ import numpy as np
 from scipy.optimize import least_squares, minimize
 
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.circuits_bend import bend
+from hbm_core.models.circuits_bend import Ridge, bend
 from hbm_core.models.kinetics.program import Experiment, Program, program
-from hbm_core.models.pymc_model import random_variable
+from hbm_core.models.pymc_model import log_density, random_variable
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.vector_population import InverseWishartLaw
 
@@ -35,6 +35,7 @@ BENDS = ("mode", "bend_basis", "bend_firm", "bend_inner", "bend_offset", "bend_o
 #: A curve that could not be solved: far from every reading.
 _FAR = 1e9
 _ROUGH: WeakKeyDictionary[CircuitPopulation, RoughFit] = WeakKeyDictionary()
+_RIDGES: WeakKeyDictionary[CircuitPopulation, list[Ridge]] = WeakKeyDictionary()
 _BENT: WeakKeyDictionary[CircuitPopulation, dict[str, np.ndarray]] = WeakKeyDictionary()
 
 
@@ -96,8 +97,21 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
         if "[" not in name and prior.numbers:
             values[f"prior_{name}"] = np.array(prior.numbers)
     if spec.parameterization == "transport":
-        values |= bends(structure)
+        values |= coordinates(spec)
     return values
+
+
+def coordinates(spec: Spec, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Data of the transport alone: what `bends` finds; ``order`` and ``reference`` where Σ is relative.
+
+    `draws` as of `bends`.
+    """
+    bent = bends(spec.structure, draws)
+    if not is_relative(spec):
+        return bent
+    order, root = reference(spec)
+    turned = {name: bent[name][:, order] for name in ("mode", "bend_basis")}
+    return bent | turned | {"bend_inner": bent["bend_inner"][..., order], "order": order, "reference": root}
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +195,44 @@ def rough_fit(structure: CircuitPopulation) -> RoughFit:
     return _ROUGH[structure]
 
 
-def bends(structure: CircuitPopulation) -> dict[str, np.ndarray]:
-    """What ``BENDS`` names: each circuit's fit, its stiff directions there, and how its ridges bend."""
-    if structure in _BENT:
+def bends(structure: CircuitPopulation, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """What ``BENDS`` names: each circuit's fit, its stiff directions there, and how its ridges bend.
+
+    Parameters
+    ----------
+    structure : CircuitPopulation
+        The circuits.
+    draws : ndarray (n, C, P), optional
+        Of θ, from a pilot: where the ridges are to be followed best.
+    """
+    if draws is None and structure in _BENT:
         return _BENT[structure]
+    ridges = _ridges(structure)
+    if draws is not None:
+        ridges = [ridge.refined(draws[:, c]) for c, ridge in enumerate(ridges)]
+    found = [bend(ridge) for ridge in ridges]
+    stiff = max(1, *(ridge.firm.size for ridge in ridges))
+    made = {
+        "mode": rough_fit(structure).theta,
+        "bend_basis": np.array([one.basis[:, :stiff] for one in found]),
+        "bend_firm": np.array([one.firm[:stiff] for one in found]),
+        "bend_inner": np.array([one.inner for one in found]),
+        "bend_offset": np.array([one.offset for one in found]),
+        "bend_outer": np.array([one.outer[:stiff] for one in found]),
+    }
+    if draws is None:
+        _BENT[structure] = made
+    return made
+
+
+def is_bent(structure: CircuitPopulation) -> bool:
+    """Whether any circuit's readings leave a ridge."""
+    return any(ridge.bends for ridge in _ridges(structure))
+
+
+def _ridges(structure: CircuitPopulation) -> list[Ridge]:
+    if structure in _RIDGES:
+        return _RIDGES[structure]
     from hbm_core.models.kinetics.solver import curves_and_slopes
 
     rough, readings = rough_fit(structure), _Readings.of(structure)
@@ -211,17 +259,32 @@ def bends(structure: CircuitPopulation) -> dict[str, np.ndarray]:
             values = f.reshape(len(theta), -1) @ root.T - goal
             return values, root @ slopes.reshape(len(theta), -1, size)
 
-        found.append(bend(residuals, rough.theta[c], structure.uses[c], rough.covariance[c], SPREAD))
-    stiff = max(1, *(int(np.any(one.basis, axis=0).sum()) for one in found))
-    _BENT[structure] = {
-        "mode": rough.theta,
-        "bend_basis": np.array([one.basis[:, :stiff] for one in found]),
-        "bend_firm": np.array([one.firm[:stiff] for one in found]),
-        "bend_inner": np.array([one.inner for one in found]),
-        "bend_offset": np.array([one.offset for one in found]),
-        "bend_outer": np.array([one.outer[:stiff] for one in found]),
-    }
-    return _BENT[structure]
+        found.append(Ridge.along(residuals, rough.theta[c], structure.uses[c], rough.covariance[c], SPREAD))
+    _RIDGES[structure] = found
+    return found
+
+
+def is_relative(spec: Spec) -> bool:
+    """Whether Σ is sampled as a factor relative to a reference, as far as the readings' circuits tell it."""
+    structure = spec.structure
+    full = structure.pooling == "full" and structure.covariance == "lkj" and len(structure.fitted) > 1
+    return full and spec.parameterization == "transport"
+
+
+def reference(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
+    """An order of the fitted parameters, the best told last, and an upper triangular root of a likely Σ.
+
+    An inverse Wishart law of as wide correlations as LKJ(η) has 2 P + 2 η − 3 degrees of freedom; with each
+    circuit's deviation from the mean added, what the rough fit says of Σ. The last parameters' part of the
+    factor of Σ⁻¹ is that of their own covariance: what readings tell moves nothing else.
+    """
+    rough, size = rough_fit(spec.structure), len(spec.structure.fitted)
+    freedom = 2 * size + 2 * spec.priors["corr"].numbers[0] - 3
+    away = rough.theta - rough.alpha
+    total = (freedom - size - 1) * SPREAD**2 * np.eye(size) + away.T @ away + rough.covariance.sum(axis=0)
+    order = np.argsort(-np.einsum("cpp->p", rough.covariance), kind="stable")
+    root = np.linalg.cholesky(total[np.ix_(order[::-1], order[::-1])])[::-1, ::-1]
+    return order, root / np.sqrt(freedom + len(rough.theta) - np.arange(size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,7 +377,7 @@ def build(spec: Spec) -> pm.Model:
     Variables: ``alpha`` (inferred parameters), ``sigma`` and ``corr`` (packed below the diagonal) where they
     are pooled, ``theta`` (circuit, fitted parameters), the noise's parameters, and what the sampler moves
     instead of them: ``partial`` (partial correlations), ``bartlett_diagonal`` and ``bartlett`` (inverse
-    Wishart), ``z`` (non-centered), ``u`` (transport).
+    Wishart), ``log_precise`` and ``below`` (Σ of the transport), ``z`` (non-centered), ``u`` (transport).
     """
     import pymc as pm
     import pytensor.tensor as pt
@@ -384,6 +447,8 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
         spread = pm.Deterministic("sigma", pt.sqrt(pt.diag(covariance)))
         pm.Deterministic("corr", (covariance / (spread[:, None] * spread))[rows, columns])
         return root
+    if is_relative(spec):
+        return _relative_root(spec, data)
     spread = variable("sigma", shape=size)
     if size == 1:
         return pt.diag(spread)
@@ -394,6 +459,34 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
     pm.Deterministic("corr", (whole @ whole.T)[rows, columns])
     scaled: Any = factor(spread, partial)
     return scaled
+
+
+def _relative_root(spec: Spec, data: dict[str, Any]) -> Any:
+    """The same prior of Σ = diag(σ) Ω diag(σ), by a factor relative to the reference, in the data's order.
+
+    With A of P + P (P − 1)/2 elements as in `circuits_rule.relative_root`, ∂Σ/∂(l, B) has the log determinant
+    P log 2 + (P + 1) (log |R| − Σ l), and ∂Σ/∂(σ, Ω) has P log 2 + P Σ log σ.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    from hbm_core.models.circuits_op import relative_root
+
+    size = len(spec.structure.fitted)
+    rows, columns = np.tril_indices(size, -1)
+    precise = pm.Flat("log_precise", shape=size)
+    root: Any = relative_root(precise, pm.Flat("below", shape=rows.size), data["reference"])
+    own = root[pt.argsort(data["order"])]
+    spread = pm.Deterministic("sigma", pt.sqrt(pt.sum(own * own, axis=1)))
+    pm.Deterministic("corr", ((own @ own.T) / (spread[:, None] * spread))[rows, columns])
+    half = pt.sum(pt.log(pt.diag(data["reference"]))) - pt.sum(precise)
+    logs, eta = pt.sum(pt.log(spread)), data["prior_corr"][0]
+    shape = eta + 0.5 * (size - 2 - columns)
+    constant = -pt.sum(2 * pt.gammaln(shape) - pt.gammaln(2 * shape) + (2 * shape - 1) * np.log(2))
+    density = pt.sum(log_density(spec.priors["sigma"], data["prior_sigma"], True, spread))
+    density += constant + 2 * (eta - 1) * (half - logs)
+    pm.Potential("spread_density", density + (size + 1) * half - size * logs)
+    return root
 
 
 def _circuits(geometry: str, data: dict[str, Any], mean: Any, root: Any, shape: tuple[int, int]) -> Any:
@@ -413,9 +506,11 @@ def _circuits(geometry: str, data: dict[str, Any], mean: Any, root: Any, shape: 
         determinant = count * pt.log(pt.abs(pt.linalg.det(root)))
         pm.Potential("circuits_density", -0.5 * pt.sum(z * z) - determinant - constant)
         return free
+    order = data.get("order")
+    mean = mean if order is None else mean[order]
     found: Any = carry(mean, root, pm.Flat("u", shape=shape), *(data[name] for name in BENDS))
     pm.Potential("circuits_density", found[1])
-    return found[0]
+    return found[0] if order is None else found[0][:, pt.argsort(order)]
 
 
 def _log_likelihood(

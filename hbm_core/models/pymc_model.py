@@ -195,8 +195,20 @@ def random_variable(name: str, prior: Prior, numbers: Any, positive: bool, **kwa
 
     To be called within a model; a flat prior on a positive parameter is flat on the positive half.
     """
+    family, arguments = _declared(prior, numbers, positive)
+    return family(name, **arguments, **kwargs)
+
+
+def log_density(prior: Prior, numbers: Any, positive: bool, value: Any) -> Any:
+    """Log density of `random_variable` at `value`, elementwise, without a variable of the model."""
+    import pymc as pm
+
+    family, arguments = _declared(prior, numbers, positive)
+    return pm.logp(family.dist(**arguments), value)
+
+
+def _declared(prior: Prior, numbers: Any, positive: bool) -> tuple[Any, dict[str, Any]]:
     import pymc as pm
 
     family = "HalfFlat" if positive and not prior.proper else prior.family
-    arguments = {number.name: numbers[place] for place, number in enumerate(prior.declared.numbers)}
-    return getattr(pm, family)(name, **arguments, **kwargs)
+    return getattr(pm, family), {n.name: numbers[place] for place, n in enumerate(prior.declared.numbers)}

@@ -14,7 +14,7 @@ from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.circuits import log_prior
 from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.circuits_bend import bend
+from hbm_core.models.circuits_bend import Ridge, bend
 from hbm_core.models.kinetics.absorption import ABSORPTION, PARAMETERS
 from hbm_core.models.kinetics.program import Experiment
 from hbm_core.models.kinetics.solver import curves
@@ -163,23 +163,51 @@ def test_geometries_are_one_posterior(point) -> None:
     assert noncentered - determinant == pytest.approx(centered, abs=1e-6)
 
     model = build(replace(spec, parameterization="transport"))
+    # Any order and any bend: data of the coordinates are none of the posterior's.
+    model.set_data("order", np.array([2, 0, 1]))
     inputs = [model.rvs_to_values[rv] for rv in model.free_RVs]
-    where = model.replace_rvs_by_values([model["theta"]])[0]
+    wanted = model.replace_rvs_by_values([model[name] for name in ("theta", "sigma", "corr")])
     made = model.compile_fn(
-        where, inputs=inputs, point_fn=False, mode="FAST_COMPILE", on_unused_input="ignore"
+        wanted, inputs=inputs, point_fn=False, mode="FAST_COMPILE", on_unused_input="ignore"
     )
     names = [value.name for value in inputs]
+    ours = {name: value for name, value in base.items() if name in names}
+    rng = np.random.default_rng(9)
+    ours |= {name: 0.5 * rng.normal(size=3) for name in ("log_precise", "below")}
 
-    def theta_of(u: np.ndarray) -> np.ndarray:
-        values = base | {"u": u.reshape(3, 3)}
-        return np.ravel(made(*(values[name] for name in names)))
+    def of(flat: np.ndarray) -> np.ndarray:
+        """θ, log σ and Ω, as far as the sampler moves them."""
+        values = ours | {"log_precise": flat[:3], "below": flat[3:6], "u": flat[6:].reshape(3, 3)}
+        theta, sigma, corr = made(*(values[name] for name in names))
+        return np.concatenate([np.ravel(theta), np.log(sigma), corr])
 
-    u = 0.5 * np.random.default_rng(9).normal(size=9)
-    moved = theta_of(u).reshape(3, 3)
-    change = np.linalg.slogdet(jacobian(theta_of, u))[1]
-    transport = log_density_of(model, base | {"u": u.reshape(3, 3)})
-    centered = log_density_of(build(replace(spec, parameterization="centered")), base | {"own": moved})
+    flat = 0.5 * rng.normal(size=15)
+    moved, sigma, r = np.split(of(flat), [9, 12])
+    change = np.linalg.slogdet(jacobian(of, flat))[1]
+    values = ours | {"log_precise": flat[:3], "below": flat[3:6], "u": flat[6:].reshape(3, 3)}
+    transport = log_density_of(model, values)
+    # The centered model by θ, log σ and Ω too.
+    where = {"sigma": np.exp(sigma), "partial": partials(r)}
+    other = base | {
+        "sigma_log__": sigma,
+        "partial_logodds__": unconstrained(point | where)["partial_logodds__"],
+    }
+    centered = log_density_of(
+        build(replace(spec, parameterization="centered")), other | {"own": moved.reshape(3, 3)}
+    )
+
+    def correlations_of(share: np.ndarray) -> np.ndarray:
+        return correlations(2 * share - 1)
+
+    # By σ and the Beta variables of partial correlations, as `log_density_of` has it.
+    centered += sigma.sum() - np.linalg.slogdet(jacobian(correlations_of, (partials(r) + 1) / 2))[1]
     assert transport - change == pytest.approx(centered, abs=1e-4)
+
+
+def partials(r: np.ndarray) -> np.ndarray:
+    """Partial correlations of three, given the columns before, of packed correlations."""
+    left = np.sqrt((1 - r[0] ** 2) * (1 - r[1] ** 2))
+    return np.array([r[0], r[1], (r[2] - r[0] * r[1]) / left])
 
 
 @pytest.mark.parametrize("geometry, noise", [("transport", "power"), ("noncentered", "proportional")])
@@ -345,7 +373,8 @@ def test_a_rough_fit_finds_what_the_readings_tell() -> None:
     assert (square < stats.chi2(3).ppf(0.999)).all()
 
 
-def test_a_bend_follows_a_known_ridge() -> None:
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_bend_follows_a_known_ridge(drawn: bool) -> None:
     """What is told is the sum of two powers: x = log10(c − 10^y) along the ridge, for all y."""
     fit, total, sharp = np.array([0.0, 0.0, 5.0]), 2.0, 200.0
 
@@ -354,7 +383,9 @@ def test_a_bend_follows_a_known_ridge() -> None:
         slopes = np.concatenate([power * np.log(10), np.zeros((len(theta), 1))], axis=1)
         return sharp * (power.sum(axis=1, keepdims=True) - total), sharp * slopes[:, None, :]
 
-    found = bend(residuals, fit, np.array([True, True, False]), np.diag([0.01, 0.01, 9.0]), 0.25)
+    ridge = Ridge.along(residuals, fit, np.array([True, True, False]), np.diag([0.01, 0.01, 9.0]), 0.25)
+    draws = fit + 0.1 * np.random.default_rng(4).normal(size=(50, 1)) * np.array([1.0, -1.0, 0.0])
+    found = bend(ridge.refined(draws) if drawn else ridge)
     assert np.abs(found.inner @ found.basis).max() < 1e-12
     assert (found.inner[:, 2] == 0).all() and (found.basis[2] == 0).all()
     along = np.linspace(-0.2, 0.2, 41)[:, None] * np.array([1, -1, 0]) / np.sqrt(2)

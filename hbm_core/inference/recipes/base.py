@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from hbm_core.inference.sampler import Sampler
 from hbm_core.models.prior import Prior
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ class Recipe(ABC):
     @abstractmethod
     def inner_start(self, spec: Any, name: str, plain: Arrays, jitter: np.ndarray) -> np.ndarray | None:
         """Start of a sampled variable without a prior of its own; None to take the jitter, in (−1, 1)."""
+
+    def pilot(self, spec: Any, sampler: Sampler) -> Sampler | None:
+        """Settings of a short fit whose draws shape the sampler's coordinates; None without one."""
+        return None
+
+    def shaped(self, spec: Any, draws: Mapping[str, np.ndarray]) -> Arrays:
+        """Data of the model that a pilot's `draws` (chain, draw, …) improve; they move no posterior."""
+        return {}
 
     @abstractmethod
     def complete(self, spec: Any, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:

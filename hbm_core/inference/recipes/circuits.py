@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import xarray as xr
 from scipy.special import betaln, multigammaln
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
+from hbm_core.inference.sampler import Sampler
 from hbm_core.models import pymc_circuits
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.pymc_circuits import (
@@ -17,7 +19,9 @@ from hbm_core.models.pymc_circuits import (
     POWERS,
     SPREAD,
     Spec,
+    coordinates,
     inverse_wishart,
+    is_bent,
     population,
     rough_fit,
     smooth_positive,
@@ -25,6 +29,8 @@ from hbm_core.models.pymc_circuits import (
 
 #: Draws whose curves are kept with a result, at most.
 CURVES = 1000
+#: Draws of each half of a pilot's chain.
+PILOT = 200
 
 
 class CircuitsRecipe(Recipe):
@@ -100,6 +106,18 @@ class CircuitsRecipe(Recipe):
         if name == "bartlett_diagonal_log__":
             return np.log(np.maximum(inverse_wishart(spec)[0] - np.arange(size), 1.0)) + 0.2 * jitter
         return 0.2 * jitter
+
+    def pilot(self, spec: Spec, sampler: Sampler) -> Sampler | None:
+        """Of the transport, where there are ridges and a warm-up that is long beside it."""
+        short = sampler.tune < 2 * PILOT
+        if short or spec.parameterization != "transport" or not is_bent(spec.structure):
+            return None
+        return replace(sampler, tune=PILOT, draws=PILOT, target_accept=0.8)
+
+    def shaped(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> Arrays:
+        """Bends that follow the ridges where the posterior is."""
+        theta = np.asarray(draws["theta"])
+        return coordinates(spec, theta.reshape(-1, *theta.shape[2:]))
 
     def complete(self, spec: Spec, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:
         """The model's own variables, the sampler's coordinates left out."""

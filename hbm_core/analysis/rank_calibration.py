@@ -1,4 +1,4 @@
-"""Calibration of sampled models of counts: truths from the priors, data from them, ranks among draws."""
+"""Calibration of sampled models: truths from the priors, data from them, ranks among draws."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from hbm_core.models.structure import ModelSpec
 SHORT = Sampler(draws=500, tune=500, chains=2, target_accept=0.9, seed=1)
 #: Independent draws that a rank is among.
 RANKED = 99
+#: From a model and a stream to a structure with new data and the truths by their flat names.
+World = Callable[[ModelSpec[Any], np.random.Generator], tuple[Any, dict[str, float]]]
 #: R-hat beyond which a fit is made anew with longer chains, and then counted as failed.
 _R_HAT = 1.05
 
@@ -54,13 +56,14 @@ def calibrate(
     cache: CompileCache | None = None,
     fitted: ModelSpec[Any] | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    world: World | None = None,
 ) -> Calibration:
     """Ranks of truths drawn from the priors among draws by NUTS; the model is compiled once.
 
     Parameters
     ----------
     spec : ModelSpec
-        Of counts; its counts are not used, its design is.
+        The model; its data are not used, its design is.
     replications, seed : int
         Data sets, and the seed that makes them.
     sampler : Sampler
@@ -72,6 +75,8 @@ def calibrate(
         Other priors to fit with: what a wrong posterior looks like.
     progress : callable
         Told how many data sets are done.
+    world : callable, optional
+        What makes a data set and its truths; of counts by default.
 
     References
     ----------
@@ -83,11 +88,9 @@ def calibrate(
     rows: list[dict[str, float]] = []
     again = unsettled = divergent = 0
     for replication in range(replications):
-        truth = draw_parameters(spec, 1, rng)
-        structure = simulated_structure(spec.structure, truth, rng)
+        structure, named = (world or _counts)(spec, rng)
         told = fitted or spec
         one = replace(told, structure=structure, priors=dict(told.priors), constants=dict(told.constants))
-        named = _named(structure, truth)
         ties = rng.random(len(named))
         chosen = replace(sampler, seed=int(rng.integers(2**31)))
         tree, table = _fit(one, chosen, cache)
@@ -120,6 +123,12 @@ def _fit(spec: ModelSpec[Any], sampler: Sampler, cache: CompileCache) -> tuple[A
     return tree, summary(tree)
 
 
+def _counts(spec: ModelSpec[Any], rng: np.random.Generator) -> tuple[Any, dict[str, float]]:
+    truth = draw_parameters(spec, 1, rng)
+    structure = simulated_structure(spec.structure, truth, rng)
+    return structure, _named(structure, truth)
+
+
 def _named(structure: Any, truth: dict[str, np.ndarray]) -> dict[str, float]:
     """True values by flat name: all parameters, and the effects of the first and the last entity."""
     found: dict[str, float] = {}
@@ -146,8 +155,8 @@ def _flat(tree: Any, names: list[str], kept: int) -> np.ndarray:
         variable, _, label = name.removesuffix("]").partition("[")
         values = posterior[variable]
         if label:
-            dim = next(str(one) for one in values.dims if one not in ("chain", "draw"))
-            values = values.sel({dim: label})
+            dims = [str(one) for one in values.dims if one not in ("chain", "draw")]
+            values = values.sel(dict(zip(dims, label.split(",") if len(dims) > 1 else [label], strict=True)))
         flat = values.transpose("chain", "draw").values.ravel()
         rows.append(flat[np.linspace(0, flat.size - 1, kept).astype(int)])
     return np.array(rows)

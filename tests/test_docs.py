@@ -143,3 +143,12 @@ def test_glossary_explains(term: str) -> None:
     )
     assert found, f"docs/glossary.md does not explain {term}"
     assert len(found[1].split()) >= 8
+
+
+def test_every_module_of_the_benchmarks_has_rows() -> None:
+    """What `make bench` runs; a module of designs for the long proofs is none."""
+    from benchmarks.__main__ import modules
+
+    folder = ROOT / "benchmarks"
+    without = [name for name in modules() if "def rows(" not in (folder / f"{name}.py").read_text("utf-8")]
+    assert modules() and not without

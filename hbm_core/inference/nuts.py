@@ -158,10 +158,11 @@ def sample(
         if not stopped:
             shaped = recipe(spec).shaped(spec, _rectangle(chains))
             compiled = replace(compiled.with_data(**shaped), initial_point_func=compiled.initial_point_func)
+            if time_limit is not None and time.perf_counter() - sampling > time_limit:
+                stopped = _too_long(time_limit)
     if not stopped:
-        left = None if time_limit is None else max(0.0, time_limit - (time.perf_counter() - sampling))
-        run = _Run(compiled, sampler, spec, on_partial, before=before)
-        chains, stopped = run.until_done(report, stop, left)
+        run = _Run(compiled, sampler, spec, on_partial, before, spent=time.perf_counter() - sampling)
+        chains, stopped = run.until_done(report, stop, time_limit)
     sample_seconds = time.perf_counter() - sampling
 
     draws = _rectangle(chains)
@@ -192,9 +193,11 @@ class _Run:
     spec: ModelSpec
     on_partial: Callable[[xr.DataTree], None] | None
     #: Draws of a chain in runs of the same fit that come before and after this one; where some come after, it
-    #: is a pilot: it ends with its first chain, and no trajectory is long.
+    #: is a pilot, and no trajectory is long.
     before: int = 0
     after: int = 0
+    #: Seconds of the time limit that are gone.
+    spent: float = 0.0
 
     def until_done(
         self, report: Callable[[Progress], None], should_stop: Callable[[], bool], time_limit: float | None
@@ -235,17 +238,15 @@ class _Run:
                 else:
                     report(self._finished(chains))
                     return chains, ""
-                if self.after and any(0 < chain.total_draws <= chain.finished_draws for chain in latest):
-                    return self._chains(running.abort()), ""
                 now = time.perf_counter()
                 so_far = _progress(latest, now - began, self.before, self.after)
                 report(so_far)
                 if should_stop():
                     report(replace(so_far, stage="saving"))
                     return self._chains(running.abort()), "on request"
-                if time_limit is not None and now - began > time_limit:
+                if time_limit is not None and self.spent + now - began > time_limit:
                     report(replace(so_far, stage="saving"))
-                    return self._chains(running.abort()), f"after the time limit of {time_limit:g} s"
+                    return self._chains(running.abort()), _too_long(time_limit)
                 if self.on_partial is not None and now - shown > _PARTIAL_EVERY:
                     shown = now
                     draws = _rectangle(self._chains(running.inspect()))
@@ -294,6 +295,10 @@ def _columns(batch: Any, statistics: Any) -> Iterable[tuple[str, np.ndarray]]:
         if array.dtype == np.uint64:
             array = array.astype(np.int64)
         yield _STATISTICS.get(name, name) if is_statistic else name, array
+
+
+def _too_long(limit: float) -> str:
+    return f"after the time limit of {limit:g} s"
 
 
 def _progress(latest: list[Any], elapsed: float, before: int = 0, after: int = 0) -> Progress:

@@ -112,6 +112,9 @@ class Ridge:
         stiff, loose = vectors[:, values > _STIFF], vectors[:, values <= _STIFF]
         firm, size = values[values > _STIFF], loose.shape[1]
         root = np.linalg.cholesky(loose.T @ covariance @ loose / scale**2 + 1e-9 * np.eye(size))
+        if not (firm.size and size):
+            none = np.empty((0, size)), np.empty((0, firm.size)), np.empty((0, size, firm.size)), np.empty(0)
+            return cls(residuals, fit, scale, stiff, loose, firm, root, *none)
         places = _WIDE * np.random.default_rng(_SEED).standard_normal((_FITS, size)) @ root.T
         start = np.zeros((_FITS, firm.size))
         found = _refitted(residuals, fit, scale * stiff, scale * loose, places, start, _STAGES, _STEPS)

@@ -1,26 +1,24 @@
-"""Readouts from a precomputed batch: microseconds per new experiment, and what a refit would take.
-
-``python -m benchmarks.precomputed [COUNT]``: a table for batches of several sizes.
-"""
+"""Readouts from a precomputed batch: microseconds per new experiment, and what a refit would take."""
 
 from __future__ import annotations
 
-import sys
 import time
 
 import numpy as np
-import pandas as pd
 
+from benchmarks.row import Row, show
 from hbm_core.inference.exact import solve
 from hbm_core.inference.precomputed import Hyperposterior, score
 from hbm_core.scenarios import scenario
 
 #: Genres and creators per genre of the batches.
 BATCHES = ((5, 3), (5, 100), (50, 100), (5, 20_000))
+#: Experiments that are scored at once.
+COUNT = 100_000
 
 
-def measure(genres: int, creators: int, count: int, seed: int = 1) -> dict[str, float | str]:
-    """Times of one batch and of `count` experiments scored from it, the best of three."""
+def measure(genres: int, creators: int, count: int, seed: int = 1) -> Row:
+    """One batch, and `count` experiments scored from it, the best of three."""
     found = scenario("creators")
     data = found.simulate(seed, level="summaries", genres=genres, creators_per_genre=creators)
     spec = found.model("base").spec(data)
@@ -45,22 +43,25 @@ def measure(genres: int, creators: int, count: int, seed: int = 1) -> dict[str, 
         began = time.perf_counter()
         score(hyper, effect[one], se[one], place[one : one + 1])
         ones.append(time.perf_counter() - began)
-    return {
-        "batch": f"{genres} × {creators:,}",
-        "nodes": hyper.weights.size,
-        "precompute, ms": 1e3 * precompute,
-        "refit, ms": 1e3 * refit,
-        "many at once, µs each": 1e6 * min(times) / count,
-        "one alone, µs": 1e6 * float(np.median(ones)),
-    }
+    each = 1e6 * min(times) / count
+    note = (
+        f"{hyper.weights.size} nodes, taken in {1e3 * precompute:.3g} ms; one alone "
+        f"{1e6 * float(np.median(ones)):.3g} µs"
+    )
+    return Row(
+        f"{count:,} experiments after a batch of {genres} × {creators:,}: each",
+        each,
+        "µs",
+        against="a refit of the batch",
+        ratio=1e6 * refit / each,
+        note=note,
+    )
 
 
-def main(arguments: list[str]) -> None:
-    """Print the table."""
-    count = int(arguments[0]) if arguments else 100_000
-    table = pd.DataFrame([measure(*batch, count) for batch in BATCHES])
-    print(table.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+def rows() -> list[Row]:
+    """A row per batch."""
+    return [measure(*batch, COUNT) for batch in BATCHES]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    show(rows())

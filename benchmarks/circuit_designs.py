@@ -36,9 +36,11 @@ def design(pooling: Pooling = "full") -> Spec:
     table = table[kept & (rank <= _REPLICATES)].reset_index(drop=True)
     dataset = Dataset("design", "Three small circuits", table)
     model = circuits.model(pooling)
-    roles = {name: "fitted" if name in FITTED else "fixed" for name in model.spec(dataset).structure.declared}
-    numbers = {"fitted": 0.0, "fixed": float(ROLE_NUMBERS.index("fixed"))}
-    return model.spec(dataset, constants={f"role[{name}]": numbers[role] for name, role in roles.items()})
+    roles = {
+        f"role[{name}]": float(ROLE_NUMBERS.index("fitted" if name in FITTED else "fixed"))
+        for name in model.spec(dataset).structure.declared
+    }
+    return model.spec(dataset, constants=roles)
 
 
 def to_predict(spec: Spec) -> int:
@@ -48,8 +50,7 @@ def to_predict(spec: Spec) -> int:
     return labels.index((SMALLEST, CONDITIONS[SMALLEST][-1]))
 
 
-def curve_of(spec: Spec, condition: int) -> np.ndarray:
-    """Places of a condition's curve among all points, ndarray (times,)."""
-    lengths = [e.times.size for e in spec.structure.experiments for _ in e.conditions]
-    start = int(np.sum(lengths[:condition]))
-    return np.arange(start, start + lengths[condition])
+def curve_to_predict(spec: Spec) -> np.ndarray:
+    """Places of that condition's curve among all points, ndarray (times,)."""
+    labels = spec.structure.point_labels
+    return np.flatnonzero((labels["circuit"] == SMALLEST) & (labels["condition"] == CONDITIONS[SMALLEST][-1]))

@@ -709,10 +709,10 @@ def predicted_dose(count: int, seed: int, cache: CompileCache) -> np.ndarray:
     rng, errors = np.random.default_rng(seed), []
     specs = {pooling: circuit_designs.design(pooling) for pooling in ("full", "independent")}
     condition = circuit_designs.to_predict(specs["full"])
-    where = circuit_designs.curve_of(specs["full"], condition)
+    where = circuit_designs.curve_to_predict(specs["full"])
     for _ in range(count):
         structure, truth = circuit_worlds.world(specs["full"], rng)
-        true = np.log10(np.maximum(circuit_worlds.curves_of(structure, truth)[where], 1e-3))
+        true = np.log10(np.maximum(circuit_worlds.curves_of(specs["full"], truth)[where], 1e-3))
         row = []
         for spec in specs.values():
             read = replace(spec.structure, value=structure.value)

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from hbm_core.inference.recipes.circuits import predicted, reading_sd
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.kinetics.solver import curves
-from hbm_core.models.pymc_circuits import FLOOR, POWERS, Spec, smooth_positive
+from hbm_core.models.circuits_rule import factor
+from hbm_core.models.pymc_circuits import Spec, partial_shapes
 
 #: Draws of a population that no curve can be solved for are made anew, so many times.
 _TRIES = 100
@@ -18,7 +19,7 @@ _TRIES = 100
 def draw_population(spec: Spec, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """α, σ, packed Ω, θ and the noise's parameters, once, from their priors.
 
-    Ω by partial correlations given the columns before: 2 Beta(b, b) − 1, b = η + (P − 2 − column)/2.
+    Of circuits that are pooled as "diagonal" or "full" under LKJ, Ω by its partial correlations.
 
     References
     ----------
@@ -33,37 +34,29 @@ def draw_population(spec: Spec, rng: np.random.Generator) -> dict[str, np.ndarra
     }
     alpha = np.concatenate([drawn[f"alpha[{name}]"] for name in structure.inferred])
     sigma = np.asarray(spec.priors["sigma"].distribution.rvs(size, random_state=rng))
-    root, corr = np.eye(size), np.empty(0)
-    if structure.pooling == "full":
-        eta = spec.priors["corr"].numbers[0]
-        for i in range(size):
-            left = 1.0
-            for j in range(i):
-                shape = eta + 0.5 * (size - 2 - j)
-                partial = 2 * rng.beta(shape, shape) - 1
-                root[i, j] = partial * np.sqrt(left)
-                left *= 1 - partial**2
-            root[i, i] = np.sqrt(left)
-        corr = (root @ root.T)[np.tril_indices(size, -1)]
-    theta = alpha[:size] + (rng.standard_normal((count, size)) @ root.T) * sigma
+    pairs = np.tril_indices(size, -1)
+    shape = partial_shapes(spec.priors["corr"].numbers[0], size) if structure.pooling == "full" else None
+    partial = np.zeros(pairs[0].size) if shape is None else 2 * rng.beta(shape, shape) - 1
+    root = np.empty((size, size))
+    factor(sigma, partial, root)
+    corr = np.empty(0) if shape is None else ((root @ root.T) / np.outer(sigma, sigma))[pairs]
+    theta = alpha[:size] + rng.standard_normal((count, size)) @ root.T
     noise = {name: drawn[name] for name in ("noise", "exponent", "gain") if name in drawn}
     return {"alpha": alpha, "sigma": sigma, "corr": corr, "theta": theta} | noise
 
 
-def true_curves(structure: CircuitPopulation, truth: dict[str, np.ndarray]) -> np.ndarray:
+def true_curves(spec: Spec, truth: dict[str, np.ndarray]) -> np.ndarray:
     """Curves at the circuits' true rate constants, ndarray (points,)."""
-    size = truth["theta"].shape[1]
-    fixed = [structure.declared[name].center for name in structure.fixed]
-    rest = np.concatenate([truth["alpha"][size:], fixed])
-    whole = np.concatenate([truth["theta"], np.tile(rest, (len(truth["theta"]), 1))], axis=1)
-    return np.asarray(curves(structure.tables, whole))
+    (found,) = predicted(spec, {name: truth[name][None] for name in ("alpha", "theta")})
+    return found
 
 
-def curves_of(structure: CircuitPopulation, truth: dict[str, float]) -> np.ndarray:
+def curves_of(spec: Spec, truth: dict[str, float]) -> np.ndarray:
     """`true_curves` of truths by flat name."""
+    structure = spec.structure
     theta = [[truth[f"theta[{unit},{name}]"] for name in structure.fitted] for unit in structure.units]
     alpha = [truth[f"alpha[{name}]"] for name in structure.inferred]
-    return true_curves(structure, {"alpha": np.array(alpha), "theta": np.array(theta)})
+    return true_curves(spec, {"alpha": np.array(alpha), "theta": np.array(theta)})
 
 
 def world(spec: Spec, rng: np.random.Generator) -> tuple[CircuitPopulation, dict[str, float]]:
@@ -71,7 +64,7 @@ def world(spec: Spec, rng: np.random.Generator) -> tuple[CircuitPopulation, dict
     structure, made, f = spec.structure, {}, np.full(1, np.nan)
     for _ in range(_TRIES):
         made = draw_population(spec, rng)
-        f = true_curves(structure, made)
+        f = true_curves(spec, made)
         if np.isfinite(f).all():
             break
     return read(spec, made, f, rng), named(structure, made)
@@ -83,10 +76,9 @@ def read(
     """The structure with readings of the curves `f`: gains by course, noise by reading."""
     structure = spec.structure
     mean = f[structure.point]
-    power = truth.get("exponent", POWERS.get(structure.noise))
-    size = smooth_positive(mean, float(spec.constants.get("floor", FLOOR)))
     gain = 1 + truth.get("gain", np.zeros(1)) * rng.standard_normal(int(structure.course.max()) + 1)
-    noise = truth["noise"] * size**power * rng.standard_normal(mean.size)
+    draw = {name: value[0] for name, value in truth.items() if name in ("noise", "exponent")}
+    noise = reading_sd(spec, draw, mean) * rng.standard_normal(mean.size)
     return replace(structure, value=gain[structure.course] * mean + noise)
 
 

@@ -157,7 +157,7 @@ def sample(
         # A pilot that was stopped is what there is.
         if not stopped:
             shaped = recipe(spec).shaped(spec, _rectangle(chains))
-            compiled = replace(compiled.with_data(**shaped), initial_point_func=compiled.initial_point_func)
+            compiled = compiled.with_data(**shaped)
             if time_limit is not None and time.perf_counter() - sampling > time_limit:
                 stopped = _too_long(time_limit)
     if not stopped:

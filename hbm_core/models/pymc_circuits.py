@@ -265,7 +265,7 @@ def _ridges(structure: CircuitPopulation) -> list[Ridge]:
 
 
 def is_relative(spec: Spec) -> bool:
-    """Whether Σ is sampled as a factor relative to a reference, as far as the readings' circuits tell it."""
+    """Whether Σ is sampled by a factor relative to a reference instead of σ and partial correlations."""
     structure = spec.structure
     full = structure.pooling == "full" and structure.covariance == "lkj" and len(structure.fitted) > 1
     return full and spec.parameterization == "transport"
@@ -425,6 +425,14 @@ def build(spec: Spec) -> pm.Model:
     return model
 
 
+def partial_shapes(eta: Any, size: int) -> Any:
+    """LKJ(η): b of each partial correlation given the columns before, 2 Beta(b, b) − 1, packed by rows.
+
+    b = η + (P − 2 − column)/2: Lewandowski, Kurowicka and Joe (2009), section 2.4.
+    """
+    return eta + 0.5 * (size - 2 - np.tril_indices(size, -1)[1])
+
+
 def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
     """A square root of Σ, with σ and Ω as variables; to be called within a model."""
     import pymc as pm
@@ -452,8 +460,7 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
     spread = variable("sigma", shape=size)
     if size == 1:
         return pt.diag(spread)
-    # LKJ: partial correlations given the columns before are 2 Beta(b, b) − 1, b = η + (P − 2 − column)/2.
-    shape = data["prior_corr"][0] + 0.5 * (size - 2 - columns)
+    shape = partial_shapes(data["prior_corr"][0], size)
     partial = 2 * pm.Beta("partial", shape, shape, shape=rows.size) - 1
     whole: Any = factor(pt.ones((size,)), partial)
     pm.Deterministic("corr", (whole @ whole.T)[rows, columns])
@@ -481,7 +488,7 @@ def _relative_root(spec: Spec, data: dict[str, Any]) -> Any:
     pm.Deterministic("corr", ((own @ own.T) / (spread[:, None] * spread))[rows, columns])
     half = pt.sum(pt.log(pt.diag(data["reference"]))) - pt.sum(precise)
     logs, eta = pt.sum(pt.log(spread)), data["prior_corr"][0]
-    shape = eta + 0.5 * (size - 2 - columns)
+    shape = partial_shapes(eta, size)
     constant = -pt.sum(2 * pt.gammaln(shape) - pt.gammaln(2 * shape) + (2 * shape - 1) * np.log(2))
     density = pt.sum(log_density(spec.priors["sigma"], data["prior_sigma"], True, spread))
     density += constant + 2 * (eta - 1) * (half - logs)

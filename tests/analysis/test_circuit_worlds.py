@@ -32,7 +32,7 @@ def test_readings_have_the_noise_and_gains_that_were_drawn() -> None:
         "exponent": np.array([0.7]),
         "gain": np.array([0.1]),
     }
-    f = true_curves(spec.structure, truth)
+    f = true_curves(spec, truth)
     values = np.array([read(spec, truth, f, rng).value for _ in range(4000)])
     mean = f[spec.structure.point]
     size = (mean + np.sqrt(mean**2 + 0.1**2)) / 2
@@ -50,5 +50,5 @@ def test_a_world_names_its_truths_as_fits_do() -> None:
     assert set(truth) == set(structure.hyperparameters) | set(structure.unit_parameters)
     drawn = draw_population(spec, np.random.default_rng(2))
     assert named(structure, drawn) == pytest.approx(truth)
-    assert curves_of(structure, truth) == pytest.approx(true_curves(structure, drawn))
+    assert curves_of(spec, truth) == pytest.approx(true_curves(spec, drawn))
     assert not np.array_equal(structure.value, spec.structure.value)

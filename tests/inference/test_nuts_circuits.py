@@ -25,7 +25,7 @@ def spec():
     truth = draw_population(made, rng)
     middle = [made.priors[f"alpha[{name}]"].numbers[0] for name in made.structure.fitted]
     truth |= {"theta": np.array(middle) + 0.15 * rng.standard_normal((3, 3)), "noise": np.array([0.1])}
-    structure = read(made, truth, true_curves(made.structure, truth), rng)
+    structure = read(made, truth, true_curves(made, truth), rng)
     kept = np.isin(structure.point % TIMES.size, (1, 4))
     fewer = {name: getattr(structure, name)[kept] for name in ("value", "point", "course")}
     return replace(made, structure=replace(structure, **fewer))

@@ -6,6 +6,7 @@ where modules left out keep their tables.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import pkgutil
@@ -70,8 +71,14 @@ def document(sections: dict[str, list[Row]], load: float) -> str:
 
 def main(arguments: list[str]) -> int:
     """Measure, print, write if asked; 1 where a target is missed."""
-    write = "--write" in arguments
-    chosen = [name for name in arguments if not name.startswith("-")] or modules()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("module", nargs="*", help=f"{', '.join(modules())}; all without")
+    parser.add_argument("--write", action="store_true", help="renew these tables of docs/benchmarks.md")
+    given = parser.parse_args(arguments)
+    if unknown := [name for name in given.module if name not in modules()]:
+        parser.error(f"no module {unknown[0]!r}: there are {', '.join(modules())}")
+    write = given.write
+    chosen = given.module or modules()
     print(environment())
     load = os.getloadavg()[0]
     if load > 1:

@@ -13,10 +13,10 @@ from hbm_core.analysis.draws import summary
 from hbm_core.analysis.lab import run_of
 from hbm_core.inference.exact.gamma_counts import solve_gamma_counts
 from hbm_core.inference.exact.gamma_counts_table import CountsTable
-from hbm_core.inference.nuts import CORES, CompileCache, sample
+from hbm_core.inference.nuts import CompileCache, sample
 from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.tree import result_tree
-from hbm_core.inference.sampler import Sampler
+from hbm_core.inference.sampler import CORES, Sampler
 from hbm_core.models.count_windows import RATE_PARAMETERIZATIONS
 from hbm_core.models.gamma_counts import GammaCounts
 from hbm_core.models.prior import Prior

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.row import Row, show
 from hbm_core.analysis.draws import agreement, diagnostics, summary
 from hbm_core.inference.exact import solve
-from hbm_core.inference.nuts import CORES, CompileCache, sample, warm
+from hbm_core.inference.nuts import CompileCache, sample, warm
 from hbm_core.inference.recipes import recipe
-from hbm_core.inference.sampler import Sampler
+from hbm_core.inference.sampler import CORES, Sampler
 from hbm_core.models.prior import Prior
 from hbm_core.models.structure import PARAMETERIZATIONS, ModelSpec, Parameterization, TwoLevelNormal
 

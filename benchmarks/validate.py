@@ -7,6 +7,7 @@ renews the tables in the document; ``--quick`` with a tenth of the replications,
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -819,8 +820,17 @@ def document(proofs: dict[str, list[Proof]], old: str = "") -> str:
 
 def main(arguments: list[str]) -> int:
     """Run the proofs, print them as they come, write the document."""
-    quick, write = "--quick" in arguments, "--write" in arguments
-    chosen = [name for name in arguments if name in SECTIONS] or list(SECTIONS)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.validate", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("section", nargs="*", help=f"{', '.join(SECTIONS)}; all without")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the data sets, nothing written")
+    parser.add_argument("--write", action="store_true", help="renew these sections of docs/validation.md")
+    given = parser.parse_args(arguments)
+    if unknown := [name for name in given.section if name not in SECTIONS]:
+        parser.error(f"no section {unknown[0]!r}: there are {', '.join(SECTIONS)}")
+    quick, write = given.quick, given.write
+    chosen = given.section or list(SECTIONS)
     proofs: dict[str, list[Proof]] = {}
     for name in chosen:
         began = time.perf_counter()

@@ -18,10 +18,9 @@ import xarray as xr
 from hbm_core.errors import FitError
 from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.tree import result_tree
-from hbm_core.inference.sampler import ChainProgress, Progress, Sampler
+from hbm_core.inference.sampler import CORES, ChainProgress, Progress, Sampler
 from hbm_core.models.structure import ModelSpec
 
-CORES = 2
 #: Seconds between two looks at a running sampler, and between two partial traces.
 _POLL, _PARTIAL_EVERY = 0.05, 2.0
 #: Doublings of a trajectory, at most: nutpie's own limit, and a pilot's.
@@ -131,7 +130,8 @@ def sample(
         (``y`` (unit), the unit's effect integrated out; absent without pooling under a flat prior),
         ``observed_data``, ``constant_data``. Attributes: ``partial``
         (1 if it was stopped), ``stopped`` (why, or ""), ``timing_compile``, ``timing_sample``,
-        ``timing_total`` (seconds), ``versions`` and ``sampler`` (JSON), ``parameterization``.
+        ``timing_complete`` (draws of what was integrated out), ``timing_total`` (seconds),
+        ``versions`` and ``sampler`` (JSON), ``parameterization``.
 
     Raises
     ------
@@ -168,7 +168,10 @@ def sample(
     draws = _rectangle(chains)
     _refuse_useless(draws, spec, stopped)
     statistics = {name: draws[name] for name in _STATISTICS.values() if name in draws}
-    tree = result_tree(spec, recipe(spec).complete(spec, draws, sampler.seed), statistics)
+    completing = time.perf_counter()
+    posterior = recipe(spec).complete(spec, draws, sampler.seed)
+    complete_seconds = time.perf_counter() - completing
+    tree = result_tree(spec, posterior, statistics)
     for name, group in recipe(spec).groups(spec, draws).items():
         tree[name] = xr.DataTree(group)
     tree.attrs.update(
@@ -179,6 +182,7 @@ def sample(
         versions=json.dumps({name: version(name) for name in ("pymc", "pytensor", "nutpie", "numpy")}),
         timing_compile=compile_seconds,
         timing_sample=sample_seconds,
+        timing_complete=complete_seconds,
         timing_total=time.perf_counter() - began,
     )
     return tree

@@ -7,6 +7,8 @@ from typing import Any
 
 from hbm_core.errors import InputError
 
+#: Threads of one fit.
+CORES = 2
 #: Inclusive bounds of every setting, checked wherever a request comes from.
 LIMITS: dict[str, tuple[float, float]] = {
     "draws": (10, 200_000),

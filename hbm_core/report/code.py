@@ -8,8 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-from hbm_core.inference.nuts import CORES
-from hbm_core.inference.sampler import Sampler
+from hbm_core.inference.sampler import CORES, Sampler
 from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.count_windows import CountWindows

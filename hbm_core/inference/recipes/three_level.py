@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
+from hbm_core.inference.sampler import CORES
 from hbm_core.models import pymc_three_level
 from hbm_core.models.pymc_three_level import (
     Spec,
@@ -20,8 +23,8 @@ from hbm_core.models.pymc_three_level import (
 )
 from hbm_core.models.three_level import ThreeLevelNormal
 
-#: Numbers that draws of units hold at a time.
-_BLOCK = 32_768
+#: Numbers that draws of units hold at a time, and parts that threads share out.
+_BLOCK, _PARTS = 32_768, 8
 
 
 class ThreeLevelRecipe(Recipe):
@@ -89,7 +92,7 @@ class ThreeLevelRecipe(Recipe):
         structure = spec.structure
         means, within = draws[structure.group_mean], draws[structure.spread] ** 2
         out = np.empty((within.size, structure.effect.size))
-        for at in _blocks(out):
+        for at in _blocks(out, slice(0, within.size)):
             variance = structure.se**2 + within[at, None]
             residual = np.take(means[at], structure.group, axis=1)
             np.subtract(structure.effect, residual, out=residual)
@@ -125,49 +128,46 @@ def draw_inner(spec: Spec, draws: Mapping[str, np.ndarray], rng: np.random.Gener
     dict of str to ndarray (n,), (n, G) or (n, N)
         All of the model's parameters in order, in the outcome's units.
     """
+    from hbm_core.inference.recipes.three_level_draws import draw_rows
+
     structure = spec.structure
     order, starts = in_order(structure)
-    sizes, back = np.diff(starts), np.argsort(order)
+    # About the middle of the data: under large shifts the digits of the sums would be lost.
     center = float(np.median(structure.effect))
-    y, se = structure.effect[order] - center, structure.se[order]
-    squares, count = se**2, draws[structure.spread].size
-    mu = draws["mu"] - center if "mu" in draws else np.empty(count)
-    means, effects = np.empty((count, sizes.size)), np.empty((count, y.size))
-    for at in _blocks(effects):
-        among, within = draws[structure.group_spread][at, None] ** 2, draws[structure.spread][at, None] ** 2
-        share = squares + within
-        np.divide(1, share, out=share)
-        precision = np.add.reduceat(share, starts[:-1], axis=1)
-        mean = np.add.reduceat(share * y, starts[:-1], axis=1) / precision
-        if "mu" not in draws:
-            location, scale = spec.priors["mu"].numbers
-            weight = 1 / (among + 1 / precision)
-            total = weight.sum(axis=1) + scale**-2
-            shift = (weight * mean).sum(axis=1) + (location - center) * scale**-2
-            mu[at] = shift / total + rng.standard_normal(total.size) / np.sqrt(total)
-        # Between its data and μ: the share of the first is B's complement at this level.
-        own = among / (among + 1 / precision)
-        sd = np.sqrt(own / precision)
-        means[at] = mu[at, None] + own * (mean - mu[at, None]) + sd * rng.standard_normal(mean.shape)
-        inner = np.repeat(means[at], sizes, axis=1)
-        share *= within
-        noise = rng.standard_normal(share.shape)
-        noise *= np.sqrt(share)
-        noise *= se
-        pulled = y - inner
-        pulled *= share
-        pulled += inner
-        pulled += noise
-        pulled += center
-        np.take(pulled, back, axis=1, out=effects[at], mode="clip")
+    tables = (structure.effect[order] - center, structure.se[order] ** 2, starts, order)
+    among, within = draws[structure.group_spread], draws[structure.spread]
+    population = np.array([0.0, -1.0, center])
+    if "mu" in draws:
+        mu = draws["mu"] - center
+    else:
+        location, scale = spec.priors["mu"].numbers
+        population[:2] = location - center, scale**-2
+        mu = np.empty(within.size)
+    means, effects = np.empty((within.size, starts.size - 1)), np.empty((within.size, order.size))
+
+    def draw(rows: slice, rng: np.random.Generator) -> None:
+        for block in _blocks(effects, rows):
+            if "mu" not in draws:
+                rng.standard_normal(out=mu[block])
+            rng.standard_normal(out=means[block])
+            rng.standard_normal(out=effects[block])
+            draw_rows(
+                population, mu[block], among[block], within[block], *tables, means[block], effects[block]
+            )
+
+    # A stream for each part: how many threads there are changes no number.
+    edges = np.linspace(0, within.size, _PARTS + 1).astype(int).tolist()
+    parts = [slice(first, last) for first, last in pairwise(edges)]
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(draw, parts, rng.spawn(_PARTS)))
     spreads = {name: draws[name] for name in (structure.group_spread, structure.spread)}
-    return {"mu": mu + center, **spreads, structure.group_mean: means + center, "theta": effects}
+    return {"mu": mu + center, **spreads, structure.group_mean: means, "theta": effects}
 
 
-def _blocks(rows: np.ndarray) -> Iterator[slice]:
-    """Slices of rows that stay in a processor's cache."""
+def _blocks(rows: np.ndarray, part: slice) -> Iterator[slice]:
+    """Slices of a part of the rows that stay in a processor's cache."""
     step = max(1, _BLOCK // max(rows.shape[1], 1))
-    return (slice(first, first + step) for first in range(0, len(rows), step))
+    return (slice(first, min(first + step, part.stop)) for first in range(part.start, part.stop, step))
 
 
 def _spreads(structure: ThreeLevelNormal) -> tuple[float, float]:

@@ -22,10 +22,9 @@ import numpy as np
 import xarray as xr
 
 from hbm_core.errors import FitError
-from hbm_core.inference.nuts import CORES
 from hbm_core.inference.recipes import recipe
 from hbm_core.inference.recipes.tree import result_tree
-from hbm_core.inference.sampler import ChainProgress, Progress, Sampler
+from hbm_core.inference.sampler import CORES, ChainProgress, Progress, Sampler
 from hbm_core.inference.tempering import ladder
 from hbm_core.inference.tempering.target import Target, TargetCache
 from hbm_core.models.structure import ModelSpec

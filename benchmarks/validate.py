@@ -192,14 +192,14 @@ def _sampled(
 ) -> Proof:
     """NUTS against the exact `summary`: within `limit` MCSE, the one of `agreement` where there is none.
 
-    Where draws diverge or chains differ (R-hat) its errors cannot be trusted: reported, not judged. A settled
-    fit beyond the limit is made anew with another seed, four times the draws and smaller steps: what was
-    chance returns to the limit, what is wrong lies twice as far beyond it. Both are told.
+    Where draws diverge or chains differ (R-hat) its errors cannot be trusted: reported, not judged. Such a
+    fit, and a settled one beyond the limit, is made anew with another seed, four times the draws and smaller
+    steps: what was chance returns to the limit, what is wrong lies twice as far beyond it. Both are told.
     """
     what = f"{what}, seed {settings.seed}"
     try:
         said, far, mixed, limit = _compared(spec, settings, exact, cache, limit)
-        if far and mixed:
+        if far or not mixed:
             longer = replace(
                 settings,
                 draws=4 * settings.draws,

@@ -226,7 +226,7 @@ class _Run:
                 progress_rate=int(1000 * _POLL),
                 return_raw_trace=True,
                 blocking=False,
-                adaptation=recipe(self.spec).mass_matrix,
+                adaptation=recipe(self.spec).mass_matrix(self.spec),
                 maxdepth=_PILOT_DEPTH if self.after else _DEPTH,
             )
         except RuntimeError as error:

@@ -11,6 +11,9 @@ import numpy as np
 from hbm_core.errors import InputError
 from hbm_core.models.raw_rates import RawTrials
 
+#: Geometries of a beta population of success rates; "noncentered" moves log odds in sds from μ.
+BINOMIAL_PARAMETERIZATIONS = ("collapsed", "centered", "noncentered")
+
 
 @dataclass(frozen=True, eq=False)
 class BetaBinomial(RawTrials):
@@ -95,4 +98,4 @@ class BetaBinomial(RawTrials):
     @property
     def parameterizations(self) -> tuple[str, ...]:
         """Geometries that apply; the first is the default."""
-        return ("collapsed", "centered", "scaled")
+        return BINOMIAL_PARAMETERIZATIONS

@@ -37,11 +37,16 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
     return values | {"successes": successes, "failures": failures}
 
 
+def odds_spread(a: Any, b: Any, sqrt: Any = np.sqrt) -> Any:
+    """About the sd of the log odds of a Beta(a, b) share: √(ψ′(a) + ψ′(b)) by two terms of their series."""
+    return sqrt(1 / a + 1 / b + 0.5 * (a**-2.0 + b**-2.0))
+
+
 def build(spec: Spec) -> pm.Model:
     """The model in PyMC.
 
-    Variables: ``mu``, ``kappa``; ``theta`` (unit) unless it is integrated out; and, scaled, the gammas
-    ``wins`` and ``losses`` (unit) whose share it is.
+    Variables: ``mu``, ``kappa``; ``theta`` (unit) unless it is integrated out; and, non-centered, ``z``
+    (unit), log odds from those of μ in units of `odds_spread`: nearly standard normal whatever κ is.
     """
     import pymc as pm
     import pytensor.tensor as pt
@@ -57,12 +62,15 @@ def build(spec: Spec) -> pm.Model:
             each = log_beta(a + successes, b + failures) - log_beta(a, b)
             pm.Potential("marginal", data["constant"] + pt.sum(data["times"] * each))
             return model
-        if spec.parameterization == "scaled":
-            wins = pm.Gamma("wins", a, 1.0, dims="unit")
-            losses = pm.Gamma("losses", b, 1.0, dims="unit")
-            pm.Deterministic("theta", wins / (wins + losses), dims="unit")
-            both = pt.log(wins + losses)
-            log_p, log_q = pt.log(wins) - both, pt.log(losses) - both
+        if spec.parameterization == "noncentered":
+            spread = odds_spread(a, b, pt.sqrt)
+            z = pm.Flat("z", dims="unit")
+            odds = pt.log(a / b) + spread * z
+            log_p, log_q = -pt.softplus(-odds), -pt.softplus(odds)
+            pm.Deterministic("theta", pt.sigmoid(odds), dims="unit")
+            # The beta density of θ with dθ/dz = θ (1 − θ) spread.
+            density = a * log_p + b * log_q - log_beta(a, b) + pt.log(spread)
+            pm.Potential("effects_density", pt.sum(density))
         else:
             theta = pm.Beta("theta", a, b, dims="unit")
             log_p, log_q = pt.log(theta), pt.log1p(-theta)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
+from hbm_core.inference.recipes import recipe
 from hbm_core.inference.sampler import CORES, Sampler
 from hbm_core.models.beta_binomial import BetaBinomial
 from hbm_core.models.circuits import CircuitPopulation
@@ -73,7 +74,7 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str, engine: str = "nu
     if engine == "tempering":
         # The target of its random walk means nothing to NUTS.
         sampler = replace(sampler, target_accept=_NUTS_TARGET)
-    parts = [head, parts_of.data(spec), model, _sampling(sampler)]
+    parts = [head, parts_of.data(spec), model, _sampling(spec, sampler)]
     if collapsed:
         parts.append(parts_of.conditional(spec, sampler))
     names = ", ".join(f'"{name}"' for name in parts_of.reported(spec))
@@ -106,7 +107,8 @@ def _head(title: str, needs: Mapping[str, bool], note: str = "") -> str:
     return f'"""{line or "A hierarchical model"}.\n\n{about}"""\n\n{imports}'
 
 
-def _sampling(sampler: Sampler) -> str:
+def _sampling(spec: ModelSpec[Any], sampler: Sampler) -> str:
+    adaptation = recipe(spec).mass_matrix(spec)
     arguments = {
         "draws": sampler.draws,
         "tune": sampler.tune,
@@ -114,6 +116,7 @@ def _sampling(sampler: Sampler) -> str:
         "cores": min(CORES, sampler.chains),
         "target_accept": sampler.target_accept,
         "seed": sampler.seed,
+        **({} if adaptation == "diag" else {"adaptation": adaptation}),
         "save_warmup": False,
         "progress_bar": False,
     }

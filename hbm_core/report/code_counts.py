@@ -184,11 +184,15 @@ def _successes(spec: Spec) -> Iterator[str]:
             yield "# Rates are integrated out."
             yield 'pm.BetaBinomial("y", mu * kappa, (1 - mu) * kappa, trials, observed=successes)'
             return
-        case "scaled":
-            yield "# Scaled: the share of one standard gamma variate in two."
-            yield 'wins = pm.Gamma("wins", mu * kappa, 1.0, dims="unit")'
-            yield 'losses = pm.Gamma("losses", (1 - mu) * kappa, 1.0, dims="unit")'
-            yield 'theta = pm.Deterministic("theta", wins / (wins + losses), dims="unit")'
+        case "noncentered":
+            yield "# Non-centered: log odds from those of mu, in about their own sds."
+            yield "a, b = mu * kappa, (1 - mu) * kappa"
+            yield "spread = pt.sqrt(1 / a + 1 / b + 0.5 * (a**-2.0 + b**-2.0))"
+            yield 'z = pm.Flat("z", dims="unit")'
+            yield "odds = pt.log(a / b) + spread * z"
+            yield 'theta = pm.Deterministic("theta", pm.math.sigmoid(odds), dims="unit")'
+            yield "density = pm.logp(pm.Beta.dist(a, b), theta) + pt.log(spread * theta * (1 - theta))"
+            yield 'pm.Potential("effects_density", pt.sum(density))'
         case _:
             yield 'theta = pm.Beta("theta", mu * kappa, (1 - mu) * kappa, dims="unit")'
     yield 'pm.Binomial("y", trials, theta, observed=successes)'

@@ -40,7 +40,7 @@ _LETTERS = {**GREEK, "tau_star": "τ*"}
 #: Geometry → name for a person, and what the sampler moves in.
 GEOMETRIES: Mapping[str, tuple[str, str]] = {
     "centered": ("Centered", "samples θ itself"),
-    "noncentered": ("Non-centered", "samples η = (θ − μ)/τ"),
+    "noncentered": ("Non-centered", "samples effects about their population’s mean, in its sds"),
     "partial": ("Partial", "between the two, unit by unit"),
     "collapsed": (
         "Collapsed",

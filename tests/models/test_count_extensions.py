@@ -106,10 +106,7 @@ def joint(v):
 
 def binomial(v):
     a, b = v["mu"] * v["kappa"], (1 - v["mu"]) * v["kappa"]
-    if "wins" in v:
-        theta = v["wins"] / (v["wins"] + v["losses"])
-        total = stats.gamma(a).logpdf(v["wins"]).sum() + stats.gamma(b).logpdf(v["losses"]).sum()
-    elif "theta" in v:
+    if "theta" in v:
         theta = v["theta"]
         total = stats.beta(a, b).logpdf(theta).sum()
     else:
@@ -149,8 +146,6 @@ def log_prior(structure, v):
 @pytest.mark.parametrize(("case", "name"), EVERY)
 def test_every_geometry_is_one_density_in_other_coordinates(case, name):
     structure, likelihood, effects = CASES[case]
-    if case == "binomial" and name == "scaled":
-        effects = ("wins", "losses")
     if name == "collapsed":
         effects = ()
     spec = spec_of(structure, name)

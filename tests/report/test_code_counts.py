@@ -22,7 +22,7 @@ WRITTEN = [
     ("drift", "centered"),
     ("joint", "noncentered"),
     ("joint", "centered"),
-    ("binomial", "scaled"),
+    ("binomial", "noncentered"),
     ("binomial", "collapsed"),
 ]
 

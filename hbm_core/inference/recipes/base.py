@@ -29,11 +29,12 @@ class Recipe(ABC):
 
     #: Module of the PyMC model: its `structure_key`, `data_values` and `build`.
     model: ModuleType
-    #: How nutpie adapts NUTS' mass matrix: "low_rank" where parameters are strongly correlated.
-    mass_matrix: str = "diag"
-
     #: Whether likelihoods and what else is derived from finished draws take no compiler and little time.
     light: bool = True
+
+    def mass_matrix(self, spec: Any) -> str:
+        """How nutpie adapts NUTS' mass matrix: "low_rank" where parameters are strongly correlated."""
+        return "diag"
 
     @abstractmethod
     def dims_of(self, spec: Any) -> Mapping[str, tuple[str, ...]]:

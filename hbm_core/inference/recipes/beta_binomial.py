@@ -32,16 +32,15 @@ class BetaBinomialRecipe(Recipe):
     def inner_start(self, spec: Spec, name: str, plain: Arrays, jitter: np.ndarray) -> np.ndarray | None:
         """Rates start between the population's mean and their raw rates."""
         structure = spec.structure
-        wins = float(plain["mu"] * plain["kappa"])
-        losses = float(plain["kappa"]) - wins
-        won = (wins + structure.successes) / (wins + losses + structure.trials)
+        a = float(plain["mu"] * plain["kappa"])
+        b = float(plain["kappa"]) - a
+        won = (a + structure.successes) / (a + b + structure.trials)
+        odds = np.log(won) - np.log1p(-won)
         match name:
             case "theta_logodds__":
-                return np.log(won) - np.log1p(-won) + 0.3 * jitter
-            case "wins_log__":
-                return np.log(won * (wins + losses)) + 0.2 * jitter
-            case "losses_log__":
-                return np.log((1 - won) * (wins + losses)) + 0.2 * jitter
+                return odds + 0.3 * jitter
+            case "z":
+                return (odds - np.log(a / b)) / pymc_beta_binomial.odds_spread(a, b) + 0.3 * jitter
         return None
 
     def complete(self, spec: Spec, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:

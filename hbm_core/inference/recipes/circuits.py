@@ -59,10 +59,12 @@ class CircuitsRecipe(Recipe):
 
     model = pymc_circuits
 
-    mass_matrix = "low_rank"
-
     #: Curves take the solver.
     light = False
+
+    def mass_matrix(self, spec: Spec) -> str:
+        """Ridges are strong correlations."""
+        return "low_rank"
 
     def dims_of(self, spec: Spec) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of the vectors."""

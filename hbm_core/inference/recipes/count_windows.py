@@ -86,6 +86,10 @@ class WindowLaw:
 class CountWindowsRecipe(Recipe):
     """A gamma population of rates ``theta`` (unit), integrated out or moved by the sampler."""
 
+    def mass_matrix(self, spec: Any) -> str:
+        """Scaled rates all move with α where data hold them."""
+        return "low_rank" if spec.parameterization == "scaled" else super().mass_matrix(spec)
+
     def dims_of(self, spec: Any) -> Mapping[str, tuple[str, ...]]:
         """Dimensions of θ."""
         return {"theta": ("unit",)}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Names of potentials that are likelihood, as observed variables are, and of those that belong to the prior.
 LIKELIHOOD = ("likelihood", "marginal", "readings")
-PRIOR = ("walk", "start", "steps", "circuits_density", "spread_density")
+PRIOR = ("walk", "start", "steps", "circuits_density", "spread_density", "effects_density")
 #: Names that the tempered model adds.
 _BETA, _LIKELIHOOD = "inverse_temperature", "log_likelihood_total"
 #: From how many draws and a seed to points of the unconstrained space, ndarray (n, D).

@@ -7,6 +7,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
+from hbm_core.models.beta_binomial import BINOMIAL_PARAMETERIZATIONS
 from hbm_core.models.count_windows import RATE_PARAMETERIZATIONS
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.gamma_counts import POISSON_PARAMETERIZATIONS
@@ -94,7 +95,7 @@ BINOMIAL = declared_model(
         r"\theta_i \sim \mathrm{Beta}(\mu\kappa,\ (1 - \mu)\kappa)",
     ),
     _BINOMIAL,
-    ("collapsed", "centered", "scaled"),
+    BINOMIAL_PARAMETERIZATIONS,
 )
 
 MODELS: Mapping[str, Model] = MappingProxyType(

@@ -24,7 +24,7 @@ from benchmarks.count_designs import DESIGNS
 from benchmarks.count_designs import spec_of as design
 from benchmarks.page import merged
 from hbm_core.analysis import circuit_worlds
-from hbm_core.analysis.circuit_left_out import without
+from hbm_core.analysis.circuit_left_out import left_out, without
 from hbm_core.analysis.coverage import LEVELS, Truth, coverage_by_tau, coverage_study, sbc, uniformity
 from hbm_core.analysis.draws import agreement, diagnostics, graded, summary
 from hbm_core.analysis.predictive import prior_predictive
@@ -701,6 +701,84 @@ def circuits(share: float) -> Iterator[Proof]:
     )
 
 
+def circuits_tempered(share: float) -> Iterator[Proof]:
+    """Circuits: parallel tempering, which knows no ridges, against NUTS.
+
+    One data set drawn from the small design of the section before. Means and sds of all parameters by the
+    non-centered model under tempering and by the transport under NUTS, in standard errors of their
+    difference.
+    """
+    spec, seed = circuit_designs.design(), 91
+    structure, _ = circuit_worlds.world(spec, np.random.default_rng(seed))
+    told = replace(spec, structure=structure)
+    draws = max(500, round(share * 2000))
+    settings = Sampler(draws=draws, tune=1000, chains=4, target_accept=0.95, seed=seed)
+    trees = {
+        "NUTS": sample(replace(told, parameterization="transport"), settings, cache=CompileCache()),
+        "tempering": temper(
+            replace(told, parameterization="noncentered"),
+            replace(TEMPERING, draws=draws, seed=seed + 1),
+            cache=TargetCache(),
+        ),
+    }
+    tables = {name: summary(tree) for name, tree in trees.items()}
+    one, other = tables.values()
+    gaps = {
+        f"{kind} of {name}": abs(one.loc[name, kind] - other.loc[name, kind])
+        / np.hypot(one.loc[name, f"mcse_{kind}"], other.loc[name, f"mcse_{kind}"])
+        for name in one.index.intersection(other.index)
+        for kind in ("mean", "sd")
+    }
+    worst = max(gaps, key=lambda name: gaps[name])
+    settled = max(float(table["r_hat"].max()) for table in tables.values())
+    sizes = ", ".join(f"{name} {table['ess_bulk'].min():,.0f}" for name, table in tables.items())
+    yield Proof(
+        f"{len(gaps) // 2} parameters, seeds {seed} and {seed + 1}",
+        f"{gaps[worst]:.1f} standard errors ({worst}); largest R-hat {settled:.3f}, least ESS of {sizes}",
+        "≤ 4, R-hat ≤ 1.01",
+        bool(gaps[worst] <= 4 and settled <= 1.01),
+    )
+
+
+def circuits_left_out(share: float) -> Iterator[Proof]:
+    """Circuits: pooling levels and noise models by leave-one-condition-out log predictive density.
+
+    Three simulated circuits of 14 conditions with 54 readings each (data set `activators`). Every model is
+    sampled again without each condition and asked for the log of the predictive density of its readings, in
+    nats. Beside the sum: its difference from `full` with noise `power`, with the standard error of that
+    difference over conditions (Vehtari, Gelman and Gabry 2017, Statistics and Computing 27, equation 24), and
+    the largest share that one of 400 draws has in a density: where it is large the density is a low guess.
+    """
+    circuits, cache = scenario("circuits"), CompileCache()
+    dataset = circuits.dataset("activators")
+    asked = None if share >= 1 else range(2)
+    tables = {
+        name: left_out(
+            circuits.model(name).spec(dataset),
+            lambda spec: sample(spec, CIRCUITS_LEFT_OUT, cache=cache),
+            asked,
+        )
+        for name in LEFT_OUT
+    }
+    best = tables["full"]["lpd"]
+    for name, table in tables.items():
+        gap = table["lpd"] - best
+        se = np.sqrt(len(gap)) * gap.std(ddof=1)
+        beside = "" if name == "full" else f", {gap.sum():+.1f} ± {se:.1f} from full"
+        shares = table["largest_share"]
+        yield Proof(
+            f"{circuits.model(name).label} ({name}), {len(table)} conditions",
+            f"{table['lpd'].sum():.1f} nats{beside}; largest share of a draw {shares.median():.2f} (median), "
+            f"{shares.max():.2f}",
+            "",
+            None,
+        )
+
+
+#: Models that are compared, by their ids: noise is `power` where the id does not say another one.
+LEFT_OUT = ("full", "diagonal", "shared", "independent", "constant", "proportional", "heteroscedastic")
+#: Short chains, one model and condition after the other.
+CIRCUITS_LEFT_OUT = Sampler(draws=200, tune=300, chains=2, target_accept=0.9, seed=1)
 #: Short chains of the small design of circuits.
 CIRCUITS_SHORT = Sampler(draws=400, tune=350, chains=2, target_accept=0.9, seed=1)
 
@@ -796,6 +874,8 @@ SECTIONS: dict[str, Section] = {
     "counts_exact": counts_exact,
     "kinetics": kinetics,
     "circuits": circuits,
+    "circuits_tempered": circuits_tempered,
+    "circuits_left_out": circuits_left_out,
 }
 
 

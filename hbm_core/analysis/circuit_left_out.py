@@ -72,7 +72,8 @@ def left_out(
     -------
     pandas.DataFrame
         circuit, condition, readings, lpd (nats; log of the mean density over the draws), spread (sd over the
-        draws of the log density: above 2 or so the mean hangs on few draws).
+        draws of the log density), largest_share (of the sum of densities that is one draw's: near 1 the mean
+        hangs on it and is most likely too low).
     """
     structure, how = spec.structure, recipe(spec)
     labels = [
@@ -91,6 +92,8 @@ def left_out(
         density = how.log_likelihood(spec, draws)
         assert density is not None
         own = density[:, place]
-        lpd = float(logsumexp(own) - np.log(own.size))
-        rows.append((*labels[place], int(counts[place]), lpd, float(own.std())))
-    return pd.DataFrame(rows, columns=["circuit", "condition", "readings", "lpd", "spread"])
+        total = float(logsumexp(own))
+        lpd, largest = total - np.log(own.size), float(np.exp(own.max() - total))
+        rows.append((*labels[place], int(counts[place]), lpd, float(own.std()), largest))
+    columns = ["circuit", "condition", "readings", "lpd", "spread", "largest_share"]
+    return pd.DataFrame(rows, columns=columns)

@@ -76,3 +76,10 @@ def test_drifting_windows_are_written_entity_by_entity():
     assert (np.diff(names["entity"]) >= 0).all()
     for i in range(4):
         assert list(names["count"][names["entity"] == i]) == list(COUNT[mixed][ENTITY[mixed] == i])
+
+
+@pytest.mark.parametrize(("name", "said"), [("scaled", True), ("centered", False)])
+def test_the_script_adapts_the_mass_matrix_as_the_fit_does(name, said):
+    spec = counts("negative_binomial", "rate", name)
+    assert ("adaptation='low_rank'" in script(spec, Sampler(), "Counts")) is said
+    assert (recipe(spec).mass_matrix(spec) == "low_rank") is said

@@ -87,6 +87,8 @@ class Model:
         Whether it takes columns of the data as moderators.
     needs : str
         What data must have for it, in a few words; empty where all will do.
+    constant_words : mapping of str to (str, str)
+        Label of a constant's field, and what the constant does.
     """
 
     id: str
@@ -101,6 +103,7 @@ class Model:
     exact: bool = True
     covariates: bool = False
     needs: str = ""
+    constant_words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def no_constants(dataset: Dataset) -> dict[str, float]:

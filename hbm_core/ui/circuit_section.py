@@ -39,13 +39,14 @@ def story(seen: Live) -> None:
 def choose(seen: Live) -> None:
     """Circuit and rate constant, for the whole page."""
     structure: Any = seen.spec.structure
-    st.session_state["circuit_unit"] = vectors.unit_of(seen)
+    st.session_state["circuit_unit"], named = vectors.unit_of(seen), _named(structure)
     left, middle, right = st.columns([1, 1.6, 0.8], vertical_alignment="bottom")
     with left:
         st.selectbox(
             "Circuit",
             list(structure.units),
             key="circuit_unit",
+            format_func=lambda unit: named[unit],
             on_change=_chosen,
             help="Selected on every page.",
         )
@@ -53,6 +54,15 @@ def choose(seen: Live) -> None:
         vectors.choose(seen, "circuit")
     if isinstance(seen.posterior, ReweightedPosterior):
         right.button("Another draw", key="circuit_draw", on_click=_next, width="stretch")
+
+
+def _named(structure: CircuitPopulation) -> dict[str, str]:
+    """Each circuit with its mechanism's title."""
+    titles = (experiment.mechanism.label for experiment in structure.experiments)
+    return {
+        unit: f"{unit}: {title}" if title else unit
+        for unit, title in zip(structure.units, titles, strict=True)
+    }
 
 
 def _chosen() -> None:

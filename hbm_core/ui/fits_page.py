@@ -111,6 +111,8 @@ _ENGINES = {
     "variational": "normal approximation",
     "tempering": "parallel tempering",
 }
+#: Priors that a fit's line names, at most: its script and its manifest have all.
+_MOST_PRIORS = 5
 #: Those whose fits a script can repeat, as far as it goes.
 _SCRIPTED = ("nuts", "tempering")
 
@@ -147,7 +149,9 @@ def words(entry: Entry) -> str:
     if request is None:
         return "Made by another version of this program, which this one cannot read."
     found = find_scenario(request.scenario)
-    priors = ", ".join(f"{symbol(name)} ~ {prior.text}" for name, prior in request.priors.items())
+    priors = ", ".join(_prior(request, name) for name in list(request.priors)[:_MOST_PRIORS])
+    if (more := len(request.priors) - _MOST_PRIORS) > 0:
+        priors += f" and {more} more priors"
     geometry = GEOMETRIES.get(request.parameterization, (request.parameterization, ""))[0].lower()
     how = _ENGINES.get(request.engine, f"{geometry} geometry")
     shape = f"{request.sampler.chains} × {request.sampler.draws:,} draws, seed {request.sampler.seed}"
@@ -159,6 +163,10 @@ def words(entry: Entry) -> str:
     return f"{how.capitalize()} · {found.model(request.model).label} · {priors} · {found.title} · {shape}"
 
 
+def _prior(request: FitRequest, name: str) -> str:
+    return f"{symbol(name)} ~ {request.priors[name].text}"
+
+
 def differences(entries: list[Entry]) -> dict[str, tuple[str, ...]]:
     """What tells fits of one name apart, by id; nothing for names that occur once."""
     named: dict[str, dict[str, dict[str, str]]] = {}
@@ -168,9 +176,11 @@ def differences(entries: list[Entry]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for facets in named.values():
         if len(facets) > 1:
-            kinds = list(next(iter(facets.values())))
-            telling = [kind for kind in kinds if len({each[kind] for each in facets.values()}) > 1]
-            found |= {id: tuple(each[kind] for kind in telling) for id, each in facets.items()}
+            kinds = dict.fromkeys(kind for each in facets.values() for kind in each)
+            telling = [kind for kind in kinds if len({each.get(kind) for each in facets.values()}) > 1]
+            found |= {
+                id: tuple(each[kind] for kind in telling if kind in each) for id, each in facets.items()
+            }
     return found
 
 
@@ -181,7 +191,7 @@ def _facets(request: FitRequest) -> dict[str, str]:
         "engine": _ENGINES.get(request.engine, "NUTS"),
         "geometry": GEOMETRIES.get(request.parameterization, (request.parameterization, ""))[0].lower(),
         "target": f"target acceptance {sampler.target_accept:g}",
-        "priors": ", ".join(f"{symbol(name)} ~ {prior.text}" for name, prior in request.priors.items()),
+        **{f"prior of {name}": _prior(request, name) for name in request.priors},
         "covariates": ", ".join(request.covariates) or "no covariates",
         "constants": constants or "no constants",
         "data": f"data {request.data[:6]}",

@@ -107,8 +107,15 @@ def _options(study: Study) -> None:
             session.change(constants={**session.study().constants, name: st.session_state[key]})
 
         lower, step = 1e-9 * value, float(f"{value / 10:.1g}")
+        label, words = study.declared.constant_words.get(name, (name.capitalize(), ""))
         st.number_input(
-            name.capitalize(), min_value=lower, step=step, key=key, on_change=changed, format="%g"
+            label,
+            min_value=lower,
+            step=step,
+            key=key,
+            on_change=changed,
+            format="%g",
+            help=words or None,
         )
 
 

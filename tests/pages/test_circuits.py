@@ -159,3 +159,8 @@ def test_a_link_says_which_rate_constant_is_looked_at() -> None:
     # What is looked at is no part of a fit, and belongs to one data set.
     assert study.request(study.data()).digest == study.change(parameter="k_tl").request(study.data()).digest
     assert study.change(dataset="activators").parameter is None
+
+
+def test_circuits_are_named_for_people() -> None:
+    app = opened("explore")
+    assert "cascade: Cascade: STAR, then toehold switch" in app.selectbox(key="circuit_unit").options

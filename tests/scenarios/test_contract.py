@@ -209,3 +209,14 @@ def test_first_look_and_estimates_are_tidy(one):
         assert {"unit", "estimator", "estimate", "se", "low95", "high95"} <= set(rows.columns)
         assert not rows.duplicated(["unit", "estimator"]).any()
         assert (rows["low95"] <= rows["estimate"]).all() and (rows["estimate"] <= rows["high95"]).all()
+
+
+@each
+def test_a_constant_says_what_it_does(one):
+    data = one.dataset(one.default_dataset)
+    for model in one.models.values():
+        if model.covariates:
+            continue
+        asked = {name for name in model.constants(data) if not name.startswith("role[")}
+        told = {name for name, (label, words) in model.constant_words.items() if label and words}
+        assert asked <= told, model.id

@@ -192,7 +192,19 @@ def _model(id: str, label: str, summary: str, prior: str, declared: Declaration)
         parameterizations=("noncentered",) if declared.pooling == "shared" else CIRCUIT_PARAMETERIZATIONS,
         families=_FAMILIES,
         exact=False,
+        constant_words=_CONSTANT_WORDS,
     )
+
+
+_CONSTANT_WORDS = {
+    "floor": (
+        "Floor of the noise's mean",
+        "In the outcome's units. The noise is that of (f + √(f² + floor²))/2, which never falls below half "
+        "the floor: readings near zero would weigh without end.",
+    ),
+    "nu": ("ν, degrees of freedom", "Of the inverse Wishart prior of Σ: more hold correlations nearer to 0."),
+    "psi": ("ψ, scale", "Of the inverse Wishart prior of Σ, whose scale matrix is ψ times the identity."),
+}
 
 
 _FULL = (

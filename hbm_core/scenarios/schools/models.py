@@ -252,7 +252,15 @@ def _declared(
         families=MappingProxyType({name: FAMILIES_OFFERED[name] for name in shape.parameters}),
         exact=exact,
         covariates=declaration.moderators == "covariates",
+        constant_words=_CONSTANT_WORDS,
     )
+
+
+_CONSTANT_WORDS = {
+    "threshold": ("t, threshold", "Where τ starts to bend: well above it the effects spread by τ itself."),
+    "spread": ("σ_p, spread", "Well below the threshold the effects spread by σ_p τ / t."),
+    "slope": ("k, slope", "How sharply τ bends at the threshold: w = sigmoid(k (τ − t))."),
+}
 
 
 _read = Prior.parse

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from hbm_core.models.circuits import CircuitPopulation, Pooling
+from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.structure import ModelSpec
 from hbm_core.scenarios import scenario
@@ -25,8 +25,8 @@ SMALLEST = "constitutive"
 _TIMES, _REPLICATES = (30.0, 60.0, 90.0, 120.0, 150.0, 180.0), 2
 
 
-def design(pooling: Pooling = "full") -> Spec:
-    """The model with all conditions; readings are to be replaced."""
+def design(model: str = "full") -> Spec:
+    """A model of the scenario with all conditions, and readings of the data set `activators`."""
     circuits = scenario("circuits")
     table = circuits.dataset("activators").table
     asked = [(unit, label) for unit, labels in CONDITIONS.items() for label in labels]
@@ -35,12 +35,12 @@ def design(pooling: Pooling = "full") -> Spec:
     rank = table.groupby(["circuit", "condition"])["replicate"].rank(method="dense").to_numpy()
     table = table[kept & (rank <= _REPLICATES)].reset_index(drop=True)
     dataset = Dataset("design", "Three small circuits", table)
-    model = circuits.model(pooling)
+    declared = circuits.model(model)
     roles = {
         f"role[{name}]": float(ROLE_NUMBERS.index("fitted" if name in FITTED else "fixed"))
-        for name in model.spec(dataset).structure.declared
+        for name in declared.spec(dataset).structure.declared
     }
-    return model.spec(dataset, constants=roles)
+    return declared.spec(dataset, constants=roles)
 
 
 def to_predict(spec: Spec) -> int:

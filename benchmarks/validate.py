@@ -756,8 +756,8 @@ def circuits_left_out(share: float) -> Iterator[Proof]:
     The small design with the readings of the simulated data set `activators`. Every model is sampled again
     without each condition and asked for the log of the predictive density of its readings, in nats. Beside
     the sum: its difference from `full` with noise `power`, with the standard error of that difference over
-    conditions (Vehtari, Gelman and Gabry 2017, Statistics and Computing 27, equation 24), and the largest share
-    that one draw has in a density: where it is large the density is a low guess.
+    conditions (Vehtari, Gelman and Gabry 2017, Statistics and Computing 27, equation 24), and the largest
+    share that one draw has in a density: where it is large the density is a low guess.
     """
     cache, asked = CompileCache(), None if share >= 1 else range(2)
     best: pd.Series | None = None

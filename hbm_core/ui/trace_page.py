@@ -522,7 +522,8 @@ def divergence_words(page: Page) -> str:
         return ""
     text = f'<b style="color:{colours(page.mode)["warn"]}">{count:,} of {flags.size:,} draws diverged</b>'
     spread = page.live.spec.structure.spread
-    if spread in tree["posterior"]:
+    # Of units that are vectors there are many spreads, and none of them is the funnel's.
+    if spread in tree["posterior"] and set(tree["posterior"][spread].dims) == {"chain", "draw"}:
         tau, sign = tree["posterior"][spread].transpose("chain", "draw").values, symbol(spread)
         decimals = digits_of(page.live.spec.structure).estimate
         here, all_ = (number(float(np.median(values)), decimals) for values in (tau[flags], tau))

@@ -22,6 +22,7 @@ from hbm_core.store import gallery
 from hbm_core.store.study import Study
 from hbm_core.store.summary import draws_table
 from hbm_core.store.tasks import result_of
+from hbm_core.ui import trace_page
 from hbm_core.ui.explorer_component import prior_entries
 from tests.pages.fitted import SESSION, engine
 
@@ -50,6 +51,13 @@ def near_truth(spec, truth) -> xr.DataTree:
     for name in ("noise", "exponent", "gain"):
         drawn[name] = truth[name] * np.exp(0.03 * rng.standard_normal(shape))
     statistics = {"diverging": np.zeros(shape, dtype=bool), "energy": rng.normal(size=shape)}
+    # What pages say of divergences is different for every structure.
+    statistics["diverging"][0, 7] = True
+    statistics["n_steps"] = rng.integers(3, 64, shape)
+    statistics["tree_depth"] = np.log2(statistics["n_steps"]).astype(int)
+    statistics["reached_max_treedepth"] = np.zeros(shape, dtype=bool)
+    statistics["step_size"] = np.full(shape, 0.1)
+    statistics["acceptance_rate"] = rng.uniform(0.6, 1, shape)
     tree = result_tree(spec, recipe(spec).complete(spec, drawn, 0), statistics)
     tree.attrs |= {"parameterization": spec.parameterization, "timing_sample": 1.0, "timing_total": 1.0}
     return tree
@@ -101,6 +109,16 @@ def test_pages_open_before_any_fit(engine, page: str) -> None:
 @pytest.mark.parametrize("page", ["explore", "shrinkage", "trace", "data", "fits"])
 def test_pages_open_with_a_fit(fitted, page: str) -> None:
     said(opened(page))
+
+
+@pytest.mark.parametrize("section", sorted(set(trace_page.SECTIONS) - {"Tempering"}))
+def test_every_view_of_the_draws_opens(fitted, section: str) -> None:
+    test = AppTest.from_file(str(PAGES / "trace.py"), default_timeout=120)
+    test.session_state["study"], test.session_state["trace_section"] = STUDY, section
+    for name, value in STUDY.query.items():
+        test.query_params[name] = value
+    text = said(test.run())
+    assert "1 of 200" in text
 
 
 def test_draws_are_one_table(tree) -> None:

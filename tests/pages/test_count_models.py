@@ -51,6 +51,13 @@ def near_truth(spec, truth) -> xr.DataTree:
         sampled["drift"] = paths.reshape(CHAINS, DRAWS, -1)
     shape = (CHAINS, DRAWS)
     statistics = {"diverging": np.zeros(shape, dtype=bool), "energy": rng.normal(size=shape)}
+    # What pages say of divergences is different for every structure.
+    statistics["diverging"][0, 7] = True
+    statistics["n_steps"] = rng.integers(3, 64, shape)
+    statistics["tree_depth"] = np.log2(statistics["n_steps"]).astype(int)
+    statistics["reached_max_treedepth"] = np.zeros(shape, dtype=bool)
+    statistics["step_size"] = np.full(shape, 0.1)
+    statistics["acceptance_rate"] = rng.uniform(0.6, 1, shape)
     tree = result_tree(spec, recipe(spec).complete(spec, sampled, 0), statistics)
     for name, group in recipe(spec).groups(spec, sampled).items():
         tree[name] = xr.DataTree(group)

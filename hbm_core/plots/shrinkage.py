@@ -337,7 +337,9 @@ def forest(
     """
     c = view.colours
     rows = _texts(_placed(rows, view, group), view)
-    rows["shown_low"], rows["shown_high"] = rows["raw_low95"].clip(*domain), rows["raw_high95"].clip(*domain)
+    # Nothing runs over the names beside the axis.
+    for ends in ("raw_low95", "raw_high95", "low95", "high95", "low50", "high50"):
+        rows[f"shown_{ends}"] = rows[ends].clip(*domain)
     rows["area"] = _POOLED_AREA
     if size is not None:
         share = rows[size] / rows[size].max()
@@ -372,13 +374,13 @@ def forest(
     layers += _mean(kit, rows, view)
     layers += [
         base.mark_rule(color=c["raw-line"], strokeWidth=1, yOffset=-_OFF, clip=False).encode(
-            x=kit.x("shown_low"), x2="shown_high:Q", y=y
+            x=kit.x("shown_raw_low95"), x2="shown_raw_high95:Q", y=y
         ),
         base.mark_rule(strokeWidth=MARKS["interval-95"], yOffset=_OFF).encode(
-            x=kit.x("low95"), x2="high95:Q", y=y, color=hue
+            x=kit.x("shown_low95"), x2="shown_high95:Q", y=y, color=hue
         ),
         base.mark_rule(strokeWidth=MARKS["interval-50"], yOffset=_OFF).encode(
-            x=kit.x("low50"), x2="high50:Q", y=y, color=hue
+            x=kit.x("shown_low50"), x2="shown_high50:Q", y=y, color=hue
         ),
         base.mark_rule(
             color=ink,

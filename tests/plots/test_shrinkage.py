@@ -109,8 +109,8 @@ def matrix() -> pd.DataFrame:
 
 def test_forest_draws_raw_pooled_intervals_and_mean() -> None:
     found = spec(plots.forest(table(), view(selected="b"), (-20, 30)))
-    assert {"raw", "shown_low", "low95", "low50", "pooled", "toward"} <= fields(found, "x")
-    assert {"shown_high", "high95", "high50"} <= fields(found, "x2")
+    assert {"raw", "shown_raw_low95", "shown_low95", "shown_low50", "pooled", "toward"} <= fields(found, "x")
+    assert {"shown_raw_high95", "shown_high95", "shown_high50"} <= fields(found, "x2")
     axes = [
         node["axis"] for node in walk(found) if isinstance(node.get("axis"), dict) and "title" in node["axis"]
     ]
@@ -132,8 +132,12 @@ def test_forest_draws_raw_pooled_intervals_and_mean() -> None:
 
 def test_forest_clips_intervals_to_the_axis_but_keeps_the_numbers() -> None:
     rows = data(spec(plots.forest(table(), view(), (-10, 20))))
-    assert rows["shown_low"].min() == -10 and rows["shown_high"].max() == 20
+    assert rows["shown_raw_low95"].min() == -10 and rows["shown_raw_high95"].max() == 20
     assert rows["raw_95"].tolist()[0] == "5.0 to 25.0"
+    narrow, wide = (data(spec(plots.forest(table(), view(), ends))) for ends in ((0, 6), (-50, 50)))
+    for end in ("low95", "high95", "low50", "high50"):
+        assert narrow[f"shown_{end}"].tolist() == wide[end].clip(0, 6).tolist()
+        assert wide[f"shown_{end}"].tolist() == wide[end].tolist()
 
 
 def test_forest_without_a_pooled_mean_has_no_dashes_and_with_several_has_pieces() -> None:

@@ -48,6 +48,7 @@ GEOMETRIES: Mapping[str, tuple[str, str]] = {
     ),
     "noncentered_group": ("Mixed", "means of groups non-centered, θ itself"),
     "scaled": ("Scaled", "samples z = αθ, whose scale is 1"),
+    "transport": ("Transport", "moves along the ridges that readings leave, made straight"),
 }
 
 

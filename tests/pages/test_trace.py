@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from hbm_core.scenarios import scenarios
 from hbm_core.ui import trace_page
 from tests.pages.fitted import SESSION, engine, publish, run, study
 
@@ -187,3 +188,10 @@ def test_names_are_text(engine):
         type("L", (), {"dataset": data, "study": study(), "spec": study().spec(data)})(), [f"theta[{bad}]"]
     )
     assert "<script" not in titles[f"theta[{bad}]"]
+
+
+@pytest.mark.parametrize("name", sorted(scenarios()))
+def test_every_geometry_has_a_name_and_says_what_it_samples(name):
+    used = {one for model in scenarios()[name].models.values() for one in model.parameterizations}
+    assert used <= set(trace_page.GEOMETRIES)
+    assert all(title and words for title, words in trace_page.GEOMETRIES.values())

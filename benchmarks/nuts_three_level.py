@@ -106,7 +106,7 @@ def rows() -> list[Row]:
             found.append(Row(what, got["rate"], "ESS/s", better="more", note=note))
     plain = spec_of("noncentered")
     names = [*plain.structure.parameters, plain.structure.group_mean, "theta"]
-    # Its least ESS is a matter of luck: the median of three, at the target where that is higher.
+    # Its least ESS is a matter of luck: the median of three, with the settings where it is higher.
     runs = {
         settings: sorted((_peer(plain, settings, seed, names) for seed in range(3)), key=_rate)
         for settings in (LIGHT, SETTINGS)

@@ -24,6 +24,21 @@ def study(**changes: object) -> Study:
     return Study.default().change(sampler=SHORT, **changes)
 
 
+def statistics(rng: np.random.Generator, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """What a sampler says of each draw; one diverged: pages speak of it differently for every structure."""
+    steps, flags = rng.integers(3, 64, shape), np.zeros(shape, dtype=bool)
+    flags[0, 7] = True
+    return {
+        "diverging": flags,
+        "energy": rng.normal(size=shape),
+        "n_steps": steps,
+        "tree_depth": np.log2(steps).astype(int),
+        "reached_max_treedepth": np.zeros(shape, dtype=bool),
+        "step_size": np.full(shape, 0.1),
+        "acceptance_rate": rng.uniform(0.6, 1, shape),
+    }
+
+
 def draws(spec, diverging: float = 0.0, shift: float = 0.0) -> xr.DataTree:
     """Exact draws with a sampler's statistics; divergent below the `diverging` quantile of τ."""
     tree = exact_draws(spec, SHORT.chains, SHORT.draws, 7)

@@ -24,7 +24,7 @@ from hbm_core.store.summary import draws_table
 from hbm_core.store.tasks import result_of
 from hbm_core.ui import trace_page
 from hbm_core.ui.explorer_component import prior_entries
-from tests.pages.fitted import SESSION, engine
+from tests.pages.fitted import SESSION, engine, statistics
 
 __all__ = ["engine"]
 PAGES = Path(__file__).parents[2] / "pages"
@@ -50,15 +50,7 @@ def near_truth(spec, truth) -> xr.DataTree:
     drawn["corr"] = np.repeat(one, size * (size - 1) // 2, axis=-1)
     for name in ("noise", "exponent", "gain"):
         drawn[name] = truth[name] * np.exp(0.03 * rng.standard_normal(shape))
-    statistics = {"diverging": np.zeros(shape, dtype=bool), "energy": rng.normal(size=shape)}
-    # What pages say of divergences is different for every structure.
-    statistics["diverging"][0, 7] = True
-    statistics["n_steps"] = rng.integers(3, 64, shape)
-    statistics["tree_depth"] = np.log2(statistics["n_steps"]).astype(int)
-    statistics["reached_max_treedepth"] = np.zeros(shape, dtype=bool)
-    statistics["step_size"] = np.full(shape, 0.1)
-    statistics["acceptance_rate"] = rng.uniform(0.6, 1, shape)
-    tree = result_tree(spec, recipe(spec).complete(spec, drawn, 0), statistics)
+    tree = result_tree(spec, recipe(spec).complete(spec, drawn, 0), statistics(rng, shape))
     tree.attrs |= {"parameterization": spec.parameterization, "timing_sample": 1.0, "timing_total": 1.0}
     return tree
 

@@ -16,7 +16,7 @@ from hbm_core.inference.sampler import Sampler
 from hbm_core.models.drifting_counts import DriftingCounts
 from hbm_core.store.study import Study
 from hbm_core.store.tasks import result_of
-from tests.pages.fitted import SESSION, engine
+from tests.pages.fitted import SESSION, engine, statistics
 
 __all__ = ["engine"]
 PAGES = Path(__file__).parents[2] / "pages"
@@ -50,15 +50,7 @@ def near_truth(spec, truth) -> xr.DataTree:
         paths = drift_paths(spec.structure, drawn, rng)[:, spec.structure.order]
         sampled["drift"] = paths.reshape(CHAINS, DRAWS, -1)
     shape = (CHAINS, DRAWS)
-    statistics = {"diverging": np.zeros(shape, dtype=bool), "energy": rng.normal(size=shape)}
-    # What pages say of divergences is different for every structure.
-    statistics["diverging"][0, 7] = True
-    statistics["n_steps"] = rng.integers(3, 64, shape)
-    statistics["tree_depth"] = np.log2(statistics["n_steps"]).astype(int)
-    statistics["reached_max_treedepth"] = np.zeros(shape, dtype=bool)
-    statistics["step_size"] = np.full(shape, 0.1)
-    statistics["acceptance_rate"] = rng.uniform(0.6, 1, shape)
-    tree = result_tree(spec, recipe(spec).complete(spec, sampled, 0), statistics)
+    tree = result_tree(spec, recipe(spec).complete(spec, sampled, 0), statistics(rng, shape))
     for name, group in recipe(spec).groups(spec, sampled).items():
         tree[name] = xr.DataTree(group)
     tree.attrs |= {"parameterization": spec.parameterization, "timing_sample": 1.0, "timing_total": 1.0}

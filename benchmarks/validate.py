@@ -725,7 +725,7 @@ def circuits_dose(share: float) -> Iterator[Proof]:
 def circuits_tempered(share: float) -> Iterator[Proof]:
     """Circuits: parallel tempering, which knows no ridges, against NUTS.
 
-    One data set drawn from the small design of the section before. Means and sds of all parameters by the
+    One data set drawn from the small design. Means and sds of all parameters by the
     non-centered model under tempering and by the transport under NUTS, in standard errors of their
     difference.
     """

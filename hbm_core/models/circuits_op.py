@@ -63,62 +63,60 @@ class _Compiled(Op):
         return [[place < self.moving and way for way in ways] for place in range(len(node.inputs))]
 
 
-class Factor(_Compiled):
-    """σ (P,), partial correlations → the root of Σ (P, P)."""
+class _RootBack(_Compiled):
+    """Gradient of a root of Σ by its two vectors, from `_Root`'s inputs and the weight of the root."""
+
+    kinds = (pt.dvector, pt.dvector)
+    compute: Any = None
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        found = np.empty(inputs[0].size), np.empty(inputs[1].size)
+        self.compute(*map(np.ascontiguousarray, inputs), *found)
+        outputs[0][0], outputs[1][0] = found
+
+
+class _Root(_Compiled):
+    """Two vectors, the first (P,), then data → a root of Σ (P, P)."""
 
     kinds, moving = (pt.dmatrix,), 2
+    compute: Any = None
+    back: type[_RootBack]
 
     def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
         """Values outside numba's backend."""
         root = np.empty((inputs[0].size,) * 2)
-        rule.factor(*map(np.ascontiguousarray, inputs), root)
+        self.compute(*map(np.ascontiguousarray, inputs), root)
         outputs[0][0] = root
 
     def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
-        """By σ and the partial correlations."""
-        found: Any = FactorBack()(*inputs, output_grads[0])
-        return list(found)
+        """By the two vectors."""
+        found: Any = self.back()(*inputs, output_grads[0])
+        return [*found, *(disconnected_type() for _ in inputs[self.moving :])]
 
 
-class FactorBack(_Compiled):
+class FactorBack(_RootBack):
     """Gradient of `Factor`."""
 
-    kinds = (pt.dvector, pt.dvector)
-
-    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
-        """Values outside numba's backend."""
-        found = np.empty(inputs[0].size), np.empty(inputs[1].size)
-        rule.factor_back(*map(np.ascontiguousarray, inputs), *found)
-        outputs[0][0], outputs[1][0] = found
+    compute = staticmethod(rule.factor_back)
 
 
-class RelativeRoot(_Compiled):
-    """l, B below its diagonal and R → the root R diag(e^−l) (I + B)⁻ᵀ of Σ (P, P)."""
+class Factor(_Root):
+    """σ (P,), partial correlations → the root of Σ (P, P)."""
 
-    kinds, moving = (pt.dmatrix,), 2
-
-    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
-        """Values outside numba's backend."""
-        root = np.empty((inputs[0].size,) * 2)
-        rule.relative_root(*map(np.ascontiguousarray, inputs), root)
-        outputs[0][0] = root
-
-    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
-        """By l and B; R is a datum."""
-        found: Any = RelativeRootBack()(*inputs, output_grads[0])
-        return [*found, disconnected_type()]
+    compute, back = staticmethod(rule.factor), FactorBack
 
 
-class RelativeRootBack(_Compiled):
+class RelativeRootBack(_RootBack):
     """Gradient of `RelativeRoot`."""
 
-    kinds = (pt.dvector, pt.dvector)
+    compute = staticmethod(rule.relative_root_back)
 
-    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
-        """Values outside numba's backend."""
-        found = np.empty(inputs[0].size), np.empty(inputs[1].size)
-        rule.relative_root_back(*map(np.ascontiguousarray, inputs), *found)
-        outputs[0][0], outputs[1][0] = found
+
+class RelativeRoot(_Root):
+    """l, B below its diagonal and R → the root R diag(e^−l) (I + B)⁻ᵀ of Σ (P, P)."""
+
+    compute, back = staticmethod(rule.relative_root), RelativeRootBack
 
 
 class Carry(_Compiled):

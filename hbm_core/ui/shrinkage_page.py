@@ -385,7 +385,7 @@ def _arrows(page: Page, left: DeltaGenerator, right: DeltaGenerator) -> None:
                 else ""
             )
             + f". ↑ and ↓ count the ranks {page.view.words.a_one} gained or lost. The axis is fixed by the "
-            "raw 95 % intervals."
+            "raw 95 % intervals; what is wider ends with it."
         )
 
 

@@ -512,55 +512,79 @@ def explorer(data: ExplorerData, actions: Actions | None = None, key: str = "exp
     """
     acts = actions or Actions()
 
-    def said(event: str) -> Any:
-        return getattr(st.session_state.get(key), event, None)
+    def priors(told: Mapping[str, Any]) -> None:
+        try:
+            read = read_priors(told.get("value"))
+        except InputError as error:
+            acts.refused(error)
+        else:
+            acts.priors(read)
 
-    def on_unit() -> None:
-        if isinstance(value := said("unit"), Mapping) and isinstance(value.get("value"), str):
-            acts.unit(value["value"])
+    def elicit(told: Mapping[str, Any]) -> None:
+        try:
+            asked = Elicitation(
+                str(told["param"]),
+                str(told["family"]),
+                float(told["low"]),
+                float(told["high"]),
+                float(told["mass"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            acts.refused(InputError("range of a prior", "two numbers", told))
+            return
+        try:
+            answer = Answer(asked.param, acts.elicit(asked))
+        except InputError as error:
+            answer = Answer(asked.param, str(error), error=True)
+        st.session_state[f"{key}_answer"] = (answer, None)
 
-    def on_priors() -> None:
-        if isinstance(value := said("priors"), Mapping):
-            try:
-                priors = read_priors(value.get("value"))
-            except InputError as error:
-                acts.refused(error)
-            else:
-                acts.priors(priors)
-
-    def on_preset() -> None:
-        if isinstance(value := said("preset"), Mapping):
-            acts.preset(str(value.get("id")))
-
-    def on_elicit() -> None:
-        if isinstance(value := said("elicit"), Mapping):
-            try:
-                asked = Elicitation(
-                    str(value["param"]),
-                    str(value["family"]),
-                    float(value["low"]),
-                    float(value["high"]),
-                    float(value["mass"]),
-                )
-            except (KeyError, TypeError, ValueError):
-                acts.refused(InputError("range of a prior", "two numbers", value))
-                return
-            try:
-                answer = Answer(asked.param, acts.elicit(asked))
-            except InputError as error:
-                answer = Answer(asked.param, str(error), error=True)
-            st.session_state[f"{key}_answer"] = (answer, None)
-
+    act = _in_order(
+        key,
+        {
+            "unit": lambda told: acts.unit(str(told.get("value"))),
+            "priors": priors,
+            "preset": lambda told: acts.preset(str(told.get("id"))),
+            "elicit": elicit,
+            "fit": lambda told: acts.fit(),
+            "cancel": lambda told: acts.cancel(),
+        },
+    )
     _component()(
         data=replace(data, answer=data.answer or _answer(data, f"{key}_answer")).as_dict(),
         key=key,
-        on_unit_change=on_unit,
-        on_priors_change=on_priors,
-        on_preset_change=on_preset,
-        on_elicit_change=on_elicit,
-        on_fit_change=lambda: acts.fit() if said("fit") else None,
-        on_cancel_change=lambda: acts.cancel() if said("cancel") else None,
+        on_unit_change=act,
+        on_priors_change=act,
+        on_preset_change=act,
+        on_elicit_change=act,
+        on_fit_change=act,
+        on_cancel_change=act,
     )
+
+
+def _in_order(key: str, handlers: Mapping[str, Callable[[Mapping[str, Any]], object]]) -> Callable[[], None]:
+    """One callback for all events, which handles those that came in the order in which the hand made them.
+
+    Where several reach the server in one run, Streamlit calls back for a button before it does for a value: a
+    fit would be of the priors that the hand had left. The browser numbers its events; what was handled for
+    one call is not handled again for the next.
+    """
+
+    def act() -> None:
+        component = st.session_state.get(key)
+        handled: dict[str, float] = st.session_state.setdefault(f"{key}_handled", {})
+        came: list[tuple[float, str, Mapping[str, Any]]] = []
+        for event in handlers:
+            told = getattr(component, event, None)
+            if not isinstance(told, Mapping):
+                continue
+            number = told.get("nonce")
+            if isinstance(number, int | float) and number != handled.get(event):
+                came.append((number, event, told))
+        for number, event, told in sorted(came, key=lambda found: found[:2]):
+            handled[event] = number
+            handlers[event](told)
+
+    return act
 
 
 def _answer(data: ExplorerData, kept: str) -> Answer | None:

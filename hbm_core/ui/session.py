@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from hbm_core.errors import InputError, StoreError
 from hbm_core.models.dataset import Dataset
@@ -17,14 +18,16 @@ from hbm_core.store.study import Study
 COOKIE, KEY = "hbm_visitor", "key"
 
 _FOLLOWED = ("fbclid", "gclid", "msclkid", "mc_cid", "mc_eid", "igshid", "ref", "source")
-_STUDY, _WRITTEN, _NOTICE, _TOKEN = "study", "study_written_query", "study_notice", "session_token"
+_STUDY, _WRITTEN, _NOTICE, _TOKEN = "study", "study_written_queries", "study_notice", "session_token"
 _SOUND, _RESETS, _GOOD = "study_last_sound", "study_resets", "study_notice_is_good"
+#: Addresses that may still be under way to the browser while it sends what the hand does next.
+_UNDER_WAY = 32
 
 
 def study() -> Study:
     """The session's study; a link that was opened since the last run replaces it."""
     query = {name: value for name, value in st.query_params.to_dict().items() if not _followed(name)}
-    if _STUDY not in st.session_state or (query and query != st.session_state.get(_WRITTEN)):
+    if _STUDY not in st.session_state or (query and _is_opened(query)):
         try:
             for name in query:
                 if (times := len(st.query_params.get_all(name))) > 1:
@@ -39,11 +42,25 @@ def study() -> Study:
             opened = Study.default()
             notify(f"This link could not be opened as it is, so you see the default study. {problem}")
         st.session_state[_STUDY] = opened
+        _note(query)
     current: Study = st.session_state[_STUDY]
     if current.uploaded and not _usable(current):
         st.session_state[_STUDY] = Study.default(current.scenario)
         notify("The data of this study are no longer kept, so you see the default study.")
     return st.session_state[_STUDY]
+
+
+def _is_opened(query: dict[str, str]) -> bool:
+    """Whether a link was opened: the address is not the one written last, nor one of before.
+
+    An act that the browser sends before it hears of the address written last brings an older one along; only
+    its Back and Forward mean an older one.
+    """
+    written: list[dict[str, str]] = st.session_state.get(_WRITTEN, [])
+    if query in written[-1:]:
+        return False
+    context = get_script_run_ctx()
+    return query not in written or (context is not None and context.is_history_navigation)
 
 
 def _followed(name: str) -> bool:
@@ -81,7 +98,13 @@ def mirror(current: Study) -> None:
     written = address(current)
     if dict(st.query_params) != written:
         st.query_params.from_dict(written)
-    st.session_state[_WRITTEN] = written
+    _note(written)
+
+
+def _note(address: dict[str, str]) -> None:
+    before = st.session_state.get(_WRITTEN, [])
+    if before[-1:] != [address]:
+        st.session_state[_WRITTEN] = [*before[1 - _UNDER_WAY :], address]
 
 
 def change(**changes: Any) -> bool:

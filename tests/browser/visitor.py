@@ -117,27 +117,58 @@ class Visitor:
         """Move priors as the hand does, and wait for the server's own picture of them and its run's end."""
         value = {name: value_of(prior) for name, prior in priors.items()}
         state = ClientState()
-        widget = state.widget_states.widgets.add()
-        widget.id = self._id
-        self._nonce += 1
-        told = {**{entry["param"]: _numbers(entry) for entry in self.explorer["priors"]}, **value}
-        widget.json_value = json.dumps({"priors": {"value": told, "nonce": self._nonce}})
+        self._tell(state, "priors", self._told(value))
         return await self._act(state, lambda data: _shows(data, value), self._fragment)
 
+    async def move_and_fit(self, **priors: Prior) -> Heard:
+        """Move priors and press Fit before the server has taken the first.
+
+        Both come in one message, whose list of widgets has no order of its own: here the button is first.
+        """
+        value = {name: value_of(prior) for name, prior in priors.items()}
+        moved, pressed = ClientState(), ClientState()
+        self._tell(moved, "priors", self._told(value))
+        self._press(pressed, "fit")
+        state = ClientState()
+        state.widget_states.widgets.extend([*pressed.widget_states.widgets, *moved.widget_states.widgets])
+        return await self._act(state, lambda data: _shows(data, value), self._fragment)
+
+    async def select(self, unit: str, query: str | None = None) -> Heard:
+        """Select a unit; `query` is the address as the browser still has it."""
+        state = ClientState()
+        self._tell(state, "unit", unit)
+        newest, self.query = self.query, self.query if query is None else query
+        heard = await self._act(state, lambda data: data["focus"] == unit, self._fragment)
+        if self.query == query:
+            self.query = newest
+        return heard
+
     async def link(self, query: Mapping[str, str], priors: Mapping[str, Prior]) -> Heard:
-        """Open a link in the running session, and wait for the picture of these priors."""
+        """Go to a link in the running session (Back, Forward), and wait for the picture of these priors."""
         self.query = urlencode(query)
         value = {name: value_of(prior) for name, prior in priors.items()}
-        return await self._act(ClientState(), lambda data: _shows(data, value))
+        return await self._act(ClientState(is_history_navigation=True), lambda data: _shows(data, value))
 
     async def trigger(self, event: str) -> Heard:
         """Press one of the explorer's buttons: "fit" or "cancel"."""
-        self._nonce += 1
         state = ClientState()
+        self._press(state, event)
+        return await self._act(state, fragment=self._fragment)
+
+    def _told(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        return {**{entry["param"]: _numbers(entry) for entry in self.explorer["priors"]}, **value}
+
+    def _tell(self, state: ClientState, event: str, value: object) -> None:
+        self._nonce += 1
+        widget = state.widget_states.widgets.add()
+        widget.id = self._id
+        widget.json_value = json.dumps({event: {"value": value, "nonce": self._nonce}})
+
+    def _press(self, state: ClientState, event: str) -> None:
+        self._nonce += 1
         widget = state.widget_states.widgets.add()
         widget.id = _make_trigger_id(self._id, "events")
         widget.json_trigger_value = json.dumps([{"event": event, "value": {"nonce": self._nonce}}])
-        return await self._act(state, fragment=self._fragment)
 
     async def visit(self, page: str) -> Heard:
         """Follow the navigation to another page, and wait for its end."""

@@ -43,7 +43,7 @@ def opened(who, query=None):
         app.query_params[name] = value
     run(app)
     # What the frame around the page does: the address is read once.
-    app.session_state["study_written_query"] = dict(query or {})
+    app.session_state["study_written_queries"] = [dict(query or {})]
     return app
 
 

@@ -15,13 +15,15 @@ Spec = ModelSpec[CircuitPopulation]
 #: Constants that every one of the three circuits uses; maturation beside them would make two modes, as the
 #: rates of two first-order steps in a row can be exchanged.
 FITTED = ("k_tx", "K_tx", "k_rna_deg")
-#: Conditions of each circuit; of the smallest circuit the last one is predicted.
+#: Conditions of each circuit.
 CONDITIONS = {
     "constitutive": ("gfp 1 nM", "gfp 5 nM"),
     "sense_star": ("star 0 nM", "star 5 nM", "star 15 nM"),
     "toehold_trigger": ("trigger 1 nM", "trigger 5 nM"),
 }
-SMALLEST = "constitutive"
+#: Where few readings shall tell a dose that nobody measured: of the smallest circuit the other dose is
+#: measured, at the first times alone.
+SMALLEST, PREDICTED, _FEW = "constitutive", "gfp 1 nM", (30.0, 60.0)
 _TIMES, _REPLICATES = (30.0, 60.0, 90.0, 120.0, 150.0, 180.0), 2
 
 
@@ -43,14 +45,15 @@ def design(model: str = "full") -> Spec:
     return declared.spec(dataset, constants=roles)
 
 
-def to_predict(spec: Spec) -> int:
-    """The condition that is predicted, counted over all circuits in order."""
-    each = zip(spec.structure.units, spec.structure.conditions, strict=True)
-    labels = [(unit, label) for unit, own in each for label in own]
-    return labels.index((SMALLEST, CONDITIONS[SMALLEST][-1]))
+def few_readings(spec: Spec) -> np.ndarray:
+    """Mask over the readings: none of the dose to predict, and few times of the smallest circuit."""
+    point = spec.structure.point
+    at = {name: np.asarray(label)[point] for name, label in spec.structure.point_labels.items()}
+    own = (at["condition"] != PREDICTED) & np.isin(at["time_min"], _FEW)
+    return np.where(at["circuit"] == SMALLEST, own, True)
 
 
 def curve_to_predict(spec: Spec) -> np.ndarray:
-    """Places of that condition's curve among all points, ndarray (times,)."""
+    """Places of the curve to predict among all points, ndarray (times,)."""
     labels = spec.structure.point_labels
-    return np.flatnonzero((labels["circuit"] == SMALLEST) & (labels["condition"] == CONDITIONS[SMALLEST][-1]))
+    return np.flatnonzero((labels["circuit"] == SMALLEST) & (labels["condition"] == PREDICTED))

@@ -49,6 +49,12 @@ def without(spec: Spec, condition: int) -> Spec:
         raise InputError(
             "condition left out", "one that has readings, and another one that has some", condition
         )
+    return keeping(spec, kept)
+
+
+def keeping(spec: Spec, kept: np.ndarray) -> Spec:
+    """The model with some of its readings, by a mask over them; all curves stay."""
+    structure = spec.structure
     course = np.unique(structure.course[kept], return_inverse=True)[1]
     made = replace(structure, value=structure.value[kept], point=structure.point[kept], course=course)
     return replace(spec, structure=made)

@@ -23,7 +23,7 @@ RANKED = 99
 #: From a model and a stream to a structure with new data and the truths by their flat names.
 World = Callable[[ModelSpec[Any], np.random.Generator], tuple[Any, dict[str, float]]]
 #: R-hat beyond which a fit is made anew with longer chains, and then counted as failed.
-_R_HAT = 1.05
+R_HAT = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +93,12 @@ def calibrate(
         one = replace(told, structure=structure, priors=dict(told.priors), constants=dict(told.constants))
         ties = rng.random(len(named))
         chosen = replace(sampler, seed=int(rng.integers(2**31)))
-        tree, table = _fit(one, chosen, cache)
-        if tree is None or table["r_hat"].max() > _R_HAT or table["ess_bulk"].min() < RANKED:
-            again += 1
-            longer = replace(
-                chosen, draws=8 * chosen.draws, tune=3 * chosen.tune, target_accept=0.97, seed=chosen.seed + 1
-            )
-            tree, table = _fit(one, longer, cache)
-            if tree is None:
-                unsettled += 1
-                continue
-            unsettled += int(table["r_hat"].max() > _R_HAT)
+        tree, table, anew = settled(one, chosen, cache)
+        again += anew
+        if tree is None:
+            unsettled += 1
+            continue
+        unsettled += int(table["r_hat"].max() > R_HAT)
         divergent += int(bool(tree["sample_stats"]["diverging"].any()))
         kept = int(np.clip(table["ess_bulk"].min(), 10, RANKED))
         draws = _flat(tree, list(named), kept)
@@ -113,6 +108,25 @@ def calibrate(
         rows.append(row)
         progress(replication + 1)
     return Calibration(pd.DataFrame(rows), again, unsettled, divergent)
+
+
+def settled(
+    spec: ModelSpec[Any], sampler: Sampler, cache: CompileCache
+) -> tuple[Any | None, pd.DataFrame, bool]:
+    """A fit, made anew with longer chains and smaller steps where the first one's chains do not agree.
+
+    Returns
+    -------
+    tuple of (DataTree or None, DataFrame, bool)
+        The fit (None where even the second one failed), its summary, and whether it was made anew.
+    """
+    tree, table = _fit(spec, sampler, cache)
+    if tree is not None and table["r_hat"].max() <= R_HAT and table["ess_bulk"].min() >= RANKED:
+        return tree, table, False
+    longer = replace(
+        sampler, draws=8 * sampler.draws, tune=3 * sampler.tune, target_accept=0.97, seed=sampler.seed + 1
+    )
+    return *_fit(spec, longer, cache), True
 
 
 def _fit(spec: ModelSpec[Any], sampler: Sampler, cache: CompileCache) -> tuple[Any, pd.DataFrame]:

@@ -42,6 +42,8 @@ class Bend:
 
     Parameters
     ----------
+    curvature : ndarray (P, P)
+        Of −log likelihood: of stiff directions at the fit, of the others along the ridge.
     basis, firm : ndarray (P, P), (P,)
         Stiff directions, orthogonal and equally long, and the curvature of −log likelihood by their
         coordinates; more columns than stiff ones are 0 and 1.
@@ -49,6 +51,7 @@ class Bend:
         As above, `outer` by stiff coordinate.
     """
 
+    curvature: np.ndarray
     basis: np.ndarray
     firm: np.ndarray
     inner: np.ndarray
@@ -68,8 +71,9 @@ class Ridge:
         θ̂, log10.
     scale : float
         Sd of a population, decades: the unit of both kinds of coordinates.
-    stiff, loose, firm : ndarray (P, K), (P, L), (K,)
-        Directions, orthonormal, and the curvature of −log likelihood by stiff coordinates.
+    stiff, loose, firm, soft : ndarray (P, K), (P, L), (K,), (L, L)
+        Directions, orthonormal, and the curvature of −log likelihood by stiff coordinates and by loose ones,
+        the stiff ones following.
     root : ndarray (L, L)
         Of the covariance of loose coordinates in the rough posterior.
     places, answers, turns, excess : ndarray (n, L), (n, K), (n, L, K), (n,)
@@ -83,6 +87,7 @@ class Ridge:
     stiff: np.ndarray
     loose: np.ndarray
     firm: np.ndarray
+    soft: np.ndarray
     root: np.ndarray
     places: np.ndarray
     answers: np.ndarray
@@ -111,16 +116,17 @@ class Ridge:
         vectors = own @ vectors
         stiff, loose = vectors[:, values > _STIFF], vectors[:, values <= _STIFF]
         firm, size = values[values > _STIFF], loose.shape[1]
+        soft = np.diag(np.maximum(values[values <= _STIFF], 0.0))
         root = np.linalg.cholesky(loose.T @ covariance @ loose / scale**2 + 1e-9 * np.eye(size))
         if not (firm.size and size):
             none = np.empty((0, size)), np.empty((0, firm.size)), np.empty((0, size, firm.size)), np.empty(0)
-            return cls(residuals, fit, scale, stiff, loose, firm, root, *none)
+            return cls(residuals, fit, scale, stiff, loose, firm, soft, root, *none)
         places = _WIDE * np.random.default_rng(_SEED).standard_normal((_FITS, size)) @ root.T
         start = np.zeros((_FITS, firm.size))
         found = _refitted(residuals, fit, scale * stiff, scale * loose, places, start, _STAGES, _STEPS)
-        answers, turns, cost = found
+        answers, turns, cost, _ = found
         excess = cost - 0.5 * np.sum(gaps**2)
-        return cls(residuals, fit, scale, stiff, loose, firm, root, places, answers, turns, excess)
+        return cls(residuals, fit, scale, stiff, loose, firm, soft, root, places, answers, turns, excess)
 
     @property
     def bends(self) -> bool:
@@ -142,6 +148,7 @@ class Ridge:
         excess = found[2] - 0.5 * np.sum(self.residuals(self.fit[None])[0] ** 2)
         return replace(
             self,
+            soft=found[3].mean(axis=0),
             places=np.concatenate([self.places, places]),
             answers=np.concatenate([self.answers, found[0]]),
             turns=np.concatenate([self.turns, found[1]]),
@@ -158,7 +165,9 @@ def bend(ridge: Ridge) -> Bend:
     if ridge.bends:
         lean, offset, found = _trained(ridge)
         inner, outer[:count] = lean @ ridge.loose.T / ridge.scale, found.T
-    return Bend(basis, firm, inner, offset, outer)
+    stiff, loose = ridge.stiff / ridge.scale, ridge.loose / ridge.scale
+    curvature = (stiff * ridge.firm) @ stiff.T + loose @ ridge.soft @ loose.T
+    return Bend(curvature, basis, firm, inner, offset, outer)
 
 
 def _trained(ridge: Ridge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -215,8 +224,10 @@ def _refitted(
     start: np.ndarray,
     stages: tuple[float, ...],
     counts: tuple[int, ...],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Stiff coordinates that fit best where the loose ones are at `places`, how they turn, −log likelihood.
+
+    Behind them, its curvature by the loose ones where the stiff ones follow.
 
     Levenberg and Marquardt on all places at once, a stage at a time from θ̂ outwards, `counts` steps in each.
     """
@@ -246,4 +257,5 @@ def _refitted(
     along, across = whole @ stiff, whole @ loose
     matrix = along.swapaxes(1, 2) @ along + _PULL * one
     turns = -np.linalg.solve(matrix, along.swapaxes(1, 2) @ across).swapaxes(1, 2)
-    return s, turns, 0.5 * np.sum(gap**2, axis=1)
+    left = across + along @ turns.swapaxes(1, 2)
+    return s, turns, 0.5 * np.sum(gap**2, axis=1), left.swapaxes(1, 2) @ left

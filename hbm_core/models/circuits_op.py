@@ -63,60 +63,58 @@ class _Compiled(Op):
         return [[place < self.moving and way for way in ways] for place in range(len(node.inputs))]
 
 
-class _RootBack(_Compiled):
-    """Gradient of a root of Σ by its two vectors, from `_Root`'s inputs and the weight of the root."""
+class FactorBack(_Compiled):
+    """Gradient of `Factor` from its inputs and the weight of the root."""
 
     kinds = (pt.dvector, pt.dvector)
-    compute: Any = None
 
     def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
         """Values outside numba's backend."""
         found = np.empty(inputs[0].size), np.empty(inputs[1].size)
-        self.compute(*map(np.ascontiguousarray, inputs), *found)
+        rule.factor_back(*map(np.ascontiguousarray, inputs), *found)
         outputs[0][0], outputs[1][0] = found
 
 
-class _Root(_Compiled):
-    """Two vectors, the first (P,), then data → a root of Σ (P, P)."""
+class Factor(_Compiled):
+    """σ (P,), partial correlations → the root of Σ (P, P)."""
 
     kinds, moving = (pt.dmatrix,), 2
-    compute: Any = None
-    back: type[_RootBack]
 
     def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
         """Values outside numba's backend."""
-        root = np.empty((inputs[0].size,) * 2)
-        self.compute(*map(np.ascontiguousarray, inputs), root)
-        outputs[0][0] = root
+        outputs[0][0] = np.empty((inputs[0].size,) * 2)
+        rule.factor(*map(np.ascontiguousarray, inputs), outputs[0][0])
 
     def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
-        """By the two vectors."""
-        found: Any = self.back()(*inputs, output_grads[0])
-        return [*found, *(disconnected_type() for _ in inputs[self.moving :])]
+        """By both."""
+        found: Any = FactorBack()(*inputs, output_grads[0])
+        return list(found)
 
 
-class FactorBack(_RootBack):
-    """Gradient of `Factor`."""
+class RelativeRootBack(_Compiled):
+    """Gradient of `RelativeRoot` by B from its inputs and the weight of the root."""
 
-    compute = staticmethod(rule.factor_back)
+    kinds = (pt.dvector,)
 
-
-class Factor(_Root):
-    """σ (P,), partial correlations → the root of Σ (P, P)."""
-
-    compute, back = staticmethod(rule.factor), FactorBack
-
-
-class RelativeRootBack(_RootBack):
-    """Gradient of `RelativeRoot`."""
-
-    compute = staticmethod(rule.relative_root_back)
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        outputs[0][0] = np.empty(inputs[0].size)
+        rule.relative_root_back(*map(np.ascontiguousarray, inputs), outputs[0][0])
 
 
-class RelativeRoot(_Root):
-    """l, B below its diagonal and R → the root R diag(e^−l) (I + B)⁻ᵀ of Σ (P, P)."""
+class RelativeRoot(_Compiled):
+    """B below its diagonal and R → R (I + B)⁻ᵀ (P, P)."""
 
-    compute, back = staticmethod(rule.relative_root), RelativeRootBack
+    kinds, moving = (pt.dmatrix,), 1
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        outputs[0][0] = np.empty(inputs[1].shape)
+        rule.relative_root(*map(np.ascontiguousarray, inputs), outputs[0][0])
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """By B."""
+        return [RelativeRootBack()(*inputs, output_grads[0]), disconnected_type()]
 
 
 class Carry(_Compiled):
@@ -204,11 +202,10 @@ def _factor_back(op: Op, node: Apply, **kwargs: Any) -> Any:
 @register_funcify_default_op_cache_key(RelativeRoot)
 def _relative_root(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
-    def relative_root(log_precise, below, reference):
-        d, b = np.ascontiguousarray(log_precise), np.ascontiguousarray(below)
-        r = np.ascontiguousarray(reference)
-        root = np.empty((d.size, d.size))
-        _relative_root_at(d.ctypes, d.size, b.ctypes, r.ctypes, root.ctypes)
+    def relative_root(below, reference):
+        b, r = np.ascontiguousarray(below), np.ascontiguousarray(reference)
+        root = np.empty(r.shape)
+        _relative_root_at(b.ctypes, r.shape[0], r.ctypes, root.ctypes)
         return root
 
     return relative_root, _VERSION
@@ -217,14 +214,11 @@ def _relative_root(op: Op, node: Apply, **kwargs: Any) -> Any:
 @register_funcify_default_op_cache_key(RelativeRootBack)
 def _relative_root_back(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
-    def relative_root_back(log_precise, below, reference, weight):
-        d, b = np.ascontiguousarray(log_precise), np.ascontiguousarray(below)
-        r, w = np.ascontiguousarray(reference), np.ascontiguousarray(weight)
-        by_log_precise, by_below = np.empty(d.size), np.empty(b.size)
-        _relative_root_back_at(
-            d.ctypes, d.size, b.ctypes, r.ctypes, w.ctypes, by_log_precise.ctypes, by_below.ctypes
-        )
-        return by_log_precise, by_below
+    def relative_root_back(below, reference, weight):
+        b, r = np.ascontiguousarray(below), np.ascontiguousarray(reference)
+        w, by_below = np.ascontiguousarray(weight), np.empty(b.size)
+        _relative_root_back_at(b.ctypes, r.shape[0], r.ctypes, w.ctypes, by_below.ctypes)
+        return by_below
 
     return relative_root_back, _VERSION
 
@@ -232,14 +226,15 @@ def _relative_root_back(op: Op, node: Apply, **kwargs: Any) -> Any:
 @register_funcify_default_op_cache_key(Carry)
 def _carry(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
-    def carry(mean, root, u, mode, basis, firm, inner, offset, outer):
+    def carry(mean, root, u, mode, curvature, basis, firm, inner, offset, outer):
         m, r, x = np.ascontiguousarray(mean), np.ascontiguousarray(root), np.ascontiguousarray(u)
-        t, d, f = np.ascontiguousarray(mode), np.ascontiguousarray(basis), np.ascontiguousarray(firm)
+        t, h = np.ascontiguousarray(mode), np.ascontiguousarray(curvature)
+        d, f = np.ascontiguousarray(basis), np.ascontiguousarray(firm)
         i, b, o = np.ascontiguousarray(inner), np.ascontiguousarray(offset), np.ascontiguousarray(outer)
         theta, density = np.empty(x.shape), np.empty(1)
         _carry_at(
-            m.ctypes, r.ctypes, t.ctypes, d.ctypes, f.ctypes, i.ctypes, b.ctypes, o.ctypes, x.ctypes,
-            x.shape[0], x.shape[1], f.shape[1], b.shape[1], theta.ctypes, density.ctypes,
+            m.ctypes, r.ctypes, t.ctypes, h.ctypes, d.ctypes, f.ctypes, i.ctypes, b.ctypes, o.ctypes,
+            x.ctypes, x.shape[0], x.shape[1], f.shape[1], b.shape[1], theta.ctypes, density.ctypes,
         )  # fmt: skip
         return theta, np.asarray(density[0])
 
@@ -249,16 +244,17 @@ def _carry(op: Op, node: Apply, **kwargs: Any) -> Any:
 @register_funcify_default_op_cache_key(CarryBack)
 def _carry_back(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
-    def carry_back(mean, root, u, mode, basis, firm, inner, offset, outer, weight, share):
+    def carry_back(mean, root, u, mode, curvature, basis, firm, inner, offset, outer, weight, share):
         m, r, x = np.ascontiguousarray(mean), np.ascontiguousarray(root), np.ascontiguousarray(u)
-        t, d, f = np.ascontiguousarray(mode), np.ascontiguousarray(basis), np.ascontiguousarray(firm)
+        t, h = np.ascontiguousarray(mode), np.ascontiguousarray(curvature)
+        d, f = np.ascontiguousarray(basis), np.ascontiguousarray(firm)
         w = np.ascontiguousarray(weight)
         i, b, o = np.ascontiguousarray(inner), np.ascontiguousarray(offset), np.ascontiguousarray(outer)
         part = np.array([share.item()])
         by_mean, by_root, by_u = np.empty(m.shape), np.empty(r.shape), np.empty(x.shape)
         _carry_back_at(
-            m.ctypes, r.ctypes, t.ctypes, d.ctypes, f.ctypes, i.ctypes, b.ctypes, o.ctypes, x.ctypes,
-            x.shape[0], x.shape[1], f.shape[1], b.shape[1], w.ctypes, part.ctypes, by_mean.ctypes,
+            m.ctypes, r.ctypes, t.ctypes, h.ctypes, d.ctypes, f.ctypes, i.ctypes, b.ctypes, o.ctypes,
+            x.ctypes, x.shape[0], x.shape[1], f.shape[1], b.shape[1], w.ctypes, part.ctypes, by_mean.ctypes,
             by_root.ctypes, by_u.ctypes,
         )  # fmt: skip
         return by_mean, by_root, by_u

@@ -1,7 +1,7 @@
 """Population and readings of circuits, each with its gradient by hand, compiled once.
 
 - `factor`: σ and partial correlations → σ L, L the Cholesky factor of Ω.
-- `relative_root`: a factor of Σ⁻¹ relative to a reference → a root of Σ.
+- `relative_root`: a factor of Σ⁻¹ relative to a reference → a root of Σ up to its rows' lengths.
 - `carry`: standard coordinates u → θ, through the Gaussian and the bend that each circuit's data make of θ.
 - `weigh`: curves → log density of all readings.
 
@@ -59,40 +59,40 @@ def factor_back(spread, partial, weight, by_spread, by_partial):
 
 
 @_jit
-def relative_root(log_precise, below, reference, root):
-    """Upper triangular root R diag(e^−l) (I + B)⁻ᵀ of Σ, written to `root` (P, P).
+def relative_root(below, reference, root):
+    """Upper triangular root U = R (I + B)⁻ᵀ, written to `root` (P, P).
 
-    So Σ⁻¹ = R⁻ᵀ A Aᵀ R⁻¹ with A = diag(e^l) (I + B). Where Σ is inverse Wishart of scale R Rᵀ the elements of
-    A are independent: nothing bends where Σ is nearly singular. l moves sds as a whole, B correlations.
+    So (U Uᵀ)⁻¹ = R⁻ᵀ (I + B) (I + B)ᵀ R⁻¹: of an inverse Wishart matrix of scale R Rᵀ the elements of such a
+    factor are independent, so that little bends where Σ is nearly singular. Rows scaled, U is a root of Σ.
 
     Parameters
     ----------
-    log_precise, below : ndarray (P,), (P (P − 1)/2,)
-        l, and B below the diagonal by rows.
+    below : ndarray (P (P − 1)/2,)
+        B below the diagonal by rows.
     reference : ndarray (P, P)
         R, upper triangular.
 
     References
     ----------
-    Odell and Feiveson (1966), JASA 61(313), 199–203, for the law of A.
+    Odell and Feiveson (1966), JASA 61(313), 199–203, for the law of the factor.
     """
-    size = log_precise.size
+    size = reference.shape[0]
     for i in range(size):
         root[i, :i] = 0.0
         for j in range(i, size):
-            at, total = j * (j - 1) // 2, reference[i, j] * np.exp(-log_precise[j])
+            at, total = j * (j - 1) // 2, reference[i, j]
             for k in range(i, j):
                 total -= below[at + k] * root[i, k]
             root[i, j] = total
 
 
 @_jit
-def relative_root_back(log_precise, below, reference, weight, by_log_precise, by_below):
+def relative_root_back(below, reference, weight, by_below):
     """Gradient of Σ weight · root: with Y = weight (I + B)⁻¹, −Yᵀ root by B; `weight` (P, P)."""
-    size = log_precise.size
+    size = reference.shape[0]
     root, y = np.empty((size, size)), np.empty(size)
-    relative_root(log_precise, below, reference, root)
-    by_log_precise[:], by_below[:] = 0.0, 0.0
+    relative_root(below, reference, root)
+    by_below[:] = 0.0
     for k in range(size):
         for i in range(size - 1, -1, -1):
             total = weight[k, i]
@@ -101,7 +101,6 @@ def relative_root_back(log_precise, below, reference, weight, by_log_precise, by
             y[i] = total
         for i in range(k, size):
             at = i * (i - 1) // 2
-            by_log_precise[i] -= y[i] * reference[k, i] * np.exp(-log_precise[i])
             for j in range(k, i):
                 by_below[at + j] -= y[i] * root[k, j]
 
@@ -229,11 +228,10 @@ def _shift(root, lower, basis, firm, wish, first, moved):
 
 @_jit
 def _placed(
-    mean, root, lower, mode, basis, firm, inner, offset, outer, u, curvature, bent, upper, pull, whole, z,
+    mean, root, lower, mode, curvature, basis, firm, inner, offset, outer, u, bent, upper, pull, whole, z,
     start, first, moved,
 ):  # fmt: skip
     """One circuit up to its bend: writes as `_bent` and `_shift` do, θ⁰ to `start`; tanh, y, the inverse."""
-    _stiffness(basis, firm, curvature)
     _bent(mean, root, mode, curvature, u, bent, upper, pull, whole, z)
     for i in range(mean.size):
         start[i] = mean[i]
@@ -245,7 +243,7 @@ def _placed(
 
 
 @_jit
-def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
+def carry(mean, root, mode, curvature, basis, firm, inner, offset, outer, u, theta):
     """θ into `theta` (C, P); returns log Normal(θ; m, M Mᵀ) and the log Jacobian of u → θ, summed.
 
     θ⁰ = m + M z with z = U⁻¹ (U⁻ᵀ Mᵀ H (θ̂ − m) + u) and Uᵀ U = I + Mᵀ H M: where the readings are a Gaussian
@@ -258,10 +256,10 @@ def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
     ----------
     mean, root : ndarray (P,), (P, P)
         m, and M with Σ = M Mᵀ, triangular.
-    mode : ndarray (C, P)
-        θ̂.
+    mode, curvature : ndarray (C, P), (C, P, P)
+        θ̂ and H.
     basis, firm : ndarray (C, P, K), (C, K)
-        Stiff directions and F; H = Σ_k firm_k b_k b_kᵀ/|b_k|⁴.
+        Stiff directions and F.
     inner, offset, outer : ndarray (C, F, P), (C, F), (C, K, F)
         The bends.
     u : ndarray (C, P)
@@ -270,12 +268,12 @@ def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
     count, size = u.shape
     bent, upper = np.empty((size, size)), np.empty((size, size))
     pull, whole, z, moved = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    first, curvature = np.empty((firm.shape[1], size)), np.empty((size, size))
+    first = np.empty((firm.shape[1], size))
     lower = _is_lower(root)
     total = -0.5 * np.log(2 * np.pi) * count * size
     for c in range(count):
         _, y, _ = _placed(
-            mean, root, lower, mode[c], basis[c], firm[c], inner[c], offset[c], outer[c], u[c], curvature,
+            mean, root, lower, mode[c], curvature[c], basis[c], firm[c], inner[c], offset[c], outer[c], u[c],
             bent, upper, pull, whole, z, theta[c], first, moved,
         )  # fmt: skip
         for i in range(size):
@@ -287,23 +285,8 @@ def carry(mean, root, mode, basis, firm, inner, offset, outer, u, theta):
 
 
 @_jit
-def _stiffness(basis, firm, curvature):
-    """H of one circuit."""
-    curvature[:] = 0.0
-    for k in range(firm.size):
-        length = 0.0
-        for i in range(basis.shape[0]):
-            length += basis[i, k] * basis[i, k]
-        if length > 0.0:
-            w = firm[k] / (length * length)
-            for i in range(basis.shape[0]):
-                for j in range(basis.shape[0]):
-                    curvature[i, j] += w * basis[i, k] * basis[j, k]
-
-
-@_jit
 def carry_back(
-    mean, root, mode, basis, firm, inner, offset, outer, u, weight, share, by_mean, by_root, by_u
+    mean, root, mode, curvature, basis, firm, inner, offset, outer, u, weight, share, by_mean, by_root, by_u
 ):  # fmt: skip
     """Gradient of Σ weight · θ + share · (what `carry` returns); `weight` (C, P).
 
@@ -312,7 +295,7 @@ def carry_back(
     """
     count, size = u.shape
     stiff = firm.shape[1]
-    bent, upper, curvature = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
+    bent, upper = np.empty((size, size)), np.empty((size, size))
     pull, whole, z = np.empty(size), np.empty(size), np.empty(size)
     v, back, moved, start = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     by_z, by_first = np.empty(size), np.empty(size)
@@ -322,7 +305,7 @@ def carry_back(
     by_mean[:], by_root[:] = 0.0, 0.0
     for c in range(count):
         h, y, inverse = _placed(
-            mean, root, lower, mode[c], basis[c], firm[c], inner[c], offset[c], outer[c], u[c], curvature,
+            mean, root, lower, mode[c], curvature[c], basis[c], firm[c], inner[c], offset[c], outer[c], u[c],
             bent, upper, pull, whole, z, start, first, moved,
         )  # fmt: skip
         for i in range(size):
@@ -382,7 +365,7 @@ def carry_back(
             # H (θ̂ − m), which Mᵀ takes to the pull, and what the pull owes to m.
             drawn = 0.0
             for k in range(size):
-                drawn += curvature[i, k] * (mode[c, k] - mean[k])
+                drawn += curvature[c, i, k] * (mode[c, k] - mean[k])
                 by_mean[i] -= bent[i, k] * back[k]
                 w = bent[i, k]
                 for j in range(size):
@@ -453,10 +436,10 @@ def weigh(f, noise, floor, value, point, course, by_f, by_noise, by_value):
 
 FACTOR_AT = types.void(_REAL, types.intp, _REAL, _REAL)
 FACTOR_BACK_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL, _REAL)
-RELATIVE_ROOT_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL)
-RELATIVE_ROOT_BACK_AT = types.void(_REAL, types.intp, *[_REAL] * 5)
-CARRY_AT = types.void(*[_REAL] * 9, *[types.intp] * 4, _REAL, _REAL)
-CARRY_BACK_AT = types.void(*[_REAL] * 9, *[types.intp] * 4, *[_REAL] * 5)
+RELATIVE_ROOT_AT = types.void(_REAL, types.intp, _REAL, _REAL)
+RELATIVE_ROOT_BACK_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL)
+CARRY_AT = types.void(*[_REAL] * 10, *[types.intp] * 4, _REAL, _REAL)
+CARRY_BACK_AT = types.void(*[_REAL] * 10, *[types.intp] * 4, *[_REAL] * 5)
 WEIGH_AT = types.void(_REAL, types.intp, _REAL, _REAL, types.intp, _WHOLE, _WHOLE, *[_REAL] * 4)
 
 
@@ -481,40 +464,35 @@ def factor_back_at(spread, size, partial, weight, by_spread, by_partial):
 
 
 @numba.cfunc(RELATIVE_ROOT_AT, cache=True)
-def relative_root_at(log_precise, size, below, reference, root):
+def relative_root_at(below, size, reference, root):
     """`relative_root` by addresses."""
     pairs, shape = size * (size - 1) // 2, (size, size)
-    relative_root(
-        numba.carray(log_precise, (size,)),
-        numba.carray(below, (pairs,)),
-        numba.carray(reference, shape),
-        numba.carray(root, shape),
-    )
+    relative_root(numba.carray(below, (pairs,)), numba.carray(reference, shape), numba.carray(root, shape))
 
 
 @numba.cfunc(RELATIVE_ROOT_BACK_AT, cache=True)
-def relative_root_back_at(log_precise, size, below, reference, weight, by_log_precise, by_below):
+def relative_root_back_at(below, size, reference, weight, by_below):
     """`relative_root_back` by addresses."""
     pairs, shape = size * (size - 1) // 2, (size, size)
     relative_root_back(
-        numba.carray(log_precise, (size,)),
         numba.carray(below, (pairs,)),
         numba.carray(reference, shape),
         numba.carray(weight, shape),
-        numba.carray(by_log_precise, (size,)),
         numba.carray(by_below, (pairs,)),
     )
 
 
 @numba.cfunc(CARRY_AT, cache=True)
 def carry_at(
-    mean, root, mode, basis, firm, inner, offset, outer, u, count, size, stiff, features, theta, density
+    mean, root, mode, curvature, basis, firm, inner, offset, outer, u, count, size, stiff, features, theta,
+    density,
 ):  # fmt: skip
     """`carry` by addresses; what it returns goes to `density`."""
     numba.carray(density, (1,))[0] = carry(
         numba.carray(mean, (size,)),
         numba.carray(root, (size, size)),
         numba.carray(mode, (count, size)),
+        numba.carray(curvature, (count, size, size)),
         numba.carray(basis, (count, size, stiff)),
         numba.carray(firm, (count, stiff)),
         numba.carray(inner, (count, features, size)),
@@ -527,14 +505,15 @@ def carry_at(
 
 @numba.cfunc(CARRY_BACK_AT, cache=True)
 def carry_back_at(
-    mean, root, mode, basis, firm, inner, offset, outer, u, count, size, stiff, features, weight, share,
-    by_mean, by_root, by_u,
+    mean, root, mode, curvature, basis, firm, inner, offset, outer, u, count, size, stiff, features, weight,
+    share, by_mean, by_root, by_u,
 ):  # fmt: skip
     """`carry_back` by addresses."""
     carry_back(
         numba.carray(mean, (size,)),
         numba.carray(root, (size, size)),
         numba.carray(mode, (count, size)),
+        numba.carray(curvature, (count, size, size)),
         numba.carray(basis, (count, size, stiff)),
         numba.carray(firm, (count, stiff)),
         numba.carray(inner, (count, features, size)),

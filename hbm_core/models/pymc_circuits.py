@@ -14,7 +14,7 @@ from scipy.optimize import least_squares, minimize
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.circuits_bend import Ridge, bend
 from hbm_core.models.kinetics.program import Experiment, Program, program
-from hbm_core.models.pymc_model import log_density, random_variable
+from hbm_core.models.pymc_model import random_variable
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.vector_population import InverseWishartLaw
 
@@ -31,7 +31,7 @@ SPREAD, _LOOSE, _STEPS = 0.25, (30.0, 10.0, 3.0, 1.0), 60
 #: Power of the mean that a reading's sd goes with, where it is not a parameter.
 POWERS: Mapping[str, float] = {"constant": 0.0, "heteroscedastic": 0.5, "proportional": 1.0}
 #: Data of the transport, in the order in which it takes them.
-BENDS = ("mode", "bend_basis", "bend_firm", "bend_inner", "bend_offset", "bend_outer")
+BENDS = ("mode", "bend_curvature", "bend_basis", "bend_firm", "bend_inner", "bend_offset", "bend_outer")
 #: A curve that could not be solved: far from every reading.
 _FAR = 1e9
 _ROUGH: WeakKeyDictionary[CircuitPopulation, RoughFit] = WeakKeyDictionary()
@@ -111,6 +111,7 @@ def coordinates(spec: Spec, draws: np.ndarray | None = None) -> dict[str, np.nda
         return bent
     order, root = reference(spec)
     turned = {name: bent[name][:, order] for name in ("mode", "bend_basis")}
+    turned["bend_curvature"] = bent["bend_curvature"][:, order][:, :, order]
     return bent | turned | {"bend_inner": bent["bend_inner"][..., order], "order": order, "reference": root}
 
 
@@ -214,6 +215,7 @@ def bends(structure: CircuitPopulation, draws: np.ndarray | None = None) -> dict
     stiff = max(1, *(ridge.firm.size for ridge in ridges))
     made = {
         "mode": rough_fit(structure).theta,
+        "bend_curvature": np.array([one.curvature for one in found]),
         "bend_basis": np.array([one.basis[:, :stiff] for one in found]),
         "bend_firm": np.array([one.firm[:stiff] for one in found]),
         "bend_inner": np.array([one.inner for one in found]),
@@ -265,7 +267,7 @@ def _ridges(structure: CircuitPopulation) -> list[Ridge]:
 
 
 def is_relative(spec: Spec) -> bool:
-    """Whether Σ is sampled by a factor relative to a reference instead of σ and partial correlations."""
+    """Whether Ω is sampled by a factor relative to a reference instead of partial correlations."""
     structure = spec.structure
     full = structure.pooling == "full" and structure.covariance == "lkj" and len(structure.fitted) > 1
     return full and spec.parameterization == "transport"
@@ -377,7 +379,7 @@ def build(spec: Spec) -> pm.Model:
     Variables: ``alpha`` (inferred parameters), ``sigma`` and ``corr`` (packed below the diagonal) where they
     are pooled, ``theta`` (circuit, fitted parameters), the noise's parameters, and what the sampler moves
     instead of them: ``partial`` (partial correlations), ``bartlett_diagonal`` and ``bartlett`` (inverse
-    Wishart), ``log_precise`` and ``below`` (Σ of the transport), ``z`` (non-centered), ``u`` (transport).
+    Wishart), ``below`` (Ω of the transport), ``z`` (non-centered), ``u`` (transport).
     """
     import pymc as pm
     import pytensor.tensor as pt
@@ -456,7 +458,7 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
         pm.Deterministic("corr", (covariance / (spread[:, None] * spread))[rows, columns])
         return root
     if is_relative(spec):
-        return _relative_root(spec, data)
+        return _relative_root(spec, data, variable)
     spread = variable("sigma", shape=size)
     if size == 1:
         return pt.diag(spread)
@@ -468,11 +470,11 @@ def _root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
     return scaled
 
 
-def _relative_root(spec: Spec, data: dict[str, Any]) -> Any:
-    """The same prior of Σ = diag(σ) Ω diag(σ), by a factor relative to the reference, in the data's order.
+def _relative_root(spec: Spec, data: dict[str, Any], variable: Any) -> Any:
+    """The same prior, Ω by a factor relative to the reference, in the data's order, σ for itself.
 
-    With A of P + P (P − 1)/2 elements as in `circuits_rule.relative_root`, ∂Σ/∂(l, B) has the log determinant
-    P log 2 + (P + 1) (log |R| − Σ l), and ∂Σ/∂(σ, Ω) has P log 2 + P Σ log σ.
+    With S = U Uᵀ, U = R (I + B)⁻ᵀ and s_i² = S_ii, Ω = S_ij/(s_i s_j), so |Ω| = Π (R_ii/s_i)² and ∂Ω/∂B has
+    the determinant Π (R_ii/s_i)^(P + 1).
     """
     import pymc as pm
     import pytensor.tensor as pt
@@ -481,19 +483,18 @@ def _relative_root(spec: Spec, data: dict[str, Any]) -> Any:
 
     size = len(spec.structure.fitted)
     rows, columns = np.tril_indices(size, -1)
-    precise = pm.Flat("log_precise", shape=size)
-    root: Any = relative_root(precise, pm.Flat("below", shape=rows.size), data["reference"])
+    spread = variable("sigma", shape=size)
+    root: Any = relative_root(pm.Flat("below", shape=rows.size), data["reference"])
+    scale = pt.sqrt(pt.sum(root * root, axis=1))
+    root = root / scale[:, None]
     own = root[pt.argsort(data["order"])]
-    spread = pm.Deterministic("sigma", pt.sqrt(pt.sum(own * own, axis=1)))
-    pm.Deterministic("corr", ((own @ own.T) / (spread[:, None] * spread))[rows, columns])
-    half = pt.sum(pt.log(pt.diag(data["reference"]))) - pt.sum(precise)
-    logs, eta = pt.sum(pt.log(spread)), data["prior_corr"][0]
+    pm.Deterministic("corr", (own @ own.T)[rows, columns])
+    half = pt.sum(pt.log(pt.diag(data["reference"]))) - pt.sum(pt.log(scale))
+    eta = data["prior_corr"][0]
     shape = partial_shapes(eta, size)
     constant = -pt.sum(2 * pt.gammaln(shape) - pt.gammaln(2 * shape) + (2 * shape - 1) * np.log(2))
-    density = pt.sum(log_density(spec.priors["sigma"], data["prior_sigma"], True, spread))
-    density += constant + 2 * (eta - 1) * (half - logs)
-    pm.Potential("spread_density", density + (size + 1) * half - size * logs)
-    return root
+    pm.Potential("spread_density", constant + (2 * (eta - 1) + size + 1) * half)
+    return spread[data["order"]][:, None] * root
 
 
 def _circuits(geometry: str, data: dict[str, Any], mean: Any, root: Any, shape: tuple[int, int]) -> Any:

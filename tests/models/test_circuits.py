@@ -173,19 +173,20 @@ def test_geometries_are_one_posterior(point) -> None:
     names = [value.name for value in inputs]
     ours = {name: value for name, value in base.items() if name in names}
     rng = np.random.default_rng(9)
-    ours |= {name: 0.5 * rng.normal(size=3) for name in ("log_precise", "below")}
+    ours["below"] = 0.5 * rng.normal(size=3)
 
     def of(flat: np.ndarray) -> np.ndarray:
         """θ, log σ and Ω, as far as the sampler moves them."""
-        values = ours | {"log_precise": flat[:3], "below": flat[3:6], "u": flat[6:].reshape(3, 3)}
+        values = ours | {"sigma_log__": flat[:3], "below": flat[3:6], "u": flat[6:].reshape(3, 3)}
         theta, sigma, corr = made(*(values[name] for name in names))
         return np.concatenate([np.ravel(theta), np.log(sigma), corr])
 
     flat = 0.5 * rng.normal(size=15)
     moved, sigma, r = np.split(of(flat), [9, 12])
     change = np.linalg.slogdet(jacobian(of, flat))[1]
-    values = ours | {"log_precise": flat[:3], "below": flat[3:6], "u": flat[6:].reshape(3, 3)}
-    transport = log_density_of(model, values)
+    values = ours | {"sigma_log__": flat[:3], "below": flat[3:6], "u": flat[6:].reshape(3, 3)}
+    # `log_density_of` is by σ itself.
+    transport = log_density_of(model, values) + sigma.sum()
     # The centered model by θ, log σ and Ω too.
     where = {"sigma": np.exp(sigma), "partial": partials(r)}
     other = base | {

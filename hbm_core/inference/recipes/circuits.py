@@ -235,7 +235,10 @@ def log_prior(spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     if structure.pooling == "diagonal":
         return total + _normal(gap, 0.0, sigma[:, None])
     omega = correlation_matrices(draws.get("corr", np.empty((len(theta), 0))), size)
-    log_sigma, log_omega = np.log(sigma).sum(axis=1), np.linalg.slogdet(omega)[1]
+    log_sigma, (sign, log_omega) = np.log(sigma).sum(axis=1), np.linalg.slogdet(omega)
+    # A chain that strays may leave correlations of 1 to rounding: the density ends there.
+    singular = sign <= 0
+    omega[singular], log_omega = np.eye(size), np.where(singular, -np.inf, log_omega)
     z = gap / sigma[:, None]
     square = np.einsum("ncp,ncp->n", z, np.linalg.solve(omega, z.swapaxes(1, 2)).swapaxes(1, 2))
     count = len(structure.units)

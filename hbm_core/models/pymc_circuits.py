@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.optimize import least_squares, minimize
 
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.circuits_bend import Ridge, bend
+from hbm_core.models.circuits_bend import Bend, Ridge, bend
 from hbm_core.models.kinetics.program import Experiment, Program, program
 from hbm_core.models.pymc_model import random_variable
 from hbm_core.models.structure import ModelSpec
@@ -101,12 +102,12 @@ def data_values(spec: Spec) -> dict[str, np.ndarray]:
     return values
 
 
-def coordinates(spec: Spec, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def coordinates(spec: Spec, draws: np.ndarray | None = None, threads: int = 1) -> dict[str, np.ndarray]:
     """Data of the transport alone: what `bends` finds; ``order`` and ``reference`` where Σ is relative.
 
-    `draws` as of `bends`.
+    `draws` and `threads` as of `bends`.
     """
-    bent = bends(spec.structure, draws)
+    bent = bends(spec.structure, draws, threads)
     if not is_relative(spec):
         return bent
     order, root = reference(spec)
@@ -196,7 +197,9 @@ def rough_fit(structure: CircuitPopulation) -> RoughFit:
     return _ROUGH[structure]
 
 
-def bends(structure: CircuitPopulation, draws: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def bends(
+    structure: CircuitPopulation, draws: np.ndarray | None = None, threads: int = 1
+) -> dict[str, np.ndarray]:
     """What ``BENDS`` names: each circuit's fit, its stiff directions there, and how its ridges bend.
 
     Parameters
@@ -205,13 +208,18 @@ def bends(structure: CircuitPopulation, draws: np.ndarray | None = None) -> dict
         The circuits.
     draws : ndarray (n, C, P), optional
         Of θ, from a pilot: where the ridges are to be followed best.
+    threads : int
+        That work on circuits side by side.
     """
     if draws is None and structure in _BENT:
         return _BENT[structure]
     ridges = _ridges(structure)
-    if draws is not None:
-        ridges = [ridge.refined(draws[:, c]) for c, ridge in enumerate(ridges)]
-    found = [bend(ridge) for ridge in ridges]
+
+    def follow(c: int) -> Bend:
+        return bend(ridges[c] if draws is None else ridges[c].refined(draws[:, c]))
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(follow, range(len(ridges))))
     stiff = max(1, *(ridge.firm.size for ridge in ridges))
     made = {
         "mode": rough_fit(structure).theta,

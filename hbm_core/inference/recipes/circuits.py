@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.special import betaln, multigammaln
 
 from hbm_core.inference.recipes.base import Arrays, Recipe
-from hbm_core.inference.sampler import Sampler
+from hbm_core.inference.sampler import CORES, Sampler
 from hbm_core.models import pymc_circuits
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.pymc_circuits import (
@@ -119,7 +119,7 @@ class CircuitsRecipe(Recipe):
     def shaped(self, spec: Spec, draws: Mapping[str, np.ndarray]) -> Arrays:
         """Bends that follow the ridges where the posterior is."""
         theta = np.asarray(draws["theta"])
-        return coordinates(spec, theta.reshape(-1, *theta.shape[2:]))
+        return coordinates(spec, theta.reshape(-1, *theta.shape[2:]), CORES)
 
     def complete(self, spec: Spec, draws: Mapping[str, np.ndarray], seed: int) -> Arrays:
         """The model's own variables, the sampler's coordinates left out."""

@@ -64,7 +64,7 @@ _LN10 = float(np.log(10.0))
 _MOST, _TOLERANCE, _NOTHING = 40, 1e-5, 1e-13
 #: A step that cannot be solved is cut to this share of it, until that is too small a share of the plan.
 _CUT, _LEAST = 0.25, 1e-6
-_jit: Any = numba.njit(cache=True, error_model="numpy")
+_jit: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
 _inlined: Any = numba.njit(cache=True, error_model="numpy", forceinline=True)
 
 #: Sizes and addresses of an experiment's tables, in `program._pack`'s order.

@@ -348,6 +348,19 @@ def test_the_prior_of_a_result_at_every_level(pooling: str, point) -> None:
     assert found == pytest.approx([expected], abs=1e-6)
 
 
+@pytest.mark.parametrize("covariance", ["lkj", "inverse_wishart"])
+def test_correlations_of_one_have_no_density(covariance: str, point) -> None:
+    """A chain that strays may leave them; the draws beside it keep theirs."""
+    spec = spec_of(noise="constant", covariance=covariance)
+    given = {name: np.stack([point[name]] * 2) for name in ("alpha", "sigma")}
+    given |= {"theta": np.stack([point["alpha"] + point["z"] @ root_of(point).T] * 2)}
+    given |= {"noise": np.array([0.4, 0.4]), "corr": np.stack([correlations(point["partial"]), np.ones(3)])}
+    with np.errstate(all="raise"):
+        found = log_prior(spec, given)
+    alone = log_prior(spec, {name: value[:1] for name, value in given.items()})
+    assert found[0] == alone[0] and np.isneginf(found[1])
+
+
 def test_inverse_wishart_has_its_mean_precision() -> None:
     """Under InverseWishart(ν, ψ I) the mean of Σ⁻¹ is ν/ψ I."""
     import pymc as pm

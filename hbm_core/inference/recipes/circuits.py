@@ -238,7 +238,7 @@ def log_prior(spec: Spec, draws: Mapping[str, np.ndarray]) -> np.ndarray:
     log_sigma, (sign, log_omega) = np.log(sigma).sum(axis=1), np.linalg.slogdet(omega)
     # A chain that strays may leave correlations of 1 to rounding: the density ends there.
     singular = sign <= 0
-    omega[singular], log_omega = np.eye(size), np.where(singular, -np.inf, log_omega)
+    omega[singular], log_omega[singular], total[singular] = np.eye(size), 0.0, -np.inf
     z = gap / sigma[:, None]
     square = np.einsum("ncp,ncp->n", z, np.linalg.solve(omega, z.swapaxes(1, 2)).swapaxes(1, 2))
     count = len(structure.units)

@@ -57,4 +57,4 @@ def test_draws_shape_the_coordinates_and_nothing_else(spec) -> None:
     after = coordinates(spec, before["mode"] + 0.1 * np.random.default_rng(0).standard_normal((50, 3, 3)))
     assert set(before) == set(after)
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
-    assert changed == {"bend_inner", "bend_offset", "bend_outer"}
+    assert changed == {"bend_curvature", "bend_inner", "bend_offset", "bend_outer"}

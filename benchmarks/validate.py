@@ -689,8 +689,8 @@ def circuits(share: float) -> Iterator[Proof]:
     """
     spec, count, seed, cache = circuit_designs.design(), max(20, round(share * 120)), 81, CompileCache()
     found = calibrate(spec, count, seed, CIRCUITS_SHORT, cache, world=circuit_worlds.world)
-    settled = f"{found.again} fitted anew, {found.unsettled} unsettled, {found.divergent} with divergences"
-    yield _calibrated(f"full, {count} data sets, seed {seed} ({settled})", uniformity(found.pit), True)
+    said = f"{found.again} fitted anew, {found.unsettled} unsettled, {found.divergent} with divergences"
+    yield _calibrated(f"full, {count} data sets, seed {seed} ({said})", uniformity(found.pit), True)
 
 
 def circuits_wrong(share: float) -> Iterator[Proof]:
@@ -731,9 +731,8 @@ def circuits_dose(share: float) -> Iterator[Proof]:
 def circuits_tempered(share: float) -> Iterator[Proof]:
     """Circuits: parallel tempering, which knows no ridges, against NUTS.
 
-    One data set drawn from the small design. Means and sds of all parameters by the
-    non-centered model under tempering and by the transport under NUTS, in standard errors of their
-    difference.
+    One data set drawn from the small design. Means and sds of all parameters by the non-centered model under
+    tempering and by the transport under NUTS, in standard errors of their difference.
     """
     spec, seed = circuit_designs.design(), 91
     structure, _ = circuit_worlds.world(spec, np.random.default_rng(seed))

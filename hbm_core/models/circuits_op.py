@@ -63,58 +63,62 @@ class _Compiled(Op):
         return [[place < self.moving and way for way in ways] for place in range(len(node.inputs))]
 
 
-class FactorBack(_Compiled):
-    """Gradient of `Factor` from its inputs and the weight of the root."""
+class _RootBack(_Compiled):
+    """Gradient of a root by the inputs that move it, from `_Root`'s inputs and the weight of the root."""
 
-    kinds = (pt.dvector, pt.dvector)
+    compute: Any = None
 
     def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
         """Values outside numba's backend."""
-        found = np.empty(inputs[0].size), np.empty(inputs[1].size)
-        rule.factor_back(*map(np.ascontiguousarray, inputs), *found)
-        outputs[0][0], outputs[1][0] = found
+        found = [np.empty(value.size) for value in inputs[: len(self.kinds)]]
+        self.compute(*map(np.ascontiguousarray, inputs), *found)
+        for output, value in zip(outputs, found, strict=True):
+            output[0] = value
 
 
-class Factor(_Compiled):
+class _Root(_Compiled):
+    """Vectors that move it, then data → a root (P, P)."""
+
+    kinds = (pt.dmatrix,)
+    compute: Any = None
+    back: type[_RootBack]
+    #: Place of the input that is as long as the root.
+    long = 0
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        root = np.empty((len(inputs[self.long]),) * 2)
+        self.compute(*map(np.ascontiguousarray, inputs), root)
+        outputs[0][0] = root
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """By the vectors that move it."""
+        found = self.back().make_node(*inputs, output_grads[0]).outputs
+        return [*found, *(disconnected_type() for _ in inputs[self.moving :])]
+
+
+class FactorBack(_RootBack):
+    """Gradient of `Factor`."""
+
+    kinds, compute = (pt.dvector, pt.dvector), staticmethod(rule.factor_back)
+
+
+class Factor(_Root):
     """σ (P,), partial correlations → the root of Σ (P, P)."""
 
-    kinds, moving = (pt.dmatrix,), 2
-
-    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
-        """Values outside numba's backend."""
-        outputs[0][0] = np.empty((inputs[0].size,) * 2)
-        rule.factor(*map(np.ascontiguousarray, inputs), outputs[0][0])
-
-    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
-        """By both."""
-        found: Any = FactorBack()(*inputs, output_grads[0])
-        return list(found)
+    moving, compute, back = 2, staticmethod(rule.factor), FactorBack
 
 
-class RelativeRootBack(_Compiled):
-    """Gradient of `RelativeRoot` by B from its inputs and the weight of the root."""
+class RelativeRootBack(_RootBack):
+    """Gradient of `RelativeRoot` by B."""
 
-    kinds = (pt.dvector,)
-
-    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
-        """Values outside numba's backend."""
-        outputs[0][0] = np.empty(inputs[0].size)
-        rule.relative_root_back(*map(np.ascontiguousarray, inputs), outputs[0][0])
+    kinds, compute = (pt.dvector,), staticmethod(rule.relative_root_back)
 
 
-class RelativeRoot(_Compiled):
+class RelativeRoot(_Root):
     """B below its diagonal and R → R (I + B)⁻ᵀ (P, P)."""
 
-    kinds, moving = (pt.dmatrix,), 1
-
-    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
-        """Values outside numba's backend."""
-        outputs[0][0] = np.empty(inputs[1].shape)
-        rule.relative_root(*map(np.ascontiguousarray, inputs), outputs[0][0])
-
-    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
-        """By B."""
-        return [RelativeRootBack()(*inputs, output_grads[0]), disconnected_type()]
+    moving, compute, back, long = 1, staticmethod(rule.relative_root), RelativeRootBack, 1
 
 
 class Carry(_Compiled):

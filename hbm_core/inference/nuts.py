@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -39,6 +39,19 @@ _STATISTICS = {
 _Chain = dict[str, np.ndarray]
 
 
+class Buildable(Protocol):
+    """What compiling needs: a key without numbers, the model in PyMC, and its data."""
+
+    def key(self, spec: Any) -> Hashable:
+        """What decides the compiled code."""
+
+    def build(self, spec: Any) -> Any:
+        """The model in PyMC."""
+
+    def data(self, spec: Any) -> dict[str, np.ndarray]:
+        """Every ``pm.Data`` of it with its value."""
+
+
 class CompileCache:
     """Compiled models by structure, the least recently used dropped first.
 
@@ -62,14 +75,24 @@ class CompileCache:
         return len(self._compiled)
 
     def __contains__(self, spec: ModelSpec) -> bool:
-        return recipe(spec).key(spec) in self._compiled
+        return self.holds(recipe(spec).key(spec))
+
+    def holds(self, key: Hashable) -> bool:
+        """Whether a model of this key is kept."""
+        return key in self._compiled
 
     def get(self, spec: ModelSpec) -> Any:
         """The compiled model of `spec`'s structure holding `spec`'s numbers and starting points."""
+        compiled, how = self.of(recipe(spec), spec), recipe(spec)
+        # The compiled starting point belongs to whichever model was compiled first: draws would depend on
+        # the history of the process.
+        return replace(compiled, initial_point_func=how.start(spec, compiled))
+
+    def of(self, how: Buildable, spec: ModelSpec) -> Any:
+        """The compiled model that `how` makes of `spec`, holding its numbers."""
         import nutpie
         import pytensor
 
-        how = recipe(spec)
         key = how.key(spec)
         with self._lock:
             if key not in self._compiled:
@@ -82,9 +105,7 @@ class CompileCache:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(key)
             compiled = self._compiled[key]
-        # The compiled starting point belongs to whichever model was compiled first: draws would depend on
-        # the history of the process.
-        return replace(compiled.with_data(**how.data(spec)), initial_point_func=how.start(spec, compiled))
+        return compiled.with_data(**how.data(spec))
 
 
 def warm(cache: CompileCache, specs: Iterable[ModelSpec]) -> None:

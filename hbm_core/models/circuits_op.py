@@ -39,6 +39,7 @@ _relative_root_at = _named("relative_root", rule.relative_root_at, rule.RELATIVE
 _relative_root_back_at = _named("relative_root_back", rule.relative_root_back_at, rule.RELATIVE_ROOT_BACK_AT)
 _carry_at = _named("carry", rule.carry_at, rule.CARRY_AT)
 _carry_back_at = _named("carry_back", rule.carry_back_at, rule.CARRY_BACK_AT)
+_deviate_at = _named("deviate", rule.deviate_at, rule.DEVIATE_AT)
 _weigh_at = _named("weigh", rule.weigh_at, rule.WEIGH_AT)
 
 
@@ -157,6 +158,22 @@ class CarryBack(_Compiled):
             output[0] = value
 
 
+class Deviate(_Compiled):
+    """A root of Σ (P, P), deviations and which count (C, P) → log density and its gradient by the root."""
+
+    kinds, moving = (pt.dscalar, pt.dmatrix), 1
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        root, gap, uses = map(np.ascontiguousarray, inputs)
+        outputs[1][0] = np.empty(root.shape)
+        outputs[0][0] = np.asarray(rule.deviate(root, gap, uses, outputs[1][0]))
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """What was computed with the value."""
+        return [output_grads[0] * outputs[1], disconnected_type(), disconnected_type()]
+
+
 class Weigh(_Compiled):
     """f, the noise's three and ε (4,), readings (N,), points, courses → log density and its gradient."""
 
@@ -266,6 +283,18 @@ def _carry_back(op: Op, node: Apply, **kwargs: Any) -> Any:
     return carry_back, _VERSION
 
 
+@register_funcify_default_op_cache_key(Deviate)
+def _deviate(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def deviate(root, gap, uses):
+        r, g, w = np.ascontiguousarray(root), np.ascontiguousarray(gap), np.ascontiguousarray(uses)
+        total, by_root = np.empty(1), np.empty(r.shape)
+        _deviate_at(r.ctypes, g.ctypes, w.ctypes, g.shape[0], g.shape[1], total.ctypes, by_root.ctypes)
+        return np.asarray(total[0]), by_root
+
+    return deviate, _VERSION
+
+
 @register_funcify_default_op_cache_key(Weigh)
 def _weigh(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
@@ -283,4 +312,4 @@ def _weigh(op: Op, node: Apply, **kwargs: Any) -> Any:
     return weigh, _VERSION
 
 
-factor, relative_root, carry, weigh = Factor(), RelativeRoot(), Carry(), Weigh()
+factor, relative_root, carry, deviate, weigh = Factor(), RelativeRoot(), Carry(), Deviate(), Weigh()

@@ -2,7 +2,9 @@
 
 - `factor`: σ and partial correlations → σ L, L the Cholesky factor of Ω.
 - `relative_root`: a factor of Σ⁻¹ relative to a reference → a root of Σ up to its rows' lengths.
-- `carry`: standard coordinates u → θ, through the Gaussian and the bend that each circuit's data make of θ.
+- `carry`: standard coordinates u → θ, through the Gaussian and the bend that each circuit's data make of θ;
+  `uncarry`: back.
+- `deviate`: a root of Σ → log density of the circuits' deviations from their mean.
 - `weigh`: curves → log density of all readings.
 
 Each ``…_at`` is the same by addresses, for graphs that call it by the name of a symbol. This module imports
@@ -375,6 +377,87 @@ def carry_back(
 
 
 @_jit
+def uncarry(mean, root, mode, curvature, basis, firm, inner, offset, outer, theta, u):
+    """The standard coordinates of θ (C, P), written to `u`: `carry` the other way round.
+
+    As inner basis = 0, the functions of θ⁰ are those of θ.
+    """
+    count, size = theta.shape
+    bent, upper = np.empty((size, size)), np.empty((size, size))
+    pull, whole, z, moved = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    first, middle = np.empty((firm.shape[1], size)), np.zeros(size)
+    lower = _is_lower(root)
+    for c in range(count):
+        _bent(mean, root, mode[c], curvature[c], middle, bent, upper, pull, whole, z)
+        h = np.tanh(inner[c] @ (theta[c] - mode[c]) + offset[c])
+        y, _ = _shift(root, lower, basis[c], firm[c], outer[c] @ h, first, moved)
+        for i in range(size):
+            z[i] = theta[c, i] - mean[i]
+            for k in range(y.size):
+                z[i] -= basis[c, i, k] * y[k]
+        _back_through(root, lower, z)
+        for i in range(size):
+            u[c, i] = -pull[i]
+            for j in range(i, size):
+                u[c, i] += upper[i, j] * z[j]
+
+
+@_jit
+def deviate(root, gap, uses, by_root):
+    """Log density of deviations ~ Normal(0, M Mᵀ), of each circuit those of the constants that it uses.
+
+    Parameters
+    ----------
+    root, gap, uses : ndarray (P, P), (C, P), (C, P)
+        M; deviations from the mean; 1 where a constant is used, 0 elsewhere.
+    by_root : ndarray (P, P)
+        Gets the gradient: with Λ_c the inverse of the used part of Σ, Σ_c (Λ_c g gᵀ Λ_c − Λ_c) M.
+    """
+    count, size = gap.shape
+    covariance = root @ root.T
+    weight, at = np.zeros((size, size)), np.empty(size, np.int64)
+    lower, inverse, pulled = np.empty((size, size)), np.empty((size, size)), np.empty(size)
+    total = 0.0
+    for c in range(count):
+        used = 0
+        for i in range(size):
+            if uses[c, i] > 0.5:
+                at[used] = i
+                used += 1
+        for i in range(used):
+            for j in range(i + 1):
+                left = covariance[at[i], at[j]]
+                for k in range(j):
+                    left -= lower[i, k] * lower[j, k]
+                lower[i, j] = np.sqrt(left) if i == j else left / lower[j, j]
+        for j in range(used):
+            inverse[j, j] = 1 / lower[j, j]
+            for i in range(j + 1, used):
+                left = 0.0
+                for k in range(j, i):
+                    left -= lower[i, k] * inverse[k, j]
+                inverse[i, j] = left / lower[i, i]
+        pulled[:] = 0.0
+        for i in range(used):
+            z = 0.0
+            for j in range(i + 1):
+                z += inverse[i, j] * gap[c, at[j]]
+            total -= 0.5 * z * z + np.log(lower[i, i]) + 0.5 * np.log(2 * np.pi)
+            for j in range(i + 1):
+                pulled[j] += inverse[i, j] * z
+        for i in range(used):
+            for j in range(i + 1):
+                w = pulled[i] * pulled[j]
+                for k in range(i, used):
+                    w -= inverse[k, i] * inverse[k, j]
+                weight[at[i], at[j]] += w
+                if i != j:
+                    weight[at[j], at[i]] += w
+    by_root[:] = weight @ root
+    return total
+
+
+@_jit
 def weigh(f, noise, floor, value, point, course, by_f, by_noise, by_value):
     """Log density of all readings, courses' gains integrated out, with its gradient.
 
@@ -440,6 +523,7 @@ RELATIVE_ROOT_AT = types.void(_REAL, types.intp, _REAL, _REAL)
 RELATIVE_ROOT_BACK_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL)
 CARRY_AT = types.void(*[_REAL] * 10, *[types.intp] * 4, _REAL, _REAL)
 CARRY_BACK_AT = types.void(*[_REAL] * 10, *[types.intp] * 4, *[_REAL] * 5)
+DEVIATE_AT = types.void(_REAL, _REAL, _REAL, types.intp, types.intp, _REAL, _REAL)
 WEIGH_AT = types.void(_REAL, types.intp, _REAL, _REAL, types.intp, _WHOLE, _WHOLE, *[_REAL] * 4)
 
 
@@ -525,6 +609,17 @@ def carry_back_at(
         numba.carray(by_mean, (size,)),
         numba.carray(by_root, (size, size)),
         numba.carray(by_u, (count, size)),
+    )
+
+
+@numba.cfunc(DEVIATE_AT, cache=True)
+def deviate_at(root, gap, uses, count, size, total, by_root):
+    """`deviate` by addresses."""
+    numba.carray(total, (1,))[0] = deviate(
+        numba.carray(root, (size, size)),
+        numba.carray(gap, (count, size)),
+        numba.carray(uses, (count, size)),
+        numba.carray(by_root, (size, size)),
     )
 
 

@@ -435,6 +435,44 @@ def build(spec: Spec) -> pm.Model:
     return model
 
 
+def population_values(spec: Spec) -> dict[str, np.ndarray]:
+    """Every ``pm.Data`` of `build_population` with its value; ``own`` and ``middle`` wait for a draw."""
+    structure = spec.structure
+    order, root = reference(spec)
+    return {
+        "order": order,
+        "reference": root,
+        "prior_sigma": np.array(spec.priors["sigma"].numbers),
+        "prior_corr": np.array(spec.priors["corr"].numbers),
+        "uses": structure.uses[:, order].astype(float),
+        "own": np.zeros(structure.uses.shape),
+        "middle": np.zeros(len(structure.fitted)),
+    }
+
+
+def build_population(spec: Spec) -> pm.Model:
+    """σ and Ω alone, given circuits and their means, in PyMC: what no reading has to be heard for.
+
+    ``sigma`` and ``below`` as of `build` with the transport; data ``own`` (θ, ndarray (C, P)) and ``middle``
+    (α of the fitted, ndarray (P,)). Constants that a circuit does not use are integrated out.
+    """
+    import pymc as pm
+
+    from hbm_core.models.circuits_op import deviate
+
+    with pm.Model() as model:
+        data = {name: pm.Data(name, value) for name, value in population_values(spec).items()}
+
+        def variable(name: str, **kwargs: Any) -> Any:
+            return random_variable(name, spec.priors[name], data[f"prior_{name}"], True, **kwargs)
+
+        root = _relative_root(spec, data, variable)
+        gap = (data["own"] - data["middle"])[:, data["order"]]
+        found: Any = deviate(root, gap, data["uses"])
+        pm.Potential("circuits_density", found[0])
+    return model
+
+
 def partial_shapes(eta: Any, size: int) -> Any:
     """LKJ(η): b of each partial correlation given the columns before, 2 Beta(b, b) − 1, packed by rows.
 

@@ -1,65 +1,24 @@
 """The inner loop, compiled: local moves at every temperature, then swaps of neighbours.
 
-Log densities are called by address, so that one compiled loop serves every model and is kept on disk.
 Imported only where something is sampled: it needs numba.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit
-from numba.core import types
-from numba.extending import intrinsic
+
+from hbm_core.inference.trajectory import call, compiled, log_density, run, spread
 
 #: A log likelihood that is not finite, as a number that every swap refuses.
 NOWHERE = -1e300
-#: Largest loss of energy that a trajectory survives.
-_LOST = 1000.0
 #: Share of trajectories with a step so much smaller: they reach into necks that the usual step does not.
 _SMALL_SHARE, _SMALL = 0.1, 0.2
 
 
-def _pointed(typing: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
-    """Call the C function at an address, of five whole numbers or pointers, which returns a whole number."""
-    signature = types.int64(*[types.uint64] * 6)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(64)
-        kind = ir.FunctionType(word, [word] * 5).as_pointer()
-        return builder.call(builder.inttoptr(arguments[0], kind), arguments[1:])
-
-    return signature, generate
-
-
-_call: Any = intrinsic(_pointed)
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        # Nowhere to keep it: an installation that may not be written to.
-        return njit(nogil=True)(function)
-
-
-@_compiled
-def _log_density(address, data, x, gradient, value):
-    """Whether f(x) is finite; then it is in value[0], and its gradient in `gradient`."""
-    code = _call(
-        address, np.uint64(x.size), np.uint64(x.ctypes.data), np.uint64(gradient.ctypes.data),
-        np.uint64(value.ctypes.data), data,
-    )  # fmt: skip
-    return code == 0 and np.isfinite(value[0])
-
-
-@_compiled
+@compiled
 def log_likelihood(address, data, x, expanded, place):
     """Log likelihood at x (D,), from the model's variables; `NOWHERE` where it is not finite."""
-    code = _call(
+    code = call(
         address, np.uint64(x.size), np.uint64(expanded.size), np.uint64(x.ctypes.data),
         np.uint64(expanded.ctypes.data), data,
     )  # fmt: skip
@@ -67,34 +26,7 @@ def log_likelihood(address, data, x, expanded, place):
     return found if code == 0 and np.isfinite(found) else NOWHERE
 
 
-@_compiled
-def _spread(factor, z, out):
-    """Out = C z; a factor of one row is diagonal."""
-    if factor.shape[0] == 1:
-        for i in range(z.size):
-            out[i] = factor[0, i] * z[i]
-        return
-    for i in range(z.size):
-        total = 0.0
-        for j in range(i + 1):
-            total += factor[i, j] * z[j]
-        out[i] = total
-
-
-@_compiled
-def _gather(factor, g, out):
-    """Out = Cᵀ g."""
-    if factor.shape[0] == 1:
-        for i in range(g.size):
-            out[i] = factor[0, i] * g[i]
-        return
-    out[:] = 0.0
-    for i in range(g.size):
-        for j in range(i + 1):
-            out[j] += factor[i, j] * g[i]
-
-
-@_compiled
+@compiled
 def advance(
     log_address, expand_address, place, expanded, data, beta, factor, log_step, log_walk, trajectory, most,
     target, walk_target, learned, x, like, walker, rng, prior, begin,
@@ -144,6 +76,7 @@ def advance(
         Steps at β = 1.
     """
     count, size = x.shape
+    places = np.arange(size)
     value, other = np.zeros(1), np.zeros(1)
     gradient, ahead = np.zeros(size), np.zeros(size)
     point, z, push, move = np.zeros(size), np.zeros(size), np.zeros(size), np.zeros(size)
@@ -155,15 +88,15 @@ def advance(
                 accept[i, 0] = walked[i, 0] = 1.0
                 continue
             moved = False
-            inside = _log_density(log_address, data[t], x[t], gradient, value)
+            inside = log_density(log_address, data[t], x[t], gradient, value)
             here = value[0] if inside else -np.inf
             for k in range(size):
                 z[k] = rng.standard_normal()
             scale = np.exp(log_walk[t]) * (1.0 if rng.random() < 0.5 else 0.2 + 2.0 * rng.random())
-            _spread(factor[t], z, move)
+            spread(factor[t], z, move)
             point[:] = x[t] + scale * move
             chance = 0.0
-            if _log_density(log_address, data[t], point, ahead, other):
+            if log_density(log_address, data[t], point, ahead, other):
                 chance = min(1.0, np.exp(min(0.0, other[0] - here)))
             if rng.random() < chance:
                 x[t], gradient[:], here = point, ahead, other[0]
@@ -179,29 +112,14 @@ def advance(
                 for k in range(size):
                     z[k] = rng.standard_normal()
                     energy += 0.5 * z[k] * z[k]
-                point[:], ahead[:] = x[t], gradient
+                point[:], ahead[:], other[0] = x[t], gradient, here
                 wanted = min(most, max(1, int(np.ceil(length / step))))
-                sound = True
-                for taken in range(1, wanted + 1):  # noqa: B007
-                    _gather(factor[t], ahead, push)
-                    for k in range(size):
-                        z[k] += 0.5 * step * push[k]
-                    _spread(factor[t], z, move)
-                    for k in range(size):
-                        point[k] += step * move[k]
-                    if not _log_density(log_address, data[t], point, ahead, other):
-                        sound = False
-                        break
-                    _gather(factor[t], ahead, push)
-                    after = -other[0]
-                    for k in range(size):
-                        z[k] += 0.5 * step * push[k]
-                        after += 0.5 * z[k] * z[k]
-                    if not after - energy < _LOST:
-                        sound = False
-                        break
+                sound, taken = run(
+                    log_address, data[t], places, factor[t], step, wanted, energy, point, z, ahead, other,
+                    push, move,
+                )  # fmt: skip
                 if sound:
-                    chance = np.exp(min(0.0, energy - after))
+                    chance = np.exp(min(0.0, energy + other[0] - 0.5 * np.sum(z * z)))
                 if rng.random() < chance:
                     x[t], here = point, other[0]
                     moved = True

@@ -1,0 +1,1 @@
+"""Blocked sampling: circuits with their means by trajectories, their covariance by many cheap ones."""

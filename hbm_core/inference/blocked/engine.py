@@ -1,0 +1,448 @@
+"""Blocked sampling of circuits whose covariance is inferred.
+
+What makes `full` slow under NUTS is that its two halves ask for different steps: curves are dear and, in the
+transport's coordinates and for a given Σ, nearly normal; Σ's many correlations are far from normal, but given
+the circuits no curve depends on them. So a sweep takes turns (Gibbs):
+
+1. circuits, their means α and the noise given Σ: a Hamiltonian trajectory, scaled by what Σ and the readings
+   say of α at that moment;
+2. α given circuits and Σ: a draw from its normal;
+3. Σ given circuits and α: trajectories that hear no reading, constants that a circuit does not use integrated
+   out, and drawn anew afterwards.
+
+A draw is kept after every few sweeps. The first part of warm-up is a pilot, whose circuits show where the
+transport has to follow ridges. Scales are those of all chains together; after warm-up nothing is adapted.
+
+References
+----------
+Neal (2011), MCMC using Hamiltonian dynamics, section 5.5.1 of the Handbook of MCMC, for trajectories over parts
+of the state; Liu (1994), JASA 89(427), for integrating out before drawing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from hbm_core.errors import FitError, InputError
+from hbm_core.inference.nuts import CompileCache
+from hbm_core.inference.recipes import recipe
+from hbm_core.inference.recipes.tree import result_tree
+from hbm_core.inference.sampler import CORES, ChainProgress, Progress, Sampler
+from hbm_core.inference.variational import Target
+from hbm_core.models.circuits import CircuitPopulation
+from hbm_core.models.structure import ModelSpec
+
+Spec = ModelSpec[CircuitPopulation]
+#: Sweeps per draw: neighbouring ones are much alike.
+SWEEPS = 4
+#: Share of warm-up that is the pilot, and where rounds of adaptation end, as shares of each part.
+_PILOT, _ROUNDS = 0.4, (0.08, 0.2, 0.5, 1.0)
+#: Lengths of trajectories in standard units, of circuits and of Σ; trajectories of Σ in a sweep; most steps.
+_LENGTHS, _REPEATS, _MOST = np.array([0.75 * np.pi, 0.5 * np.pi]), 3, 64
+#: Acceptance that trajectories of Σ are adapted to.
+_OUTER_TARGET = 0.85
+#: First steps; scale of the noise's coordinates before any is known; draws of warm-up that weigh as much as
+#: what is thought before, per dimension.
+_STEP, _FIRST, _WEIGHT = 0.2, 0.1, 5.0
+#: Starts that are tried.
+_STARTS = 20
+#: Sweeps between two looks at who wants to stop, at first, and the seconds they should take.
+_STRIDE, _LOOK, _PARTIAL_EVERY = 5, 0.1, 2.0
+
+
+def applies(spec: ModelSpec) -> bool:
+    """Whether a model has the two halves: correlated circuits under LKJ's prior, in the transport."""
+    from hbm_core.models.pymc_circuits import is_relative
+
+    return isinstance(spec.structure, CircuitPopulation) and is_relative(spec)
+
+
+def refuse_others(spec: ModelSpec) -> None:
+    """Raise InputError, with what to do, where `applies` does not."""
+    if not applies(spec):
+        raise InputError(
+            "engine blocked",
+            "circuits with correlated rate constants under an LKJ prior, in the transport parameterization",
+            f"{type(spec.structure).__name__} in the {spec.parameterization} parameterization",
+            "Choose --engine nuts.",
+        )
+
+
+class BlockedCache:
+    """Compiled halves by structure: everything, kept by `nuts`, and Σ alone."""
+
+    def __init__(self, whole: CompileCache | None = None) -> None:
+        self.whole = CompileCache() if whole is None else whole
+        self.alone = CompileCache()
+
+    def __contains__(self, spec: ModelSpec) -> bool:
+        return spec in self.whole and self.alone.holds(_Alone.key(spec))
+
+    def get(self, spec: ModelSpec) -> tuple[Any, Any]:
+        """Compiled models of everything and of σ and Ω given the rest."""
+        return self.whole.get(spec), self.alone.of(_Alone, spec)
+
+
+class _Alone:
+    """What `CompileCache` must know of σ and Ω given the rest."""
+
+    @staticmethod
+    def key(spec: Spec) -> Any:
+        from hbm_core.models.pymc_circuits import structure_key
+
+        return "population", structure_key(spec)
+
+    @staticmethod
+    def build(spec: Spec) -> Any:
+        from hbm_core.models.pymc_circuits import build_population
+
+        return build_population(spec)
+
+    @staticmethod
+    def data(spec: Spec) -> dict[str, np.ndarray]:
+        from hbm_core.models.pymc_circuits import population_values
+
+        return population_values(spec)
+
+
+@dataclass(eq=False)
+class _Chain:
+    """The state of one chain, and the data that only it reads."""
+
+    x: np.ndarray
+    rng: np.random.Generator
+    alone: Any
+    own: np.ndarray
+    middle: np.ndarray
+    log_step: np.ndarray = field(default_factory=lambda: np.log([_STEP, _STEP]))
+    learned: int = 1
+    #: States, standard coordinates, log density, acceptance, gradients and lost trajectories of this round.
+    parts: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+
+    def gathered(self, place: int) -> np.ndarray:
+        return np.concatenate([part[place] for part in self.parts])
+
+
+class _Blocks:
+    """Chains at work."""
+
+    def __init__(self, spec: Spec, sampler: Sampler, whole: Any, alone: Any) -> None:
+        self.spec, self.sampler, self.whole, self.alone = spec, sampler, whole, alone
+        self.names, slices, _ = whole.shape_info
+        self.slices: dict[str, slice] = dict(zip(self.names, slices, strict=True))
+        if "sigma_log__" not in self.slices:
+            raise InputError(
+                "prior on sigma",
+                "one on all positive numbers: the blocked engine moves log sigma",
+                spec.priors["sigma"].text,
+                "Choose another family, or --engine nuts.",
+            )
+        self.count, self.size = spec.structure.uses.shape
+        self.dimensions = int(whole.n_dim)
+        places = np.arange(self.dimensions)
+        alpha, u = places[self.slices["alpha"]], places[self.slices["u"]]
+        self.outer = np.concatenate([places[self.slices[name]] for name in ("sigma_log__", "below")])
+        rest = np.setdiff1d(places, np.concatenate([alpha, u, self.outer]))
+        self.inner = np.concatenate([alpha, rest, u])
+        #: Which of the inner coordinates have no scale of their own: neither α of the fitted nor u.
+        self.scaled = slice(self.size, self.inner.size - u.size)
+        self.at = np.array([self.slices[n].start for n in ("alpha", "sigma_log__", "below", "u")])
+        first = np.ones(self.inner.size)
+        first[self.scaled] = _FIRST
+        self.learnt = np.diag(first)
+        self.outer_factor = np.ones((1, self.outer.size))
+        self.shape(recipe(spec).data(spec))
+        self.chains = [self._begun(chain) for chain in range(sampler.chains)]
+
+    def shape(self, data: Mapping[str, np.ndarray]) -> None:
+        """Take the transport's data."""
+        from hbm_core.models.pymc_circuits import BENDS
+
+        self.whole = self.whole.with_data(**{name: data[name] for name in BENDS})
+        self.bends = tuple(np.ascontiguousarray(data[name], dtype=float) for name in BENDS)
+        self.order = np.ascontiguousarray(data["order"], dtype=np.int64)
+        self.reference = np.ascontiguousarray(data["reference"])
+
+    def _begun(self, chain: int) -> _Chain:
+        from hbm_core.inference.trajectory import log_density
+
+        rng = np.random.default_rng([self.sampler.seed, 6, chain])
+        value, slope = np.zeros(1), np.empty(self.dimensions)
+        code = np.uint64(self.whole.compiled_logp_func.address)
+        data = np.uint64(self.whole.user_data.ctypes.data)
+        for seed in rng.integers(2**32, size=_STARTS):
+            x = np.asarray(self.whole.initial_point_func(int(seed)), dtype=float)
+            if log_density(code, data, x, slope, value):
+                break
+        else:
+            raise FitError(
+                "No start has a finite density: check the units of the data and the priors' numbers."
+            )
+        # Arrays of its own: what one chain writes there no other one reads.
+        alone = self.alone.with_data(
+            own=np.zeros((self.count, self.size)), middle=np.zeros(self.size)
+        )
+        own, middle = (_writable(alone, name) for name in ("own", "middle"))
+        return _Chain(x, rng, alone, own, middle)
+
+    def advance(self, chain: _Chain, count: int, thin: int, learning: bool) -> None:
+        """`count` draws of `thin` sweeps each."""
+        from hbm_core.inference.blocked.kernel import sweep
+        from hbm_core.models.pymc_circuits import population
+
+        median, sd = (np.ascontiguousarray(part[: self.size]) for part in population(self.spec))
+        kept, standard = np.empty((count, self.dimensions)), np.empty((count, self.inner.size))
+        lp, accept = np.empty(count), np.empty((count, 2))
+        steps, lost = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.bool_)
+        sweep(
+            np.uint64(self.whole.compiled_logp_func.address), np.uint64(self.whole.user_data.ctypes.data),
+            np.uint64(chain.alone.compiled_logp_func.address), np.uint64(chain.alone.user_data.ctypes.data),
+            chain.x, self.at, self.inner, self.outer, self.order, self.reference,
+            self.spec.structure.uses.astype(float), median, sd, self.bends, chain.own, chain.middle,
+            self.learnt, self.outer_factor, chain.log_step, _LENGTHS, _MOST,
+            np.array([self.sampler.target_accept, _OUTER_TARGET]), _REPEATS,
+            chain.learned if learning else 0, thin, chain.rng,
+            kept, standard, lp, accept, steps, lost,
+        )  # fmt: skip
+        chain.learned += count * thin
+        chain.parts.append((kept, standard, lp, accept, steps, lost))
+
+    def adapt(self, last: bool) -> None:
+        """End a round of warm-up: steps and, but for the last round, scales from all chains together."""
+        step = np.mean([chain.log_step for chain in self.chains], axis=0)
+        x, standard = (
+            np.concatenate([late[len(late) // 3 :] for late in (chain.gathered(k) for chain in self.chains)])
+            for k in (0, 1)
+        )
+        for chain in self.chains:
+            chain.parts.clear()
+            chain.log_step[:] = step
+            # Later rounds begin from settled steps: smaller corrections.
+            chain.learned = 15
+        if last:
+            return
+        before = np.ones(self.inner.size)
+        before[self.scaled] = np.maximum(standard[:, self.scaled].var(axis=0), 1e-12)
+        self.learnt = _factor(standard, before, self.learnt)
+        outer = x[:, self.outer]
+        self.outer_factor = _factor(outer, np.maximum(outer.var(axis=0), 1e-12), self.outer_factor)
+
+    def reshape(self) -> None:
+        """Follow ridges where the pilot's circuits are; chains stay at their circuits."""
+        draws = self.variables(np.stack([chain.gathered(0) for chain in self.chains]))
+        theta = [self.variables(chain.x[None, None])["theta"][0, 0] for chain in self.chains]
+        self.shape({"order": self.order, "reference": self.reference} | recipe(self.spec).shaped(self.spec, draws))
+        for chain, own in zip(self.chains, theta, strict=True):
+            self._settle(chain, own)
+
+    def _settle(self, chain: _Chain, theta: np.ndarray) -> None:
+        """Coordinates u of a chain's circuits θ (C, P) in the transport as it is now."""
+        from hbm_core.inference.blocked.kernel import root_of
+        from hbm_core.models.circuits_rule import uncarry
+
+        root, u = np.empty((self.size, self.size)), np.empty((self.count, self.size))
+        x, at = chain.x, self.at
+        root_of(x[self.slices["below"]], x[at[1] : at[1] + self.size], self.reference, self.order, root)
+        mean = x[at[0] : at[0] + self.size][self.order]
+        uncarry(mean, root, *self.bends, np.ascontiguousarray(theta[:, self.order]), u)
+        x[self.slices["u"]] = u.ravel()
+
+    def variables(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Every variable by name, each ndarray (chain, draw, …), at x (chain, draw, D)."""
+        found = Target(self.whole).variables(x.reshape(-1, self.dimensions))
+        return {name: values.reshape(*x.shape[:2], *values.shape[1:]) for name, values in found.items()}
+
+    def drawn(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Variables and statistics of the draws so far."""
+        x, _, lp, accept, steps, lost = (
+            np.stack([chain.gathered(place) for chain in self.chains]) for place in range(6)
+        )
+        step = np.array([np.exp(chain.log_step[0]) for chain in self.chains])
+        statistics = {
+            "lp": lp,
+            "acceptance_rate": accept[..., 0],
+            "population_acceptance": accept[..., 1],
+            "n_steps": steps,
+            "diverging": lost,
+            "step_size": np.broadcast_to(step[:, None], lp.shape).copy(),
+        }
+        return self.variables(x), statistics
+
+
+def _writable(compiled: Any, name: str) -> np.ndarray:
+    """The array of a datum that a compiled model reads."""
+    key = next(key for variable, key in compiled.shared_var_keys.items() if variable.name == name)
+    found: np.ndarray = compiled.shared_data[key]
+    found.flags.writeable = True
+    return found
+
+
+def _factor(points: np.ndarray, before: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Root of the covariance of points (n, D), drawn to the variances `before`."""
+    count, size = points.shape
+    share = count / (count + _WEIGHT * size)
+    covariance = share * np.cov(points.T).reshape(size, size) + (1 - share) * np.diag(before)
+    try:
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        return otherwise
+
+
+def sample(
+    spec: ModelSpec,
+    sampler: Sampler,
+    *,
+    cache: BlockedCache | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_partial: Callable[[xr.DataTree], None] | None = None,
+    time_limit: float | None = None,
+) -> xr.DataTree:
+    """Sample a population of circuits in blocks.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        A model that `applies` to.
+    sampler : Sampler
+        Settings; a draw, of warm-up too, is `SWEEPS` sweeps. `target_accept` of circuits' trajectories.
+    cache : BlockedCache, optional
+        Where compiled models are kept; a new one otherwise.
+    on_progress, should_stop, on_partial, time_limit
+        As of `hbm_core.inference.nuts.sample`.
+
+    Returns
+    -------
+    xarray.DataTree
+        As of `nuts.sample`. ``sample_stats`` (chain, draw): ``lp``, ``acceptance_rate`` of circuits'
+        trajectories, ``population_acceptance`` of Σ's, ``n_steps`` (gradients of everything, of all sweeps),
+        ``diverging`` (whether any trajectory was lost, and with small steps too), ``step_size``. Attribute
+        beside: ``engine`` ("blocked").
+
+    Raises
+    ------
+    InputError
+        The model has no such halves.
+    FitError
+        No finite start, or stopped before any draw was kept.
+    """
+    refuse_others(spec)
+    began = time.perf_counter()
+    cache = BlockedCache() if cache is None else cache
+    report = on_progress or (lambda progress: None)
+    if spec not in cache:
+        waiting = ChainProgress(0, sampler.tune + sampler.draws, 0, True, 0.0)
+        report(Progress("compiling", (waiting,) * sampler.chains))
+    whole, alone = cache.get(spec)
+    compiled = time.perf_counter() - began
+
+    blocks = _Blocks(spec, sampler, whole, alone)
+    stopped = _Run(blocks, report, should_stop or (lambda: False), on_partial, time_limit).until_done()
+    sampled = time.perf_counter() - began - compiled
+    draws, statistics = blocks.drawn()
+    completing = time.perf_counter()
+    tree = result_tree(spec, recipe(spec).complete(spec, draws, sampler.seed), statistics)
+    tree.attrs.update(
+        engine="blocked",
+        partial=int(bool(stopped)),
+        stopped=stopped,
+        parameterization=spec.parameterization,
+        sampler=json.dumps(sampler.as_dict()),
+        versions=json.dumps({name: version(name) for name in ("pymc", "pytensor", "nutpie", "numpy")}),
+        timing_compile=compiled,
+        timing_sample=sampled,
+        timing_complete=time.perf_counter() - completing,
+        timing_total=time.perf_counter() - began,
+    )
+    return tree
+
+
+@dataclass
+class _Run:
+    """A fit from its first sweep to its last draw."""
+
+    blocks: _Blocks
+    report: Callable[[Progress], None]
+    should_stop: Callable[[], bool]
+    on_partial: Callable[[xr.DataTree], None] | None
+    time_limit: float | None
+    began: float = field(default_factory=time.perf_counter)
+    shown: float = field(default_factory=time.perf_counter)
+    done: int = 0
+    stride: int = _STRIDE
+
+    def until_done(self) -> str:
+        """Why it ended early ("" if it did not)."""
+        from hbm_core.models.pymc_circuits import is_bent
+
+        blocks, sampler = self.blocks, self.blocks.sampler
+        pilot = int(_PILOT * sampler.tune) if is_bent(blocks.spec.structure) else 0
+        with ThreadPoolExecutor(min(CORES, sampler.chains)) as pool:
+            for first, last in ((0, pilot), (pilot, sampler.tune)):
+                for end in sorted({first + round(share * (last - first)) for share in _ROUNDS} - {first}):
+                    # Every sweep of warm-up teaches something.
+                    if stopped := self._advance(pool, SWEEPS * end, 1, True):
+                        raise FitError(
+                            f"The fit was stopped {stopped} while it was still warming up: no draw was kept."
+                        )
+                    if end == pilot:
+                        blocks.reshape()
+                    blocks.adapt(last=end == sampler.tune)
+            total = SWEEPS * (sampler.tune + sampler.draws)
+            return self._advance(pool, total, SWEEPS, False)
+
+    def _advance(self, pool: ThreadPoolExecutor, end: int, thin: int, learning: bool) -> str:
+        blocks, chains = self.blocks, self.blocks.chains
+        while self.done < end:
+            count = max(1, min(self.stride, end - self.done) // thin)
+            looked = time.perf_counter()
+            list(pool.map(lambda chain: blocks.advance(chain, count, thin, learning), chains))
+            self.done += count * thin
+            now = time.perf_counter()
+            self.stride = int(np.clip(_LOOK * count * thin / max(now - looked, 1e-6), 1, 1000))
+            so_far = self._progress(now - self.began, learning)
+            self.report(so_far)
+            stopped = ""
+            if self.should_stop():
+                stopped = "on request"
+            elif self.time_limit is not None and now - self.began > self.time_limit:
+                stopped = f"after the time limit of {self.time_limit:g} s"
+            elif self.on_partial is not None and not learning and now - self.shown > _PARTIAL_EVERY:
+                self.shown = now
+                self._show(self.on_partial)
+            if stopped or (self.done >= end and not learning):
+                self.report(replace(so_far, stage="saving"))
+            if stopped:
+                return stopped
+        return ""
+
+    def _show(self, on_partial: Callable[[xr.DataTree], None]) -> None:
+        spec, (draws, statistics) = self.blocks.spec, self.blocks.drawn()
+        posterior = recipe(spec).complete(spec, draws, self.blocks.sampler.seed)
+        partial = result_tree(spec, posterior, statistics, likelihood=False)
+        partial.attrs.update(engine="blocked", partial=1, stopped="still running")
+        on_partial(partial)
+
+    def _progress(self, elapsed: float, learning: bool) -> Progress:
+        sampler, chains = self.blocks.sampler, self.blocks.chains
+        total = sampler.tune + sampler.draws
+        rows = [
+            ChainProgress(
+                self.done // SWEEPS,
+                total,
+                0 if learning else int(sum(part[5].sum() for part in chain.parts)),
+                learning,
+                float(np.exp(chain.log_step[0])),
+            )
+            for chain in chains
+        ]
+        return Progress("sampling", tuple(rows), elapsed * (SWEEPS * total / self.done - 1))

@@ -1,0 +1,303 @@
+"""The inner loop, compiled: circuits and means given Σ, then means and Σ given circuits.
+
+Imported only where something is sampled: it needs numba.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hbm_core.inference.trajectory import compiled, log_density, run
+from hbm_core.models import circuits_rule as rule
+
+#: Gain of step sizes' adaptation and how it fades; a trajectory that was lost is tried anew with such a step.
+_GAIN, _FADE, _SMALL = 1.5, -0.6, 0.2
+
+
+@compiled
+def _cholesky(matrix, size):
+    """Lower root of a symmetric matrix in its own place; whether it was positive definite."""
+    for i in range(size):
+        for j in range(i + 1):
+            left = matrix[i, j]
+            for k in range(j):
+                left -= matrix[i, k] * matrix[j, k]
+            if i != j:
+                matrix[i, j] = left / matrix[j, j]
+            elif left > 0.0:
+                matrix[i, i] = np.sqrt(left)
+            else:
+                return False
+    return True
+
+
+@compiled
+def _solve(root, size, x, transposed):
+    """Solve L y = x or Lᵀ y = x in the place of `x`."""
+    for step in range(size):
+        i = size - 1 - step if transposed else step
+        left = x[i]
+        for j in range(i + 1, size) if transposed else range(i):
+            left -= (root[j, i] if transposed else root[i, j]) * x[j]
+        x[i] = left / root[i, i]
+
+
+@compiled
+def root_of(below, log_spread, reference, order, root):
+    """The root M of Σ (P, P) in the transport's order; see `hbm_core.models.pymc_circuits`."""
+    rule.relative_root(below, reference, root)
+    for i in range(order.size):
+        length = 0.0
+        for j in range(order.size):
+            length += root[i, j] * root[i, j]
+        root[i] *= np.exp(log_spread[order[i]]) / np.sqrt(length)
+
+
+@compiled
+def means_alone(median, sd, root, mode, curvature, order, center, factor):
+    """Mean and root of the covariance of α given Σ, where readings are the Gaussians N(θ̂_c, H_c⁻¹).
+
+    Each says α ~ Normal(θ̂_c, Σ + H_c⁻¹), and (Σ + H⁻¹)⁻¹ = M⁻ᵀ (I − (I + Mᵀ H M)⁻¹) M⁻¹.
+    """
+    size, count = order.size, mode.shape[0]
+    back = rule._inverse(root)
+    eye, precision, pull = np.eye(size), np.zeros((size, size)), np.zeros(size)
+    for c in range(count):
+        own = back.T @ (eye - rule._inverse(eye + root.T @ curvature[c] @ root)) @ back
+        precision += own
+        pull += own @ mode[c]
+    for i in range(size):
+        center[order[i]] = pull[i]
+        for j in range(size):
+            factor[order[i], order[j]] = precision[i, j]
+    for i in range(size):
+        factor[i, i] += 1 / sd[i] ** 2
+        center[i] += median[i] / sd[i] ** 2
+    inverse = rule._inverse(0.5 * (factor + factor.T))
+    center[:] = inverse @ center
+    factor[:] = 0.5 * (inverse + inverse.T)
+    if not (np.isfinite(inverse).all() and _cholesky(factor, size)):
+        factor[:] = np.diag(sd)
+        center[:] = median
+
+
+@compiled
+def draw_means(theta, alpha, covariance, uses, median, sd, rng):
+    """Draw α (P,) given Σ and the constants that circuits use, θ (C, P): a normal."""
+    count, size = theta.shape
+    precision, pull = np.diag(1 / sd**2), median / sd**2
+    for c in range(count):
+        used = np.nonzero(uses[c] > 0.5)[0]
+        part = np.empty((used.size, used.size))
+        for i in range(used.size):
+            part[i] = covariance[used[i], used]
+        part = rule._inverse(part)
+        for i in range(used.size):
+            for j in range(used.size):
+                precision[used[i], used[j]] += part[i, j]
+                pull[used[i]] += part[i, j] * theta[c, used[j]]
+    z = rng.standard_normal(size)
+    precision = 0.5 * (precision + precision.T)
+    if np.isfinite(precision).all() and _cholesky(precision, size):
+        _solve(precision, size, pull, False)
+        pull += z
+        _solve(precision, size, pull, True)
+        alpha[:] = pull
+
+
+@compiled
+def draw_unused(theta, alpha, covariance, root, uses, rng):
+    """Draw the constants of θ (C, P) that circuits do not use given those that they do, in place.
+
+    A draw of the population is corrected by what the used ones differ from it (Matheron's rule).
+    """
+    count, size = theta.shape
+    for c in range(count):
+        used, others = np.nonzero(uses[c] > 0.5)[0], np.nonzero(uses[c] <= 0.5)[0]
+        star = alpha + root @ rng.standard_normal(size)
+        part, gap = np.empty((used.size, used.size)), np.empty(used.size)
+        for i in range(used.size):
+            part[i] = covariance[used[i], used]
+            gap[i] = theta[c, used[i]] - star[used[i]]
+        if not _cholesky(part, used.size):
+            continue
+        _solve(part, used.size, gap, False)
+        _solve(part, used.size, gap, True)
+        for i in others:
+            theta[c, i] = star[i]
+            for j in range(used.size):
+                theta[c, i] += covariance[i, used[j]] * gap[j]
+
+
+@compiled
+def move(address, data, x, places, factor, log_step, trajectory, most, rng, room, small_room):
+    """One trajectory of x[places], in place: its acceptance, its steps, and whether it was lost.
+
+    A trajectory that is lost, because the usual step is too long there, is tried once more with a fifth of
+    the step and another momentum. The second try counts where the first would be lost from its end too: so
+    the two keep the posterior (delayed rejection).
+
+    References
+    ----------
+    Modi, Barnett and Carpenter (2023), Bayesian Analysis 19(3), for delayed rejection in HMC.
+    """
+    point, start, ahead = room
+    z, first, push, step_by = small_room
+    size, value = places.size, np.zeros(1)
+    step = np.exp(log_step) * (0.8 + 0.4 * rng.random())
+    length = trajectory * (0.5 + rng.random())
+    if not log_density(address, data, x, start, value):
+        return 0.0, 1, True
+    here = value[0]
+    taken, chance = 1, 0.0
+    for attempt in range(2):
+        small = _SMALL if attempt else 1.0
+        count = min(most, max(1, int(np.ceil(length / step))))
+        count = count if attempt == 0 else int(count / _SMALL)
+        energy = -here
+        for k in range(size):
+            z[k] = rng.standard_normal()
+            energy += 0.5 * z[k] * z[k]
+        if attempt == 0:
+            first[:] = z
+        point[:], ahead[:], value[0] = x, start, here
+        sound, steps = run(
+            address, data, places, factor, step * small, count, energy, point, z, ahead, value, push, step_by
+        )
+        taken += steps
+        if not sound:
+            if attempt == 1:
+                return 0.0, taken, True
+            continue
+        there = value[0]
+        accept = np.exp(min(0.0, energy + there - 0.5 * np.sum(z * z)))
+        if attempt == 0:
+            chance = accept
+        moved = rng.random() < accept
+        if moved and attempt == 1:
+            # From here, would the first momentum be lost too?
+            end = point.copy()
+            energy = 0.5 * np.sum(first * first) - there
+            z[:] = first
+            count = min(most, max(1, int(np.ceil(length / step))))
+            sound, steps = run(
+                address, data, places, factor, step, count, energy, point, z, ahead, value, push, step_by
+            )
+            taken += steps
+            moved = not sound
+            point[:] = end
+        if moved:
+            for k in range(size):
+                x[places[k]] = point[places[k]]
+        break
+    return chance, taken, False
+
+
+@compiled
+def sweep(
+    whole, whole_data, alone, alone_data, x, at, inner_places, outer_places, order, reference, uses, median,
+    sd, bends, own, middle, learnt, outer_factor, log_step, lengths, most, targets, repeats, learned, thin, rng,
+    kept_x, kept_s, lp, accept, steps, lost,
+):  # fmt: skip
+    """Iterate one chain, in place; a draw is kept every `thin` sweeps.
+
+    Parameters
+    ----------
+    whole, whole_data : int
+        Address of the log density of everything, and of its data.
+    alone, alone_data : int
+        Of σ and Ω given circuits and means.
+    x : ndarray (D,)
+        The state, unconstrained.
+    at : ndarray (4,) of int
+        Where α, log σ, ``below`` and u begin in it.
+    inner_places, outer_places : ndarray of int
+        What trajectories of circuits move (α of the fitted first), and those of Σ.
+    order, reference, uses, median, sd
+        Of the transport; uses (C, P) in the data's order; the prior of α.
+    bends : tuple
+        Data of the transport, see `hbm_core.models.pymc_circuits.BENDS`.
+    own, middle : ndarray (C, P), (P,)
+        The data of `alone`: θ and α; written here.
+    learnt, outer_factor : ndarray (K, K), (L, L)
+        Roots of the covariance of circuits' and means' coordinates, those of α as `means_alone` scales them;
+        and of Σ's.
+    log_step, lengths, targets : ndarray (2,)
+        Of both kinds of trajectories; steps are learned in place where `learned` > 0.
+    most, repeats, learned, thin : int
+        Most steps of a trajectory; trajectories of Σ in a sweep; sweeps of this round before, plus 1, or 0.
+    rng : numpy.random.Generator
+        The chain's own.
+    kept_x, kept_s : ndarray (n, D), (n, K)
+        States, and what the next `learnt` is taken from.
+    lp, accept, steps, lost : ndarray (n,), (n, 2), (n,), (n,) of bool
+        Log density, mean acceptance by kind, gradients of everything, whether any trajectory was lost.
+    """
+    mode, curvature, basis, firm, inner, offset, outer = bends
+    count, size = uses.shape
+    total, few = inner_places.size, outer_places.size
+    room = np.empty(x.size), np.empty(x.size), np.empty(x.size)
+    small = np.empty(few), np.empty(few), np.empty(few)
+    work = np.empty(total), np.empty(total), np.empty(total), np.empty(total)
+    little = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
+    every, y, value, slope = np.arange(few), np.empty(few), np.zeros(1), np.empty(x.size)
+    root, mixed, center = np.empty((size, size)), np.empty((size, size)), np.empty(size)
+    factor, scale, away = np.zeros((total, total)), np.empty((size, size)), np.empty(size)
+    mean, theta, u = np.empty(size), np.empty((count, size)), np.empty((count, size))
+    alpha = x[at[0] : at[0] + size]
+    spread, below = x[at[1] : at[1] + size], x[at[2] : at[2] + size * (size - 1) // 2]
+    flat = x[at[3] : at[3] + count * size]
+    for i in range(kept_x.shape[0]):
+        accept[i], steps[i], lost[i] = 0.0, 0, False
+        for turn in range(thin):
+            root_of(below, spread, reference, order, root)
+            means_alone(median, sd, root, mode, curvature, order, center, scale)
+            factor[:] = learnt
+            for a in range(size):
+                for b in range(a + 1):
+                    factor[a, b] = 0.0
+                    for k in range(b, a + 1):
+                        factor[a, b] += scale[a, k] * learnt[k, b]
+            chance, taken, gone = move(
+                whole, whole_data, x, inner_places, factor, log_step[0], lengths[0], most, rng, room, work
+            )  # fmt: skip
+            if learned > 0:
+                log_step[0] += _GAIN * (learned + i * thin + turn) ** _FADE * (chance - targets[0])
+            accept[i, 0] += chance / thin
+            steps[i] += taken
+            lost[i] |= gone
+            kept_s[i] = x[inner_places]
+            away[:] = alpha - center
+            _solve(scale, size, away, False)
+            kept_s[i, :size] = away
+
+            mean[:] = alpha[order]
+            u[:] = flat.reshape(count, size)
+            rule.carry(mean, root, mode, curvature, basis, firm, inner, offset, outer, u, theta)
+            for j in range(size):
+                own[:, order[j]] = theta[:, j]
+                mixed[order[j]] = root[j]
+            draw_means(own, alpha, mixed @ mixed.T, uses, median, sd, rng)
+            middle[:] = alpha
+            y[:] = x[outer_places]
+            for _ in range(repeats):
+                chance, taken, gone = move(
+                    alone, alone_data, y, every, outer_factor, log_step[1], lengths[1], most, rng, small,
+                    little,
+                )  # fmt: skip
+                if learned > 0:
+                    log_step[1] += _GAIN * (learned + i * thin + turn) ** _FADE * (chance - targets[1])
+                accept[i, 1] += chance / (thin * repeats)
+                lost[i] |= gone
+            x[outer_places] = y
+            root_of(below, spread, reference, order, root)
+            for j in range(size):
+                mixed[order[j]] = root[j]
+            draw_unused(own, alpha, mixed @ mixed.T, mixed, uses, rng)
+            mean[:] = alpha[order]
+            for j in range(size):
+                theta[:, j] = own[:, order[j]]
+            rule.uncarry(mean, root, mode, curvature, basis, firm, inner, offset, outer, theta, u)
+            flat[:] = u.ravel()
+        kept_x[i] = x
+        lp[i] = value[0] if log_density(whole, whole_data, x, slope, value) else -np.inf

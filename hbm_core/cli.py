@@ -323,7 +323,11 @@ def fit(
     prior_from: PriorFrom = None,
     parameterization: Annotated[str | None, typer.Option("--parameterization")] = None,
     engine: Annotated[
-        str | None, typer.Option("--engine", help="nuts, tempering, variational or exact.")
+        str | None,
+        typer.Option(
+            "--engine",
+            help="nuts, blocked, tempering, variational or exact; the model's usual one if absent.",
+        ),
     ] = None,
     draws: Annotated[str | None, typer.Option("--draws", help="Kept draws per chain.")] = None,
     tune: Annotated[str | None, typer.Option("--tune", help="Warm-up draws per chain.")] = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hbm_core.errors import InputError
@@ -71,8 +71,14 @@ TEMPERING = Sampler(draws=2000, tune=500, chains=5, target_accept=0.3)
 LEAST_TARGET = 0.5
 
 
+#: Acceptance that trajectories of the blocked engine are adapted to: what is refused is tried anew.
+BLOCKED_TARGET = 0.85
+
+
 def usual_settings(engine: str, usual: Sampler) -> Sampler:
     """Settings of an engine unless told otherwise, from a scenario's own."""
+    if engine == "blocked":
+        return replace(usual, target_accept=BLOCKED_TARGET)
     return TEMPERING if engine == "tempering" else usual
 
 

@@ -30,6 +30,10 @@ from hbm_core.report import (
 _NUTS_TARGET = 0.95
 #: What a script cannot reproduce, by engine.
 _NOTES = {
+    "blocked": (
+        "The fit was made in blocks, circuits and their covariance in turn, which PyMC lacks: NUTS samples\n"
+        "the same posterior here, and takes longer. Not reproduced: the draws themselves."
+    ),
     "tempering": (
         "The fit was made by parallel tempering, which PyMC lacks: NUTS samples the same posterior here.\n"
         "Not reproduced: the draws themselves, the temperatures, the log evidence; and where the posterior\n"
@@ -50,8 +54,8 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str, engine: str = "nu
     title : str
         First line of the script's docstring; any text.
     engine : str
-        That made the fit. PyMC has no replica exchange: of a fit by tempering the script samples the same
-        posterior with NUTS, and says what that does not reproduce.
+        That made the fit. PyMC has neither replica exchange nor blocks of a population: of a fit by those
+        the script samples the same posterior with NUTS, and says what that does not reproduce.
 
     Returns
     -------
@@ -71,8 +75,8 @@ def script(spec: ModelSpec[Any], sampler: Sampler, title: str, engine: str = "nu
         notes.append(code_circuits.note(spec))
     head = _head(title, {"xr": collapsed, "pt": "pt." in body}, "\n\n".join(filter(None, notes)))
     head += getattr(parts_of, "IMPORTS", "")
-    if engine == "tempering":
-        # The target of its random walk means nothing to NUTS.
+    if engine in _NOTES:
+        # The target of its own trajectories or walks means nothing to NUTS.
         sampler = replace(sampler, target_accept=_NUTS_TARGET)
     parts = [head, parts_of.data(spec), model, _sampling(spec, sampler)]
     if collapsed:

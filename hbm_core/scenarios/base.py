@@ -89,6 +89,8 @@ class Model:
         What data must have for it, in a few words; empty where all will do.
     constant_words : mapping of str to (str, str)
         Label of a constant's field, and what the constant does.
+    blocked : str
+        The parameterization in which the blocked engine covers it; empty where it does not.
     """
 
     id: str
@@ -104,6 +106,11 @@ class Model:
     covariates: bool = False
     needs: str = ""
     constant_words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    blocked: str = ""
+
+    def usual_engine(self, parameterization: str) -> str:
+        """The engine of fits that ask for none."""
+        return "blocked" if self.blocked and parameterization == self.blocked else "nuts"
 
 
 def no_constants(dataset: Dataset) -> dict[str, float]:

@@ -20,7 +20,7 @@ from hbm_core.models.structure import ModelSpec
 from hbm_core.scenarios import scenario
 
 SCHEMA_VERSION = 1
-ENGINES = ("nuts", "exact", "variational", "tempering")
+ENGINES = ("nuts", "blocked", "exact", "variational", "tempering")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 #: Characters of a text and entries of a mapping or list in a request: far above what any model has.
 _LONGEST, _MOST = 400, 1000

@@ -78,7 +78,7 @@ class Study:
     constants: Mapping[str, float] = field(default_factory=dict)
     covariates: tuple[str, ...] = ()
     parameterization: str = ""
-    engine: str = "nuts"
+    engine: str = ""
     sampler: Sampler = field(default_factory=Sampler)
     unit: str | None = None
     parameter: str | None = None
@@ -93,8 +93,18 @@ class Study:
                 "one of " + ", ".join(model.parameterizations),
                 repr(self.parameterization),
             )
+        usual = model.usual_engine(self.parameterization)
+        if not self.engine:
+            object.__setattr__(self, "engine", usual)
         if self.engine not in ENGINES:
             raise InputError("engine", "one of " + ", ".join(ENGINES), repr(self.engine))
+        if self.engine == "blocked" and usual != "blocked":
+            raise InputError(
+                f"engine blocked of model {self.model}",
+                f"model and parameterization that have blocks: {_blocked(self._scenario)}",
+                f"{self.model} in the {self.parameterization} parameterization",
+                "Choose --engine nuts.",
+            )
         check_settings(self.engine, self.sampler)
         if self.dataset == SIMULATED:
             full = self._scenario.checked_knobs(self.knobs)
@@ -113,8 +123,13 @@ class Study:
     def default(cls, scenario: str | None = None) -> Study:
         """The scenario's default study; without a name, the first scenario's."""
         chosen = find_scenario(scenario) if scenario else next(iter(scenarios().values()))
-        settings = Sampler(**vars(chosen.sampler))
-        return cls(chosen.id, chosen.default_dataset, chosen.default_model, sampler=settings)
+        bare = cls(chosen.id, chosen.default_dataset, chosen.default_model)
+        return replace(bare, sampler=usual_settings(bare.engine, Sampler(**vars(chosen.sampler))))
+
+    @property
+    def _usual_settings(self) -> Sampler:
+        """The scenario's own settings, of NUTS."""
+        return Sampler(**vars(self._scenario.sampler))
 
     @property
     def _scenario(self) -> Scenario:
@@ -214,17 +229,24 @@ class Study:
         if moved_data or moved_model:
             changes.setdefault("priors", {})
             changes.setdefault("constants", {})
-        engine = changes.get("engine", self.engine)
-        if "sampler" not in changes and (engine == "tempering") != (self.engine == "tempering"):
-            # Chains, draws and target mean other things there; the seed does not.
-            usual = usual_settings(engine, Study.default(self.scenario).sampler)
-            changes["sampler"] = replace(usual, seed=self.sampler.seed)
         if moved_model:
             geometries = self._scenario.model(changes["model"]).parameterizations
             default = self.declared.parameterizations[0]
             if self.parameterization == default or self.parameterization not in geometries:
                 changes.setdefault("parameterization", "")
-        return replace(self, **changes)
+        if self.engine == self.declared.usual_engine(self.parameterization):
+            # Nobody chose it, or it makes no difference.
+            changes.setdefault("engine", "")
+        moved = replace(self, **changes)
+        if "sampler" in changes or moved.engine == self.engine:
+            return moved
+        before, usual = (usual_settings(e, self._usual_settings) for e in (self.engine, moved.engine))
+        if "tempering" in (moved.engine, self.engine):
+            # Chains, draws and target mean other things there; the seed does not.
+            return replace(moved, sampler=replace(usual, seed=self.sampler.seed))
+        if self.sampler.target_accept == before.target_accept:
+            return replace(moved, sampler=replace(self.sampler, target_accept=usual.target_accept))
+        return moved
 
     @cached_property
     def query(self) -> dict[str, str]:
@@ -243,9 +265,9 @@ class Study:
             found["covariates"] = "|".join(self.covariates)
         if self.parameterization != self.declared.parameterizations[0]:
             found["parameterization"] = self.parameterization
-        if self.engine != base.engine:
+        if self.engine != self.declared.usual_engine(self.parameterization):
             found["engine"] = self.engine
-        usual = usual_settings(self.engine, base.sampler)
+        usual = usual_settings(self.engine, self._usual_settings)
         for name in _SAMPLER_KEYS:
             if getattr(self.sampler, name) != getattr(usual, name):
                 found[name] = _plain(getattr(self.sampler, name))
@@ -283,9 +305,9 @@ class Study:
             for name in _SAMPLER_KEYS
             if name in query
         }
-        usual = usual_settings(values.get("engine", base.engine), base.sampler)
-        values["sampler"] = replace(usual, **settings)
-        study = replace(base, **{"parameterization": "", **values})
+        bare = replace(base, **{"parameterization": "", "engine": "", "sampler": Sampler(), **values})
+        usual = usual_settings(bare.engine, base._usual_settings)
+        study = replace(bare, sampler=replace(usual, **settings))
         if study.priors or study.constants or study.covariates:
             study._check_names()
         return study
@@ -296,6 +318,11 @@ class Study:
         for name in self.priors:
             if name not in known:
                 raise InputError("prior", "one of the parameters " + ", ".join(known), repr(name))
+
+
+def _blocked(scenario: Scenario) -> str:
+    found = [f"{id} in {model.blocked}" for id, model in scenario.models.items() if model.blocked]
+    return ", ".join(found) or f"none of scenario {scenario.id}"
 
 
 def _check_parameter(name: str, value: str) -> None:

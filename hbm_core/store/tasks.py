@@ -26,6 +26,7 @@ from hbm_core.store.results import Result, ResultStore
 from hbm_core.store.summary import summarize
 
 if TYPE_CHECKING:
+    from hbm_core.inference.blocked.engine import BlockedCache
     from hbm_core.inference.nuts import CompileCache
     from hbm_core.inference.tempering.target import TargetCache
 
@@ -160,6 +161,18 @@ def run_fit(
             on_partial=partial,
             time_limit=time_limit,
         )
+    if request.engine == "blocked":
+        from hbm_core.inference.blocked.engine import sample as sample_blocked
+
+        return sample_blocked(
+            spec,
+            request.sampler,
+            cache=blocks(),
+            on_progress=progress,
+            should_stop=should_stop,
+            on_partial=partial,
+            time_limit=time_limit,
+        )
     from hbm_core.inference.nuts import sample
 
     return sample(
@@ -216,6 +229,14 @@ def compiled() -> CompileCache:
     from hbm_core.inference.nuts import CompileCache
 
     return CompileCache()
+
+
+@cache
+def blocks() -> BlockedCache:
+    """Compiled halves of the blocked engine of this process."""
+    from hbm_core.inference.blocked.engine import BlockedCache
+
+    return BlockedCache(compiled())
 
 
 @cache

@@ -107,6 +107,7 @@ def _summary(id: str, finished: float) -> dict[str, Any]:
 
 #: Engines other than NUTS, in words.
 _ENGINES = {
+    "blocked": "blocked sampling",
     "exact": "exact draws",
     "variational": "normal approximation",
     "tempering": "parallel tempering",
@@ -114,7 +115,7 @@ _ENGINES = {
 #: Priors that a fit's line names, at most: its script and its manifest have all.
 _MOST_PRIORS = 5
 #: Those whose fits a script can repeat, as far as it goes.
-_SCRIPTED = ("nuts", "tempering")
+_SCRIPTED = ("nuts", "blocked", "tempering")
 
 
 def age(seconds: float) -> str:
@@ -155,10 +156,11 @@ def words(entry: Entry) -> str:
     geometry = GEOMETRIES.get(request.parameterization, (request.parameterization, ""))[0].lower()
     how = _ENGINES.get(request.engine, f"{geometry} geometry")
     shape = f"{request.sampler.chains} × {request.sampler.draws:,} draws, seed {request.sampler.seed}"
-    if request.engine == "tempering":
+    if request.engine in ("blocked", "tempering"):
         how += f" in the {geometry} geometry"
+    if request.engine == "tempering":
         shape += f", {request.sampler.temperatures} temperatures"
-    if request.engine == "nuts":
+    if request.engine in ("nuts", "blocked"):
         shape += f", target acceptance {request.sampler.target_accept:g}"
     return f"{how.capitalize()} · {found.model(request.model).label} · {priors} · {found.title} · {shape}"
 

@@ -107,7 +107,9 @@ def nearest(wanted: FitRequest) -> list[Job]:
         except (InputError, ValueError):
             # No fit, or one of another version.
             continue
-        if request.engine != "nuts" or any(getattr(request, n) != getattr(wanted, n) for n in _SAME):
+        if request.engine not in ("nuts", "blocked") or any(
+            getattr(request, n) != getattr(wanted, n) for n in _SAME
+        ):
             continue
         if set(request.priors) == set(wanted.priors):
             others = sum(request.priors[name] != prior for name, prior in wanted.priors.items())

@@ -157,15 +157,18 @@ def _roles(study: Study, constants: Mapping[str, float]) -> None:
 
 
 _ENGINE_HELP = (
-    "NUTS follows gradients. Parallel tempering also walks from the prior to the posterior and back: for "
-    "several modes, and for the log evidence; it needs proper priors. The normal approximation is quick and "
-    "biased, and says by how much."
+    "NUTS follows gradients. Blocked sampling of circuits takes turns between the circuits and their "
+    "covariance, which is much quicker. Parallel tempering also walks from the prior to the posterior and "
+    "back: for several modes, and for the log evidence; it needs proper priors. The normal approximation is "
+    "quick and biased, and says by how much."
 )
 
 
 def _engines(study: Study) -> dict[str, str]:
     """Engines to choose from; exact draws only where the study asks for them already."""
+    blocked = study.declared.usual_engine(study.parameterization) == "blocked"
     offered = {
+        **({"blocked": "Blocked sampling"} if blocked else {}),
         "nuts": "NUTS",
         "tempering": "Parallel tempering",
         "variational": "Normal approximation",

@@ -40,8 +40,9 @@ def _finished(found: fits.FitView) -> Run | str:
 
 def lab(study: Study) -> None:
     """Draw the lab; it looks again while something runs."""
-    # A comparison of geometries is one of NUTS: at other temperatures walkers come from elsewhere.
-    base = study.change(engine="nuts") if study.engine == "tempering" else study
+    # A comparison of geometries is one of NUTS: at other temperatures walkers come from elsewhere, and blocks
+    # have one geometry.
+    base = study.change(engine="nuts") if study.engine in ("blocked", "tempering") else study
     geometries = {name: base.change(parameterization=name) for name in study.declared.parameterizations}
     if len(geometries) < 2:
         st.info(

@@ -614,7 +614,7 @@ def remedy(page: Page) -> None:
     assert page.read is not None
     study = page.live.study
     bad = [row.code for row in page.read.findings if row.verdict in ("warn", "fail")]
-    if study.engine != "nuts":
+    if study.engine not in ("nuts", "blocked"):
         return
     found = remedies(
         bad, study.parameterization, study.declared.parameterizations, study.sampler, _stronger(page)
@@ -1071,7 +1071,9 @@ LAB = "Parameterizations"
 
 def offered(page: Page) -> list[str]:
     """Sections that say something of this study's fit: energies are NUTS's, temperatures are tempering's."""
-    absent = {"Energy" if page.live.study.engine == "tempering" else "Tempering"}
+    engine = page.live.study.engine
+    absent = set() if engine == "tempering" else {"Tempering"}
+    absent |= {"Energy"} if engine in ("blocked", "tempering") else set()
     if page.read is None or "log_density" not in page.read.tree.children:
         absent.add("Densities")
     return [name for name in SECTIONS if name not in absent]

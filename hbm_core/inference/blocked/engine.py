@@ -15,8 +15,8 @@ transport has to follow ridges. Scales are those of all chains together; after w
 
 References
 ----------
-Neal (2011), MCMC using Hamiltonian dynamics, section 5.5.1 of the Handbook of MCMC, for trajectories over parts
-of the state; Liu (1994), JASA 89(427), for integrating out before drawing.
+Neal (2011), MCMC using Hamiltonian dynamics, Handbook of MCMC, section 5.5.1, for trajectories over parts of
+the state; Liu (1994), JASA 89(427), for integrating out before drawing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from hbm_core.inference.variational import Target
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.structure import ModelSpec
 
-Spec = ModelSpec[CircuitPopulation]
+Spec = ModelSpec[Any]
 #: Sweeps per draw: neighbouring ones are much alike.
 SWEEPS = 4
 #: Share of warm-up that is the pilot, and where rounds of adaptation end, as shares of each part.
@@ -96,7 +96,7 @@ class _Alone:
     """What `CompileCache` must know of σ and Ω given the rest."""
 
     @staticmethod
-    def key(spec: Spec) -> Any:
+    def key(spec: ModelSpec[Any]) -> Any:
         from hbm_core.models.pymc_circuits import structure_key
 
         return "population", structure_key(spec)
@@ -188,9 +188,7 @@ class _Blocks:
                 "No start has a finite density: check the units of the data and the priors' numbers."
             )
         # Arrays of its own: what one chain writes there no other one reads.
-        alone = self.alone.with_data(
-            own=np.zeros((self.count, self.size)), middle=np.zeros(self.size)
-        )
+        alone = self.alone.with_data(own=np.zeros((self.count, self.size)), middle=np.zeros(self.size))
         own, middle = (_writable(alone, name) for name in ("own", "middle"))
         return _Chain(x, rng, alone, own, middle)
 
@@ -240,20 +238,21 @@ class _Blocks:
         """Follow ridges where the pilot's circuits are; chains stay at their circuits."""
         draws = self.variables(np.stack([chain.gathered(0) for chain in self.chains]))
         theta = [self.variables(chain.x[None, None])["theta"][0, 0] for chain in self.chains]
-        self.shape({"order": self.order, "reference": self.reference} | recipe(self.spec).shaped(self.spec, draws))
+        self.shape(recipe(self.spec).shaped(self.spec, draws))
         for chain, own in zip(self.chains, theta, strict=True):
             self._settle(chain, own)
 
     def _settle(self, chain: _Chain, theta: np.ndarray) -> None:
         """Coordinates u of a chain's circuits θ (C, P) in the transport as it is now."""
         from hbm_core.inference.blocked.kernel import root_of
-        from hbm_core.models.circuits_rule import uncarry
+        from hbm_core.models import circuits_rule
 
         root, u = np.empty((self.size, self.size)), np.empty((self.count, self.size))
         x, at = chain.x, self.at
         root_of(x[self.slices["below"]], x[at[1] : at[1] + self.size], self.reference, self.order, root)
         mean = x[at[0] : at[0] + self.size][self.order]
-        uncarry(mean, root, *self.bends, np.ascontiguousarray(theta[:, self.order]), u)
+        rule: Any = circuits_rule
+        rule.uncarry(mean, root, *self.bends, np.ascontiguousarray(theta[:, self.order]), u)
         x[self.slices["u"]] = u.ravel()
 
     def variables(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -405,7 +404,8 @@ class _Run:
         while self.done < end:
             count = max(1, min(self.stride, end - self.done) // thin)
             looked = time.perf_counter()
-            list(pool.map(lambda chain: blocks.advance(chain, count, thin, learning), chains))
+            alike = len(chains)
+            list(pool.map(blocks.advance, chains, [count] * alike, [thin] * alike, [learning] * alike))
             self.done += count * thin
             now = time.perf_counter()
             self.stride = int(np.clip(_LOOK * count * thin / max(now - looked, 1e-6), 1, 1000))

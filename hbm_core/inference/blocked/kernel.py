@@ -10,8 +10,10 @@ import numpy as np
 from hbm_core.inference.trajectory import compiled, log_density, run
 from hbm_core.models import circuits_rule as rule
 
-#: Gain of step sizes' adaptation and how it fades; a trajectory that was lost is tried anew with such a step.
-_GAIN, _FADE, _SMALL = 1.5, -0.6, 0.2
+#: Gain of step sizes' adaptation and how it fades.
+_GAIN, _FADE = 1.5, -0.6
+#: Trajectories of so small a chance are tried once more, with such a share of the step.
+_HOPELESS, _SMALL = 0.05, 0.2
 
 
 @compiled
@@ -133,71 +135,68 @@ def draw_unused(theta, alpha, covariance, root, uses, rng):
 def move(address, data, x, places, factor, log_step, trajectory, most, rng, room, small_room):
     """One trajectory of x[places], in place: its acceptance, its steps, and whether it was lost.
 
-    A trajectory that is lost, because the usual step is too long there, is tried once more with a fifth of
-    the step and another momentum. The second try counts where the first would be lost from its end too: so
-    the two keep the posterior (delayed rejection).
+    One that is hopeless, because the usual step is too long there, is tried once more with a fifth of the
+    step and another momentum (delayed rejection). That counts where the first momentum would be hopeless from
+    its end too, with the ratio of the two chances of having been refused: so both keep the posterior.
+    Lost is one whose second try loses its way too.
 
     References
     ----------
     Modi, Barnett and Carpenter (2023), Bayesian Analysis 19(3), for delayed rejection in HMC.
     """
-    point, start, ahead = room
+    point, start, ahead, end = room
     z, first, push, step_by = small_room
     size, value = places.size, np.zeros(1)
     step = np.exp(log_step) * (0.8 + 0.4 * rng.random())
-    length = trajectory * (0.5 + rng.random())
+    count = min(most, max(1, int(np.ceil(trajectory * (0.5 + rng.random()) / step))))
     if not log_density(address, data, x, start, value):
         return 0.0, 1, True
     here = value[0]
-    taken, chance = 1, 0.0
-    for attempt in range(2):
-        small = _SMALL if attempt else 1.0
-        count = min(most, max(1, int(np.ceil(length / step))))
-        count = count if attempt == 0 else int(count / _SMALL)
-        energy = -here
-        for k in range(size):
-            z[k] = rng.standard_normal()
-            energy += 0.5 * z[k] * z[k]
-        if attempt == 0:
-            first[:] = z
-        point[:], ahead[:], value[0] = x, start, here
-        sound, steps = run(
-            address, data, places, factor, step * small, count, energy, point, z, ahead, value, push, step_by
-        )
-        taken += steps
-        if not sound:
-            if attempt == 1:
-                return 0.0, taken, True
-            continue
-        there = value[0]
-        accept = np.exp(min(0.0, energy + there - 0.5 * np.sum(z * z)))
-        if attempt == 0:
-            chance = accept
-        moved = rng.random() < accept
-        if moved and attempt == 1:
-            # From here, would the first momentum be lost too?
-            end = point.copy()
-            energy = 0.5 * np.sum(first * first) - there
-            z[:] = first
-            count = min(most, max(1, int(np.ceil(length / step))))
-            sound, steps = run(
-                address, data, places, factor, step, count, energy, point, z, ahead, value, push, step_by
-            )
-            taken += steps
-            moved = not sound
-            point[:] = end
-        if moved:
-            for k in range(size):
-                x[places[k]] = point[places[k]]
-        break
+    for k in range(size):
+        first[k] = rng.standard_normal()
+    z[:] = first
+    point[:], ahead[:] = x, start
+    energy = 0.5 * np.sum(z * z) - here
+    sound, taken = run(
+        address, data, places, factor, step, count, energy, point, z, ahead, value, push, step_by
+    )
+    chance = np.exp(min(0.0, energy + value[0] - 0.5 * np.sum(z * z))) if sound else 0.0
+    if rng.random() < chance:
+        x[:] = point
+        return chance, taken, False
+    if chance > _HOPELESS:
+        return chance, taken, False
+
+    for k in range(size):
+        z[k] = rng.standard_normal()
+    point[:], ahead[:], value[0] = x, start, here
+    energy = 0.5 * np.sum(z * z) - here
+    sound, steps = run(
+        address, data, places, factor, step * _SMALL, int(count / _SMALL), energy, point, z, ahead, value,
+        push, step_by,
+    )  # fmt: skip
+    taken += steps
+    if not sound:
+        return chance, taken, True
+    gain = energy + value[0] - 0.5 * np.sum(z * z)
+    # What the first momentum would have come to from here.
+    end[:], z[:] = point, first
+    energy = 0.5 * np.sum(z * z) - value[0]
+    sound, steps = run(
+        address, data, places, factor, step, count, energy, point, z, ahead, value, push, step_by
+    )
+    taken += steps
+    back = np.exp(min(0.0, energy + value[0] - 0.5 * np.sum(z * z))) if sound else 0.0
+    if back <= _HOPELESS and rng.random() < np.exp(gain) * (1 - back) / (1 - chance):
+        x[:] = end
     return chance, taken, False
 
 
 @compiled
 def sweep(
     whole, whole_data, alone, alone_data, x, at, inner_places, outer_places, order, reference, uses, median,
-    sd, bends, own, middle, learnt, outer_factor, log_step, lengths, most, targets, repeats, learned, thin, rng,
-    kept_x, kept_s, lp, accept, steps, lost,
+    sd, bends, own, middle, learnt, outer_factor, log_step, lengths, most, targets, repeats, learned, thin,
+    rng, kept_x, kept_s, lp, accept, steps, lost,
 ):  # fmt: skip
     """Iterate one chain, in place; a draw is kept every `thin` sweeps.
 
@@ -236,8 +235,8 @@ def sweep(
     mode, curvature, basis, firm, inner, offset, outer = bends
     count, size = uses.shape
     total, few = inner_places.size, outer_places.size
-    room = np.empty(x.size), np.empty(x.size), np.empty(x.size)
-    small = np.empty(few), np.empty(few), np.empty(few)
+    room = np.empty(x.size), np.empty(x.size), np.empty(x.size), np.empty(x.size)
+    small = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
     work = np.empty(total), np.empty(total), np.empty(total), np.empty(total)
     little = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
     every, y, value, slope = np.arange(few), np.empty(few), np.zeros(1), np.empty(x.size)

@@ -193,6 +193,7 @@ def _model(id: str, label: str, summary: str, prior: str, declared: Declaration)
         families=_FAMILIES,
         exact=False,
         constant_words=_CONSTANT_WORDS,
+        blocked="transport" if declared.pooling == "full" and declared.covariance == "lkj" else "",
     )
 
 

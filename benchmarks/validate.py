@@ -31,9 +31,10 @@ from hbm_core.analysis.predictive import prior_predictive
 from hbm_core.analysis.rank_calibration import R_HAT, calibrate, settled
 from hbm_core.analysis.ranked import solver
 from hbm_core.errors import FitError
+from hbm_core.inference.blocked.engine import BlockedCache
 from hbm_core.inference.exact import solve
 from hbm_core.inference.nuts import CompileCache, sample
-from hbm_core.inference.sampler import TEMPERING, Sampler
+from hbm_core.inference.sampler import BLOCKED_TARGET, TEMPERING, Sampler
 from hbm_core.inference.tempering.engine import explore, temper
 from hbm_core.inference.tempering.target import TargetCache, target_of
 from hbm_core.models.hurdle import PARTS, HurdleRevenue
@@ -684,20 +685,20 @@ def circuits(share: float) -> Iterator[Proof]:
     """Circuits: calibration of `full`.
 
     Three circuits, three rate constants (`benchmarks/circuit_designs.py`), all priors the default ones.
-    Populations, curves and readings are drawn from the model; ranks of the truths among thinned draws by NUTS
-    must be uniform for means, sds, correlations, noise and circuits at once.
+    Populations, curves and readings are drawn from the model; ranks of the truths among thinned draws of the
+    blocked engine must be uniform for means, sds, correlations, noise and circuits at once.
     """
-    spec, count, seed, cache = circuit_designs.design(), max(20, round(share * 120)), 81, CompileCache()
-    found = calibrate(spec, count, seed, CIRCUITS_SHORT, cache, world=circuit_worlds.world)
+    spec, count, seed, cache = circuit_designs.design(), max(20, round(share * 120)), 81, BlockedCache()
+    found = calibrate(spec, count, seed, CIRCUITS_BLOCKED, cache, world=circuit_worlds.world)
     said = f"{found.again} fitted anew, {found.unsettled} unsettled, {found.divergent} with divergences"
     yield _calibrated(f"full, {count} data sets, seed {seed} ({said})", uniformity(found.pit), True)
 
 
 def circuits_wrong(share: float) -> Iterator[Proof]:
     """Circuits: a wrong prior must be found out by the same calibration."""
-    spec, count, seed, cache = circuit_designs.design(), max(20, round(share * 120)), 81, CompileCache()
+    spec, count, seed, cache = circuit_designs.design(), max(20, round(share * 120)), 81, BlockedCache()
     wrong = with_priors(spec, sigma="LogNormal(-2.5, 0.25)")
-    found = calibrate(spec, count, seed, CIRCUITS_SHORT, cache, wrong, world=circuit_worlds.world)
+    found = calibrate(spec, count, seed, CIRCUITS_BLOCKED, cache, wrong, world=circuit_worlds.world)
     what = f"full, fitted with σ ~ LogNormal(−2.5, 0.25) instead of LogNormal(−1.39, 0.5), {count} data sets"
     yield _calibrated(f"{what}, seed {seed}", uniformity(found.pit), False)
 
@@ -798,7 +799,8 @@ def circuits_left_out(share: float) -> Iterator[Proof]:
 #: Models that are compared, by their ids: noise is `power` where the id does not say another one.
 LEFT_OUT = ("full", "diagonal", "shared", "independent", "constant", "proportional", "heteroscedastic")
 CIRCUITS_LEFT_OUT = Sampler(draws=500, tune=350, chains=2, target_accept=0.9, seed=1)
-#: Short chains of the small design of circuits.
+#: Short chains of the small design of circuits, in blocks and by NUTS.
+CIRCUITS_BLOCKED = Sampler(draws=400, tune=150, chains=2, target_accept=BLOCKED_TARGET, seed=1)
 CIRCUITS_SHORT = Sampler(draws=400, tune=350, chains=2, target_accept=0.9, seed=1)
 
 

@@ -12,6 +12,8 @@ import pandas as pd
 from hbm_core.analysis.count_worlds import draw_parameters, simulated_structure
 from hbm_core.analysis.draws import summary
 from hbm_core.errors import FitError
+from hbm_core.inference.blocked.engine import BlockedCache
+from hbm_core.inference.blocked.engine import sample as sample_blocked
 from hbm_core.inference.nuts import CompileCache, sample
 from hbm_core.inference.sampler import Sampler
 from hbm_core.models.structure import ModelSpec
@@ -22,6 +24,8 @@ SHORT = Sampler(draws=500, tune=500, chains=2, target_accept=0.9, seed=1)
 RANKED = 99
 #: From a model and a stream to a structure with new data and the truths by their flat names.
 World = Callable[[ModelSpec[Any], np.random.Generator], tuple[Any, dict[str, float]]]
+#: Where compiled models are kept, which decides the engine.
+Cache = CompileCache | BlockedCache
 #: R-hat beyond which a fit is made anew with longer chains, and then counted as failed.
 R_HAT = 1.05
 
@@ -53,12 +57,12 @@ def calibrate(
     replications: int,
     seed: int,
     sampler: Sampler = SHORT,
-    cache: CompileCache | None = None,
+    cache: Cache | None = None,
     fitted: ModelSpec[Any] | None = None,
     progress: Callable[[int], None] = lambda done: None,
     world: World | None = None,
 ) -> Calibration:
-    """Ranks of truths drawn from the priors among draws by NUTS; the model is compiled once.
+    """Ranks of truths drawn from the priors among draws by NUTS or in blocks; the model is compiled once.
 
     Parameters
     ----------
@@ -69,8 +73,8 @@ def calibrate(
     sampler : Sampler
         Short chains; thinned to `RANKED` draws, or to the least effective size of a parameter where that
         is less, so that ranks are those among nearly independent draws.
-    cache : CompileCache, optional
-        Where the compiled model is kept.
+    cache : CompileCache or BlockedCache, optional
+        Where the compiled model is kept; its kind decides the engine.
     fitted : ModelSpec, optional
         Other priors to fit with: what a wrong posterior looks like.
     progress : callable
@@ -110,9 +114,7 @@ def calibrate(
     return Calibration(pd.DataFrame(rows), again, unsettled, divergent)
 
 
-def settled(
-    spec: ModelSpec[Any], sampler: Sampler, cache: CompileCache
-) -> tuple[Any | None, pd.DataFrame, bool]:
+def settled(spec: ModelSpec[Any], sampler: Sampler, cache: Cache) -> tuple[Any | None, pd.DataFrame, bool]:
     """A fit, made anew with longer chains and smaller steps where the first one's chains do not agree.
 
     Returns
@@ -129,9 +131,10 @@ def settled(
     return *_fit(spec, longer, cache), True
 
 
-def _fit(spec: ModelSpec[Any], sampler: Sampler, cache: CompileCache) -> tuple[Any, pd.DataFrame]:
+def _fit(spec: ModelSpec[Any], sampler: Sampler, cache: Cache) -> tuple[Any, pd.DataFrame]:
+    draw: Any = sample_blocked if isinstance(cache, BlockedCache) else sample
     try:
-        tree = sample(spec, sampler, cache=cache)
+        tree = draw(spec, sampler, cache=cache)
     except FitError:
         return None, pd.DataFrame()
     return tree, summary(tree)

@@ -72,7 +72,7 @@ LEAST_TARGET = 0.5
 
 
 #: Acceptance that trajectories of the blocked engine are adapted to: what is refused is tried anew.
-BLOCKED_TARGET = 0.85
+BLOCKED_TARGET = 0.8
 
 
 def usual_settings(engine: str, usual: Sampler) -> Sampler:

@@ -47,7 +47,7 @@ SWEEPS = 4
 #: Share of warm-up that is the pilot, and where rounds of adaptation end, as shares of each part.
 _PILOT, _ROUNDS = 0.4, (0.08, 0.2, 0.5, 1.0)
 #: Lengths of trajectories in standard units, of circuits and of Σ; trajectories of Σ in a sweep; most steps.
-_LENGTHS, _REPEATS, _MOST = np.array([0.75 * np.pi, 0.5 * np.pi]), 3, 64
+_LENGTHS, _REPEATS, _MOST = np.array([0.75 * np.pi, 0.5 * np.pi]), 2, 64
 #: Acceptance that trajectories of Σ are adapted to.
 _OUTER_TARGET = 0.85
 #: First steps; scale of the noise's coordinates before any is known; draws of warm-up that weigh as much as

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +15,7 @@ import xarray as xr
 
 from hbm_core.errors import FitError
 from hbm_core.inference.recipes import recipe
-from hbm_core.inference.recipes.tree import result_tree
+from hbm_core.inference.recipes.tree import attributes, result_tree
 from hbm_core.inference.sampler import CORES, ChainProgress, Progress, Sampler
 from hbm_core.models.structure import ModelSpec
 
@@ -195,17 +193,11 @@ def sample(
     tree = result_tree(spec, posterior, statistics)
     for name, group in recipe(spec).groups(spec, draws).items():
         tree[name] = xr.DataTree(group)
-    tree.attrs.update(
-        partial=int(bool(stopped)),
-        stopped=stopped,
-        parameterization=spec.parameterization,
-        sampler=json.dumps(sampler.as_dict()),
-        versions=json.dumps({name: version(name) for name in ("pymc", "pytensor", "nutpie", "numpy")}),
-        timing_compile=compile_seconds,
-        timing_sample=sample_seconds,
-        timing_complete=complete_seconds,
-        timing_total=time.perf_counter() - began,
-    )
+    total = time.perf_counter() - began
+    tree.attrs |= attributes(
+        spec, sampler, stopped,
+        compile=compile_seconds, sample=sample_seconds, complete=complete_seconds, total=total,
+    )  # fmt: skip
     return tree
 
 

@@ -15,11 +15,9 @@ is known the distance from it is told in posterior sds, because no Monte Carlo e
 from __future__ import annotations
 
 import ctypes
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -31,7 +29,7 @@ from scipy.stats import qmc
 from hbm_core.errors import FitError
 from hbm_core.inference.nuts import CompileCache
 from hbm_core.inference.recipes import recipe
-from hbm_core.inference.recipes.tree import result_tree
+from hbm_core.inference.recipes.tree import attributes, result_tree
 from hbm_core.inference.sampler import ChainProgress, Progress, Sampler
 from hbm_core.models.pymc_three_level import KEEP_MEAN
 from hbm_core.models.structure import ModelSpec
@@ -201,15 +199,9 @@ def approximate(
         k_hat=pareto_k(ratio[inside]) if inside.all() else float("inf"),
         elbo=float(ratio.mean()) if inside.all() else float("-inf"),
         elbo_se=float(ratio[inside].std() / np.sqrt(ratio.size)),
-        partial=0,
-        stopped="",
-        parameterization=chosen.parameterization,
-        sampler=json.dumps(sampler.as_dict()),
-        versions=json.dumps({name: version(name) for name in ("pymc", "pytensor", "nutpie", "numpy")}),
-        timing_compile=compiled,
-        timing_sample=time.perf_counter() - began - compiled,
-        timing_total=time.perf_counter() - began,
     )
+    spent = time.perf_counter() - began
+    tree.attrs |= attributes(chosen, sampler, "", compile=compiled, sample=spent - compiled, total=spent)
     return tree
 
 

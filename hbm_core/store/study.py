@@ -237,16 +237,23 @@ class Study:
         if self.engine == self.declared.usual_engine(self.parameterization):
             # Nobody chose it, or it makes no difference.
             changes.setdefault("engine", "")
-        moved = replace(self, **changes)
-        if "sampler" in changes or moved.engine == self.engine:
-            return moved
-        before, usual = (usual_settings(e, self._usual_settings) for e in (self.engine, moved.engine))
-        if "tempering" in (moved.engine, self.engine):
+        if "sampler" in changes:
+            return replace(self, **changes)
+        # Settings may make no sense for the other engine: they come along afterwards.
+        moved = replace(
+            self, **changes, sampler=usual_settings(changes.get("engine", self.engine), Sampler())
+        )
+        usual = usual_settings(moved.engine, self._usual_settings)
+        if moved.engine == self.engine:
+            settings = self.sampler
+        elif "tempering" in (moved.engine, self.engine):
             # Chains, draws and target mean other things there; the seed does not.
-            return replace(moved, sampler=replace(usual, seed=self.sampler.seed))
-        if self.sampler.target_accept == before.target_accept:
-            return replace(moved, sampler=replace(self.sampler, target_accept=usual.target_accept))
-        return moved
+            settings = replace(usual, seed=self.sampler.seed)
+        elif self.sampler.target_accept == usual_settings(self.engine, self._usual_settings).target_accept:
+            settings = replace(self.sampler, target_accept=usual.target_accept)
+        else:
+            settings = self.sampler
+        return replace(moved, sampler=settings)
 
     @cached_property
     def query(self) -> dict[str, str]:

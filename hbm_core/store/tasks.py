@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -149,41 +149,30 @@ def run_fit(
             should_stop=should_stop,
             time_limit=time_limit,
         )
+    draw: Any
+    cache: Any
     if request.engine == "tempering":
         from hbm_core.inference.tempering.engine import temper
 
-        return temper(
-            spec,
-            request.sampler,
-            cache=targets(),
-            on_progress=progress,
-            should_stop=should_stop,
-            on_partial=partial,
-            time_limit=time_limit,
-        )
-    if request.engine == "blocked":
-        from hbm_core.inference.blocked.engine import sample as sample_blocked
+        draw, cache = temper, targets()
+    elif request.engine == "blocked":
+        from hbm_core.inference.blocked.engine import sample as in_blocks
 
-        return sample_blocked(
-            spec,
-            request.sampler,
-            cache=blocks(),
-            on_progress=progress,
-            should_stop=should_stop,
-            on_partial=partial,
-            time_limit=time_limit,
-        )
-    from hbm_core.inference.nuts import sample
+        draw, cache = in_blocks, blocks()
+    else:
+        from hbm_core.inference.nuts import sample
 
-    return sample(
+        draw, cache = sample, compiled()
+    found: xr.DataTree = draw(
         spec,
         request.sampler,
-        cache=compiled(),
+        cache=cache,
         on_progress=progress,
         should_stop=should_stop,
         on_partial=partial,
         time_limit=time_limit,
     )
+    return found
 
 
 def exact_draws(spec: ModelSpec, chains: int, draws: int, seed: int) -> xr.DataTree:

@@ -21,12 +21,10 @@ the state; Liu (1994), JASA 89(427), for integrating out before drawing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -35,7 +33,7 @@ import xarray as xr
 from hbm_core.errors import FitError, InputError
 from hbm_core.inference.nuts import CompileCache
 from hbm_core.inference.recipes import recipe
-from hbm_core.inference.recipes.tree import result_tree
+from hbm_core.inference.recipes.tree import attributes, result_tree
 from hbm_core.inference.sampler import CORES, ChainProgress, Progress, Sampler
 from hbm_core.inference.variational import Target
 from hbm_core.models.circuits import CircuitPopulation
@@ -350,17 +348,9 @@ def sample(
     draws, statistics = blocks.drawn()
     completing = time.perf_counter()
     tree = result_tree(spec, recipe(spec).complete(spec, draws, sampler.seed), statistics)
-    tree.attrs.update(
-        engine="blocked",
-        partial=int(bool(stopped)),
-        stopped=stopped,
-        parameterization=spec.parameterization,
-        sampler=json.dumps(sampler.as_dict()),
-        versions=json.dumps({name: version(name) for name in ("pymc", "pytensor", "nutpie", "numpy")}),
-        timing_compile=compiled,
-        timing_sample=sampled,
-        timing_complete=time.perf_counter() - completing,
-        timing_total=time.perf_counter() - began,
+    now = time.perf_counter()
+    tree.attrs |= {"engine": "blocked"} | attributes(
+        spec, sampler, stopped, compile=compiled, sample=sampled, complete=now - completing, total=now - began
     )
     return tree
 

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.inference.recipes import recipe
+from hbm_core.inference.sampler import Sampler
 from hbm_core.models.structure import ModelSpec
+
+
+def attributes(spec: ModelSpec, sampler: Sampler, stopped: str, **timings: float) -> dict[str, Any]:
+    """How a result was made: whole or partial and why, geometry, settings, versions, `timings` in seconds."""
+    return {
+        "partial": int(bool(stopped)),
+        "stopped": stopped,
+        "parameterization": spec.parameterization,
+        "sampler": json.dumps(sampler.as_dict()),
+        "versions": json.dumps({name: version(name) for name in ("pymc", "pytensor", "nutpie", "numpy")}),
+        **{f"timing_{name}": seconds for name, seconds in timings.items()},
+    }
 
 
 def result_tree(

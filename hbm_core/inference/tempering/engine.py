@@ -11,19 +11,17 @@ adapted, and the replicas are independent chains.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 
 import numpy as np
 import xarray as xr
 
 from hbm_core.errors import FitError
 from hbm_core.inference.recipes import recipe
-from hbm_core.inference.recipes.tree import result_tree
+from hbm_core.inference.recipes.tree import attributes, result_tree
 from hbm_core.inference.sampler import CORES, ChainProgress, Progress, Sampler
 from hbm_core.inference.tempering import ladder
 from hbm_core.inference.tempering.target import Target, TargetCache
@@ -408,15 +406,8 @@ def temper(
     )
     sampled = time.perf_counter() - began - compiled
     tree = _tree(spec, target, found, sampler)
-    tree.attrs.update(
-        partial=int(bool(found.stopped)),
-        parameterization=spec.parameterization,
-        sampler=json.dumps(sampler.as_dict()),
-        versions=json.dumps({name: version(name) for name in ("pymc", "pytensor", "nutpie", "numpy")}),
-        timing_compile=compiled,
-        timing_sample=sampled,
-        timing_total=time.perf_counter() - began,
-    )
+    total = time.perf_counter() - began
+    tree.attrs |= attributes(spec, sampler, found.stopped, compile=compiled, sample=sampled, total=total)
     return tree
 
 
@@ -439,7 +430,6 @@ def _tree(
     evidence, error = found.log_evidence
     tree.attrs.update(
         engine="tempering",
-        stopped=found.stopped,
         log_evidence=evidence,
         log_evidence_se=error,
         barrier=found.barrier,

@@ -30,7 +30,7 @@ def test_an_engine_that_nobody_chose_goes_with_model_and_geometry() -> None:
 
 
 def test_blocks_are_refused_where_a_model_has_none() -> None:
-    with pytest.raises(InputError, match="full in transport.*--engine nuts"):
+    with pytest.raises(InputError, match=r"full in transport.*--engine nuts"):
         Study.from_query({"scenario": "circuits", "model": "diagonal", "engine": "blocked"})
     with pytest.raises(InputError, match="none of scenario schools"):
         Study.from_query({"scenario": "schools", "engine": "blocked"})

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,11 @@ from hbm_core.analysis.circuit_left_out import keeping, left_out
 from hbm_core.analysis.coverage import LEVELS, Truth, coverage_by_tau, coverage_study, sbc, uniformity
 from hbm_core.analysis.draws import agreement, diagnostics, graded, summary
 from hbm_core.analysis.predictive import prior_predictive
-from hbm_core.analysis.rank_calibration import R_HAT, calibrate, settled
+from hbm_core.analysis.rank_calibration import R_HAT, Calibration, Draw, calibrate, settled
 from hbm_core.analysis.ranked import solver
 from hbm_core.errors import FitError
 from hbm_core.inference.blocked.engine import BlockedCache
+from hbm_core.inference.blocked.engine import sample as sample_blocked
 from hbm_core.inference.exact import solve
 from hbm_core.inference.nuts import CompileCache, sample
 from hbm_core.inference.sampler import BLOCKED_TARGET, TEMPERING, Sampler
@@ -580,20 +582,17 @@ def counts(share: float) -> Iterator[Proof]:
     probability 0.01 per line. A model told wrong priors must be found out. Of the models that have an exact
     engine every geometry must agree with it.
     """
-    count, seed, cache = max(20, round(share * 250)), 61, CompileCache()
+    count, seed, draw = max(20, round(share * 250)), 61, partial(sample, cache=CompileCache())
     for name in DESIGNS:
         spec = design(name)
-        found = calibrate(spec, count, seed, cache=cache)
+        found = calibrate(spec, count, seed, draw=draw)
         verdict = uniformity(found.pit)
-        settled = (
-            f"{found.again} fitted anew, {found.unsettled} unsettled, {found.divergent} with divergences"
-        )
-        what = f"{name}, {count} data sets, seed {seed} ({settled})"
+        what = f"{name}, {count} data sets, seed {seed} ({found.said})"
         yield _calibrated(what, verdict, True)
     count = max(100, round(share * 250))
     truth = design("zero_inflated")
     wrong = with_priors(truth, psi="Beta(4, 2)")
-    found = calibrate(truth, count, seed, cache=cache, fitted=wrong)
+    found = calibrate(truth, count, seed, draw=draw, fitted=wrong)
     what = f"zero_inflated, fitted with ψ ~ Beta(4, 2) instead of Beta(2, 4), {count} data sets, seed {seed}"
     yield _calibrated(what, uniformity(found.pit), False)
 
@@ -688,17 +687,15 @@ def circuits(share: float) -> Iterator[Proof]:
     Populations, curves and readings are drawn from the model; ranks of the truths among thinned draws of the
     blocked engine must be uniform for means, sds, correlations, noise and circuits at once.
     """
-    spec, count, seed, cache = circuit_designs.design(), max(20, round(share * 120)), 81, BlockedCache()
-    found = calibrate(spec, count, seed, CIRCUITS_BLOCKED, cache, world=circuit_worlds.world)
-    said = f"{found.again} fitted anew, {found.unsettled} unsettled, {found.divergent} with divergences"
-    yield _calibrated(f"full, {count} data sets, seed {seed} ({said})", uniformity(found.pit), True)
+    count, seed = max(20, round(share * 120)), 81
+    found = calibrated_circuits(count, seed)
+    yield _calibrated(f"full, {count} data sets, seed {seed} ({found.said})", uniformity(found.pit), True)
 
 
 def circuits_wrong(share: float) -> Iterator[Proof]:
     """Circuits: a wrong prior must be found out by the same calibration."""
-    spec, count, seed, cache = circuit_designs.design(), max(20, round(share * 120)), 81, BlockedCache()
-    wrong = with_priors(spec, sigma="LogNormal(-2.5, 0.25)")
-    found = calibrate(spec, count, seed, CIRCUITS_BLOCKED, cache, wrong, world=circuit_worlds.world)
+    count, seed = max(20, round(share * 120)), 81
+    found = calibrated_circuits(count, seed, sigma="LogNormal(-2.5, 0.25)")
     what = f"full, fitted with σ ~ LogNormal(−2.5, 0.25) instead of LogNormal(−1.39, 0.5), {count} data sets"
     yield _calibrated(f"{what}, seed {seed}", uniformity(found.pit), False)
 
@@ -712,7 +709,7 @@ def circuits_dose(share: float) -> Iterator[Proof]:
     anew, as for calibration; a data set of which one does not settle even then is told and left out.
     """
     asked, seed = max(20, round(share * 60)), 82
-    errors, again = predicted_dose(asked, seed, CompileCache())
+    errors, again = predicted_dose(asked, seed, partial(sample, cache=CompileCache()))
     count = len(errors)
     full, alone = np.sqrt((errors**2).mean(axis=0))
     medians = np.median(errors, axis=0)
@@ -804,7 +801,14 @@ CIRCUITS_BLOCKED = Sampler(draws=400, tune=150, chains=2, target_accept=BLOCKED_
 CIRCUITS_SHORT = Sampler(draws=400, tune=350, chains=2, target_accept=0.9, seed=1)
 
 
-def predicted_dose(count: int, seed: int, cache: CompileCache) -> tuple[np.ndarray, int]:
+def calibrated_circuits(count: int, seed: int, **wrong: str) -> Calibration:
+    """Ranks of the small design's truths among draws in blocks, fitted under `wrong` priors if any."""
+    spec, draw = circuit_designs.design(), partial(sample_blocked, cache=BlockedCache())
+    fitted = with_priors(spec, **wrong) if wrong else None
+    return calibrate(spec, count, seed, CIRCUITS_BLOCKED, draw, fitted, world=circuit_worlds.world)
+
+
+def predicted_dose(count: int, seed: int, draw: Draw) -> tuple[np.ndarray, int]:
     """Root mean square over times of the error of the log10 curve left out: full, independent (n, 2).
 
     Of the n data sets of which both fits settle. Behind it, how many fits were made anew.
@@ -820,7 +824,7 @@ def predicted_dose(count: int, seed: int, cache: CompileCache) -> tuple[np.ndarr
             read = replace(spec.structure, value=structure.value)
             told = replace(spec, structure=read, priors=dict(spec.priors), constants=dict(spec.constants))
             settings = replace(CIRCUITS_SHORT, seed=int(rng.integers(2**31)))
-            tree, table, anew = settled(keeping(told, kept), settings, cache)
+            tree, table, anew = settled(keeping(told, kept), settings, draw)
             again += anew
             if tree is None or table["r_hat"].max() > R_HAT:
                 continue

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from hbm_core.analysis.count_worlds import draw_parameters, simulated_structure
 from hbm_core.analysis.draws import summary
 from hbm_core.errors import FitError
-from hbm_core.inference.blocked.engine import BlockedCache
-from hbm_core.inference.blocked.engine import sample as sample_blocked
 from hbm_core.inference.nuts import CompileCache, sample
 from hbm_core.inference.sampler import Sampler
 from hbm_core.models.structure import ModelSpec
@@ -24,8 +24,8 @@ SHORT = Sampler(draws=500, tune=500, chains=2, target_accept=0.9, seed=1)
 RANKED = 99
 #: From a model and a stream to a structure with new data and the truths by their flat names.
 World = Callable[[ModelSpec[Any], np.random.Generator], tuple[Any, dict[str, float]]]
-#: Where compiled models are kept, which decides the engine.
-Cache = CompileCache | BlockedCache
+#: An engine with what it has compiled: a result from a model and settings.
+Draw = Callable[[ModelSpec[Any], Sampler], xr.DataTree]
 #: R-hat beyond which a fit is made anew with longer chains, and then counted as failed.
 R_HAT = 1.05
 
@@ -51,18 +51,23 @@ class Calibration:
     unsettled: int
     divergent: int
 
+    @property
+    def said(self) -> str:
+        """How the fits went, in words."""
+        return f"{self.again} fitted anew, {self.unsettled} unsettled, {self.divergent} with divergences"
+
 
 def calibrate(
     spec: ModelSpec[Any],
     replications: int,
     seed: int,
     sampler: Sampler = SHORT,
-    cache: Cache | None = None,
+    draw: Draw | None = None,
     fitted: ModelSpec[Any] | None = None,
     progress: Callable[[int], None] = lambda done: None,
     world: World | None = None,
 ) -> Calibration:
-    """Ranks of truths drawn from the priors among draws by NUTS or in blocks; the model is compiled once.
+    """Ranks of truths drawn from the priors among draws of a sampler; the model is compiled once.
 
     Parameters
     ----------
@@ -73,8 +78,8 @@ def calibrate(
     sampler : Sampler
         Short chains; thinned to `RANKED` draws, or to the least effective size of a parameter where that
         is less, so that ranks are those among nearly independent draws.
-    cache : CompileCache or BlockedCache, optional
-        Where the compiled model is kept; its kind decides the engine.
+    draw : callable, optional
+        The engine, with what it keeps compiled; NUTS otherwise.
     fitted : ModelSpec, optional
         Other priors to fit with: what a wrong posterior looks like.
     progress : callable
@@ -87,7 +92,7 @@ def calibrate(
     Talts et al. (2018), Validating Bayesian Inference Algorithms with Simulation-Based Calibration,
     arXiv:1804.06788, algorithm 2.
     """
-    cache = CompileCache() if cache is None else cache
+    draw = partial(sample, cache=CompileCache()) if draw is None else draw
     rng = np.random.default_rng(seed)
     rows: list[dict[str, float]] = []
     again = unsettled = divergent = 0
@@ -97,7 +102,7 @@ def calibrate(
         one = replace(told, structure=structure, priors=dict(told.priors), constants=dict(told.constants))
         ties = rng.random(len(named))
         chosen = replace(sampler, seed=int(rng.integers(2**31)))
-        tree, table, anew = settled(one, chosen, cache)
+        tree, table, anew = settled(one, chosen, draw)
         again += anew
         if tree is None:
             unsettled += 1
@@ -114,7 +119,7 @@ def calibrate(
     return Calibration(pd.DataFrame(rows), again, unsettled, divergent)
 
 
-def settled(spec: ModelSpec[Any], sampler: Sampler, cache: Cache) -> tuple[Any | None, pd.DataFrame, bool]:
+def settled(spec: ModelSpec[Any], sampler: Sampler, draw: Draw) -> tuple[Any | None, pd.DataFrame, bool]:
     """A fit, made anew with longer chains and smaller steps where the first one's chains do not agree.
 
     Returns
@@ -122,19 +127,18 @@ def settled(spec: ModelSpec[Any], sampler: Sampler, cache: Cache) -> tuple[Any |
     tuple of (DataTree or None, DataFrame, bool)
         The fit (None where even the second one failed), its summary, and whether it was made anew.
     """
-    tree, table = _fit(spec, sampler, cache)
+    tree, table = _fit(spec, sampler, draw)
     if tree is not None and table["r_hat"].max() <= R_HAT and table["ess_bulk"].min() >= RANKED:
         return tree, table, False
     longer = replace(
         sampler, draws=8 * sampler.draws, tune=3 * sampler.tune, target_accept=0.97, seed=sampler.seed + 1
     )
-    return *_fit(spec, longer, cache), True
+    return *_fit(spec, longer, draw), True
 
 
-def _fit(spec: ModelSpec[Any], sampler: Sampler, cache: Cache) -> tuple[Any, pd.DataFrame]:
-    draw: Any = sample_blocked if isinstance(cache, BlockedCache) else sample
+def _fit(spec: ModelSpec[Any], sampler: Sampler, draw: Draw) -> tuple[Any, pd.DataFrame]:
     try:
-        tree = draw(spec, sampler, cache=cache)
+        tree = draw(spec, sampler)
     except FitError:
         return None, pd.DataFrame()
     return tree, summary(tree)

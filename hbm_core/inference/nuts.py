@@ -160,9 +160,8 @@ def sample(
     began = time.perf_counter()
     cache = CompileCache() if cache is None else cache
     report = on_progress or (lambda progress: None)
-    waiting = ChainProgress(0, sampler.tune + sampler.draws, 0, True, 0.0)
     if spec not in cache:
-        report(Progress("compiling", (waiting,) * sampler.chains))
+        report(Progress.compiling(sampler.chains, sampler.tune + sampler.draws))
     compiled = cache.get(spec)
     compile_seconds = time.perf_counter() - began
 

@@ -67,6 +67,8 @@ class Sampler:
 
 #: What tempering does unless told otherwise: five replicas are its chains.
 TEMPERING = Sampler(draws=2000, tune=500, chains=5, target_accept=0.3)
+#: Engines whose chains follow gradients with a target acceptance, and are read alike.
+GRADIENT_ENGINES = ("nuts", "blocked")
 #: Least target acceptance of NUTS, whose trajectories are not a random walk's steps.
 LEAST_TARGET = 0.5
 
@@ -116,6 +118,11 @@ class Progress:
     stage: str
     chains: tuple[ChainProgress, ...] = ()
     seconds_left: float | None = None
+
+    @classmethod
+    def compiling(cls, chains: int, total: int) -> Progress:
+        """`chains` that wait for their model, `total` draws ahead of each."""
+        return cls("compiling", (ChainProgress(0, total, 0, True, 0.0),) * chains)
 
     @property
     def fraction(self) -> float:

@@ -104,10 +104,10 @@ def run(address, data, places, factor, step, count, energy, point, z, ahead, val
         Room.
     """
     size = places.size
+    for k in range(size):
+        move[k] = ahead[places[k]]
+    gather(factor, move, push)
     for taken in range(1, count + 1):
-        for k in range(size):
-            move[k] = ahead[places[k]]
-        gather(factor, move, push)
         for k in range(size):
             z[k] += 0.5 * step * push[k]
         spread(factor, z, move)

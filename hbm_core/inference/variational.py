@@ -168,7 +168,7 @@ def approximate(
     report = on_progress or (lambda progress: None)
     total = sampler.draws
     if chosen not in cache:
-        report(Progress("compiling", (ChainProgress(0, total, 0, True, 0.0),) * sampler.chains))
+        report(Progress.compiling(sampler.chains, total))
     target = Target(cache.get(chosen))
     compiled = time.perf_counter() - began
 

@@ -180,7 +180,7 @@ def _is_lower(root):
 
 
 @_jit
-def _inverse(matrix):
+def inverted(matrix):
     """Inverse of a positive definite matrix, by Gauss and Jordan; NaN or infinite where it is not one.
 
     NumPy's raises there, which in a function called by its address is no more than a line on the terminal.
@@ -202,6 +202,23 @@ def _inverse(matrix):
 
 
 @_jit
+def cholesky(matrix, size):
+    """Lower root of the first rows and columns of a symmetric matrix, in place; whether it has one."""
+    for i in range(size):
+        for j in range(i + 1):
+            left = matrix[i, j]
+            for k in range(j):
+                left -= matrix[i, k] * matrix[j, k]
+            if i != j:
+                matrix[i, j] = left / matrix[j, j]
+            elif left > 0.0:
+                matrix[i, i] = np.sqrt(left)
+            else:
+                return False
+    return True
+
+
+@_jit
 def _shift(root, lower, basis, firm, wish, first, moved):
     """How far stiff coordinates move, y = (Eᵀ E + F)⁻¹ F g with E = M⁻¹ basis; `first` gets E, `moved` E y.
 
@@ -219,7 +236,7 @@ def _shift(root, lower, basis, firm, wish, first, moved):
                 total += first[k, i] * first[j, i]
             matrix[k, j] = matrix[j, k] = total
         matrix[k, k] += firm[k]
-    inverse = _inverse(matrix)
+    inverse = inverted(matrix)
     y = inverse @ (firm * wish)
     moved[:] = 0.0
     for k in range(count):
@@ -411,12 +428,13 @@ def deviate(root, gap, uses, by_root):
     root, gap, uses : ndarray (P, P), (C, P), (C, P)
         M; deviations from the mean; 1 where a constant is used, 0 elsewhere.
     by_root : ndarray (P, P)
-        Gets the gradient: with Λ_c the inverse of the used part of Σ, Σ_c (Λ_c g gᵀ Λ_c − Λ_c) M.
+        Gets the gradient: with Λ_c the inverse of the used part of Σ, Σ_c (Λ_c g gᵀ Λ_c − Λ_c) M. Not where Σ
+        is singular: the density is NaN there.
     """
     count, size = gap.shape
     covariance = root @ root.T
     weight, at = np.zeros((size, size)), np.empty(size, np.int64)
-    lower, inverse, pulled = np.empty((size, size)), np.empty((size, size)), np.empty(size)
+    lower, back, pulled = np.empty((size, size)), np.empty((size, size)), np.empty(size)
     total = 0.0
     for c in range(count):
         used = 0
@@ -426,30 +444,29 @@ def deviate(root, gap, uses, by_root):
                 used += 1
         for i in range(used):
             for j in range(i + 1):
-                left = covariance[at[i], at[j]]
-                for k in range(j):
-                    left -= lower[i, k] * lower[j, k]
-                lower[i, j] = np.sqrt(left) if i == j else left / lower[j, j]
+                lower[i, j] = covariance[at[i], at[j]]
+        if not cholesky(lower, used):
+            return np.nan
         for j in range(used):
-            inverse[j, j] = 1 / lower[j, j]
+            back[j, j] = 1 / lower[j, j]
             for i in range(j + 1, used):
                 left = 0.0
                 for k in range(j, i):
-                    left -= lower[i, k] * inverse[k, j]
-                inverse[i, j] = left / lower[i, i]
+                    left -= lower[i, k] * back[k, j]
+                back[i, j] = left / lower[i, i]
         pulled[:] = 0.0
         for i in range(used):
             z = 0.0
             for j in range(i + 1):
-                z += inverse[i, j] * gap[c, at[j]]
+                z += back[i, j] * gap[c, at[j]]
             total -= 0.5 * z * z + np.log(lower[i, i]) + 0.5 * np.log(2 * np.pi)
             for j in range(i + 1):
-                pulled[j] += inverse[i, j] * z
+                pulled[j] += back[i, j] * z
         for i in range(used):
             for j in range(i + 1):
                 w = pulled[i] * pulled[j]
                 for k in range(i, used):
-                    w -= inverse[k, i] * inverse[k, j]
+                    w -= back[k, i] * back[k, j]
                 weight[at[i], at[j]] += w
                 if i != j:
                     weight[at[j], at[i]] += w

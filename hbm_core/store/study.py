@@ -243,17 +243,19 @@ class Study:
         moved = replace(
             self, **changes, sampler=usual_settings(changes.get("engine", self.engine), Sampler())
         )
-        usual = usual_settings(moved.engine, self._usual_settings)
-        if moved.engine == self.engine:
-            settings = self.sampler
-        elif "tempering" in (moved.engine, self.engine):
+        return replace(moved, sampler=self._settings_for(moved.engine))
+
+    def _settings_for(self, engine: str) -> Sampler:
+        """The settings as far as they mean the same under an engine."""
+        if engine == self.engine:
+            return self.sampler
+        before, usual = (usual_settings(one, self._usual_settings) for one in (self.engine, engine))
+        if "tempering" in (engine, self.engine):
             # Chains, draws and target mean other things there; the seed does not.
-            settings = replace(usual, seed=self.sampler.seed)
-        elif self.sampler.target_accept == usual_settings(self.engine, self._usual_settings).target_accept:
-            settings = replace(self.sampler, target_accept=usual.target_accept)
-        else:
-            settings = self.sampler
-        return replace(moved, sampler=settings)
+            return replace(usual, seed=self.sampler.seed)
+        if self.sampler.target_accept == before.target_accept:
+            return replace(self.sampler, target_accept=usual.target_accept)
+        return self.sampler
 
     @cached_property
     def query(self) -> dict[str, str]:

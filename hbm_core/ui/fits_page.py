@@ -17,6 +17,7 @@ import streamlit as st
 
 from hbm_core.analysis.draws import grade, graded
 from hbm_core.errors import DamagedResult, InputError, StoreError
+from hbm_core.inference.sampler import GRADIENT_ENGINES
 from hbm_core.models.dataset import Dataset
 from hbm_core.plots.theme import number
 from hbm_core.plots.tokens import colours
@@ -160,7 +161,7 @@ def words(entry: Entry) -> str:
         how += f" in the {geometry} geometry"
     if request.engine == "tempering":
         shape += f", {request.sampler.temperatures} temperatures"
-    if request.engine in ("nuts", "blocked"):
+    if request.engine in GRADIENT_ENGINES:
         shape += f", target acceptance {request.sampler.target_accept:g}"
     return f"{how.capitalize()} · {found.model(request.model).label} · {priors} · {found.title} · {shape}"
 

@@ -21,6 +21,7 @@ import streamlit as st
 
 from hbm_core.errors import InputError, StoreError, TooFarError
 from hbm_core.inference.reweighted import Draws, ReweightedPosterior, reweight
+from hbm_core.inference.sampler import GRADIENT_ENGINES
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.structure import ModelSpec
 from hbm_core.store.jobs import Job
@@ -107,7 +108,7 @@ def nearest(wanted: FitRequest) -> list[Job]:
         except (InputError, ValueError):
             # No fit, or one of another version.
             continue
-        if request.engine not in ("nuts", "blocked") or any(
+        if request.engine not in GRADIENT_ENGINES or any(
             getattr(request, n) != getattr(wanted, n) for n in _SAME
         ):
             continue

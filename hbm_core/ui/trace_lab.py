@@ -38,12 +38,21 @@ def _finished(found: fits.FitView) -> Run | str:
         return str(problem)
 
 
+def in_every_geometry(study: Study) -> dict[str, Study]:
+    """The study in each geometry of its model, all by one engine.
+
+    A comparison of geometries is one of NUTS: at other temperatures walkers come from elsewhere, and blocks
+    have one geometry.
+    """
+    engine = "nuts" if study.engine in ("blocked", "tempering") else study.engine
+    return {
+        name: study.change(parameterization=name, engine=engine) for name in study.declared.parameterizations
+    }
+
+
 def lab(study: Study) -> None:
     """Draw the lab; it looks again while something runs."""
-    # A comparison of geometries is one of NUTS: at other temperatures walkers come from elsewhere, and blocks
-    # have one geometry.
-    base = study.change(engine="nuts") if study.engine in ("blocked", "tempering") else study
-    geometries = {name: base.change(parameterization=name) for name in study.declared.parameterizations}
+    geometries = in_every_geometry(study)
     if len(geometries) < 2:
         st.info(
             "This model has one geometry: there is nothing between μ and the units that could be written in "

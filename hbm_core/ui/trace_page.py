@@ -16,7 +16,7 @@ from hbm_core.analysis import marginals
 from hbm_core.analysis.draws import graded
 from hbm_core.analysis.remedies import Remedy, remedies
 from hbm_core.errors import InputError, StoreError
-from hbm_core.inference.sampler import Progress
+from hbm_core.inference.sampler import GRADIENT_ENGINES, Progress
 from hbm_core.models.greek import GREEK
 from hbm_core.models.prior import Prior
 from hbm_core.models.raw_rates import RawRates
@@ -614,7 +614,7 @@ def remedy(page: Page) -> None:
     assert page.read is not None
     study = page.live.study
     bad = [row.code for row in page.read.findings if row.verdict in ("warn", "fail")]
-    if study.engine not in ("nuts", "blocked"):
+    if study.engine not in GRADIENT_ENGINES:
         return
     found = remedies(
         bad, study.parameterization, study.declared.parameterizations, study.sampler, _stronger(page)

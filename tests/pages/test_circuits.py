@@ -24,6 +24,7 @@ from hbm_core.store.summary import draws_table
 from hbm_core.store.tasks import result_of
 from hbm_core.ui import trace_page
 from hbm_core.ui.explorer_component import prior_entries
+from hbm_core.ui.trace_lab import in_every_geometry
 from tests.pages.fitted import SESSION, engine, statistics
 
 __all__ = ["engine"]
@@ -174,3 +175,13 @@ def test_a_link_says_which_rate_constant_is_looked_at() -> None:
 def test_circuits_are_named_for_people() -> None:
     app = opened("explore")
     assert "cascade: Cascade: STAR, then toehold switch" in app.selectbox(key="circuit_unit").options
+
+
+@pytest.mark.parametrize("start", ["transport", "noncentered"])
+def test_the_lab_compares_all_geometries_by_one_engine(start):
+    """From blocks or from NUTS: rates of two engines side by side would say nothing of the geometries."""
+    studies = in_every_geometry(STUDY.change(parameterization=start))
+    assert set(studies) == {"centered", "noncentered", "transport"}
+    assert {name: one.parameterization for name, one in studies.items()} == {name: name for name in studies}
+    assert {one.engine for one in studies.values()} == {"nuts"}
+    assert len({one.sampler for one in studies.values()}) == 1

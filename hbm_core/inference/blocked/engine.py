@@ -94,7 +94,7 @@ class _Alone:
     """What `CompileCache` must know of σ and Ω given the rest."""
 
     @staticmethod
-    def key(spec: ModelSpec[Any]) -> Any:
+    def key(spec: Spec) -> Any:
         from hbm_core.models.pymc_circuits import structure_key
 
         return "population", structure_key(spec)
@@ -123,20 +123,22 @@ class _Chain:
     middle: np.ndarray
     log_step: np.ndarray = field(default_factory=lambda: np.log([_STEP, _STEP]))
     learned: int = 1
-    #: States, standard coordinates, log density, acceptance, gradients and lost trajectories of this round.
-    parts: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    #: Of this round, each (n, …): ``x``, ``standard`` (coordinates), ``lp``, ``accept``, ``steps``, ``lost``.
+    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
 
-    def gathered(self, place: int) -> np.ndarray:
-        return np.concatenate([part[place] for part in self.parts])
+    def gathered(self, name: str) -> np.ndarray:
+        return np.concatenate([part[name] for part in self.parts])
 
 
 class _Blocks:
     """Chains at work."""
 
     def __init__(self, spec: Spec, sampler: Sampler, whole: Any, alone: Any) -> None:
+        from hbm_core.models.pymc_circuits import population
+
         self.spec, self.sampler, self.whole, self.alone = spec, sampler, whole, alone
-        self.names, slices, _ = whole.shape_info
-        self.slices: dict[str, slice] = dict(zip(self.names, slices, strict=True))
+        names, slices, _ = whole.shape_info
+        self.slices: dict[str, slice] = dict(zip(names, slices, strict=True))
         if "sigma_log__" not in self.slices:
             raise InputError(
                 "prior on sigma",
@@ -144,7 +146,9 @@ class _Blocks:
                 spec.priors["sigma"].text,
                 "Choose another family, or --engine nuts.",
             )
-        self.count, self.size = spec.structure.uses.shape
+        self.uses = spec.structure.uses.astype(float)
+        self.count, self.size = self.uses.shape
+        self.median, self.sd = (np.ascontiguousarray(part[: self.size]) for part in population(spec))
         self.dimensions = int(whole.n_dim)
         places = np.arange(self.dimensions)
         alpha, u = places[self.slices["alpha"]], places[self.slices["u"]]
@@ -193,31 +197,35 @@ class _Blocks:
     def advance(self, chain: _Chain, count: int, thin: int, learning: bool) -> None:
         """`count` draws of `thin` sweeps each."""
         from hbm_core.inference.blocked.kernel import sweep
-        from hbm_core.models.pymc_circuits import population
 
-        median, sd = (np.ascontiguousarray(part[: self.size]) for part in population(self.spec))
-        kept, standard = np.empty((count, self.dimensions)), np.empty((count, self.inner.size))
-        lp, accept = np.empty(count), np.empty((count, 2))
-        steps, lost = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.bool_)
+        made = {
+            "x": np.empty((count, self.dimensions)),
+            "standard": np.empty((count if learning else 0, self.inner.size)),
+            "lp": np.empty(count),
+            "accept": np.empty((count, 2)),
+            "steps": np.empty(count, dtype=np.int64),
+            "lost": np.empty(count, dtype=np.bool_),
+        }
         sweep(
             np.uint64(self.whole.compiled_logp_func.address), np.uint64(self.whole.user_data.ctypes.data),
             np.uint64(chain.alone.compiled_logp_func.address), np.uint64(chain.alone.user_data.ctypes.data),
             chain.x, self.at, self.inner, self.outer, self.order, self.reference,
-            self.spec.structure.uses.astype(float), median, sd, self.bends, chain.own, chain.middle,
+            self.uses, self.median, self.sd, self.bends, chain.own, chain.middle,
             self.learnt, self.outer_factor, chain.log_step, _LENGTHS, _MOST,
             np.array([self.sampler.target_accept, _OUTER_TARGET]), _REPEATS,
-            chain.learned if learning else 0, thin, chain.rng,
-            kept, standard, lp, accept, steps, lost,
+            chain.learned if learning else 0, thin, chain.rng, *made.values(),
         )  # fmt: skip
         chain.learned += count * thin
-        chain.parts.append((kept, standard, lp, accept, steps, lost))
+        chain.parts.append(made)
 
     def adapt(self, last: bool) -> None:
         """End a round of warm-up: steps and, but for the last round, scales from all chains together."""
         step = np.mean([chain.log_step for chain in self.chains], axis=0)
         x, standard = (
-            np.concatenate([late[len(late) // 3 :] for late in (chain.gathered(k) for chain in self.chains)])
-            for k in (0, 1)
+            np.concatenate(
+                [late[len(late) // 3 :] for late in (chain.gathered(name) for chain in self.chains)]
+            )
+            for name in ("x", "standard")
         )
         for chain in self.chains:
             chain.parts.clear()
@@ -234,7 +242,7 @@ class _Blocks:
 
     def reshape(self) -> None:
         """Follow ridges where the pilot's circuits are; chains stay at their circuits."""
-        draws = self.variables(np.stack([chain.gathered(0) for chain in self.chains]))
+        draws = self.variables(np.stack([chain.gathered("x") for chain in self.chains]))
         theta = [self.variables(chain.x[None, None])["theta"][0, 0] for chain in self.chains]
         self.shape(recipe(self.spec).shaped(self.spec, draws))
         for chain, own in zip(self.chains, theta, strict=True):
@@ -260,8 +268,9 @@ class _Blocks:
 
     def drawn(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Variables and statistics of the draws so far."""
-        x, _, lp, accept, steps, lost = (
-            np.stack([chain.gathered(place) for chain in self.chains]) for place in range(6)
+        x, lp, accept, steps, lost = (
+            np.stack([chain.gathered(name) for chain in self.chains])
+            for name in ("x", "lp", "accept", "steps", "lost")
         )
         step = np.array([np.exp(chain.log_step[0]) for chain in self.chains])
         statistics = {
@@ -337,8 +346,7 @@ def sample(
     cache = BlockedCache() if cache is None else cache
     report = on_progress or (lambda progress: None)
     if spec not in cache:
-        waiting = ChainProgress(0, sampler.tune + sampler.draws, 0, True, 0.0)
-        report(Progress("compiling", (waiting,) * sampler.chains))
+        report(Progress.compiling(sampler.chains, sampler.tune + sampler.draws))
     whole, alone = cache.get(spec)
     compiled = time.perf_counter() - began
 
@@ -346,12 +354,10 @@ def sample(
     stopped = _Run(blocks, report, should_stop or (lambda: False), on_partial, time_limit).until_done()
     sampled = time.perf_counter() - began - compiled
     draws, statistics = blocks.drawn()
-    completing = time.perf_counter()
     tree = result_tree(spec, recipe(spec).complete(spec, draws, sampler.seed), statistics)
-    now = time.perf_counter()
-    tree.attrs |= {"engine": "blocked"} | attributes(
-        spec, sampler, stopped, compile=compiled, sample=sampled, complete=now - completing, total=now - began
-    )
+    total = time.perf_counter() - began
+    tree.attrs |= attributes(spec, sampler, stopped, compile=compiled, sample=sampled, total=total)
+    tree.attrs["engine"] = "blocked"
     return tree
 
 
@@ -429,7 +435,7 @@ class _Run:
             ChainProgress(
                 self.done // SWEEPS,
                 total,
-                0 if learning else int(sum(part[5].sum() for part in chain.parts)),
+                0 if learning else int(sum(part["lost"].sum() for part in chain.parts)),
                 learning,
                 float(np.exp(chain.log_step[0])),
             )

@@ -17,23 +17,6 @@ _HOPELESS, _SMALL = 0.05, 0.2
 
 
 @compiled
-def _cholesky(matrix, size):
-    """Lower root of a symmetric matrix in its own place; whether it was positive definite."""
-    for i in range(size):
-        for j in range(i + 1):
-            left = matrix[i, j]
-            for k in range(j):
-                left -= matrix[i, k] * matrix[j, k]
-            if i != j:
-                matrix[i, j] = left / matrix[j, j]
-            elif left > 0.0:
-                matrix[i, i] = np.sqrt(left)
-            else:
-                return False
-    return True
-
-
-@compiled
 def _solve(root, size, x, transposed):
     """Solve L y = x or Lᵀ y = x in the place of `x`."""
     for step in range(size):
@@ -56,16 +39,25 @@ def root_of(below, log_spread, reference, order, root):
 
 
 @compiled
+def population_of(below, log_spread, reference, order, root, own_root, covariance):
+    """The root of Σ in the transport's order, that with rows in the data's, and Σ itself."""
+    root_of(below, log_spread, reference, order, root)
+    for i in range(order.size):
+        own_root[order[i]] = root[i]
+    covariance[:] = own_root @ own_root.T
+
+
+@compiled
 def means_alone(median, sd, root, mode, curvature, order, center, factor):
     """Mean and root of the covariance of α given Σ, where readings are the Gaussians N(θ̂_c, H_c⁻¹).
 
     Each says α ~ Normal(θ̂_c, Σ + H_c⁻¹), and (Σ + H⁻¹)⁻¹ = M⁻ᵀ (I − (I + Mᵀ H M)⁻¹) M⁻¹.
     """
     size, count = order.size, mode.shape[0]
-    back = rule._inverse(root)
+    back = rule.inverted(root)
     eye, precision, pull = np.eye(size), np.zeros((size, size)), np.zeros(size)
     for c in range(count):
-        own = back.T @ (eye - rule._inverse(eye + root.T @ curvature[c] @ root)) @ back
+        own = back.T @ (eye - rule.inverted(eye + root.T @ curvature[c] @ root)) @ back
         precision += own
         pull += own @ mode[c]
     for i in range(size):
@@ -75,10 +67,10 @@ def means_alone(median, sd, root, mode, curvature, order, center, factor):
     for i in range(size):
         factor[i, i] += 1 / sd[i] ** 2
         center[i] += median[i] / sd[i] ** 2
-    inverse = rule._inverse(0.5 * (factor + factor.T))
+    inverse = rule.inverted(0.5 * (factor + factor.T))
     center[:] = inverse @ center
     factor[:] = 0.5 * (inverse + inverse.T)
-    if not (np.isfinite(inverse).all() and _cholesky(factor, size)):
+    if not (np.isfinite(inverse).all() and rule.cholesky(factor, size)):
         factor[:] = np.diag(sd)
         center[:] = median
 
@@ -93,14 +85,14 @@ def draw_means(theta, alpha, covariance, uses, median, sd, rng):
         part = np.empty((used.size, used.size))
         for i in range(used.size):
             part[i] = covariance[used[i], used]
-        part = rule._inverse(part)
+        part = rule.inverted(part)
         for i in range(used.size):
             for j in range(used.size):
                 precision[used[i], used[j]] += part[i, j]
                 pull[used[i]] += part[i, j] * theta[c, used[j]]
     z = rng.standard_normal(size)
     precision = 0.5 * (precision + precision.T)
-    if np.isfinite(precision).all() and _cholesky(precision, size):
+    if np.isfinite(precision).all() and rule.cholesky(precision, size):
         _solve(precision, size, pull, False)
         pull += z
         _solve(precision, size, pull, True)
@@ -121,7 +113,7 @@ def draw_unused(theta, alpha, covariance, root, uses, rng):
         for i in range(used.size):
             part[i] = covariance[used[i], used]
             gap[i] = theta[c, used[i]] - star[used[i]]
-        if not _cholesky(part, used.size):
+        if not rule.cholesky(part, used.size):
             continue
         _solve(part, used.size, gap, False)
         _solve(part, used.size, gap, True)
@@ -228,7 +220,7 @@ def sweep(
     rng : numpy.random.Generator
         The chain's own.
     kept_x, kept_s : ndarray (n, D), (n, K)
-        States, and what the next `learnt` is taken from.
+        States; and, where something is learned, what the next `learnt` is taken from.
     lp, accept, steps, lost : ndarray (n,), (n, 2), (n,), (n,) of bool
         Log density, mean acceptance by kind, gradients of everything, whether any trajectory was lost.
     """
@@ -240,16 +232,16 @@ def sweep(
     work = np.empty(total), np.empty(total), np.empty(total), np.empty(total)
     little = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
     every, y, value, slope = np.arange(few), np.empty(few), np.zeros(1), np.empty(x.size)
-    root, mixed, center = np.empty((size, size)), np.empty((size, size)), np.empty(size)
+    root, own_root, covariance = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
     factor, scale, away = np.zeros((total, total)), np.empty((size, size)), np.empty(size)
-    mean, theta, u = np.empty(size), np.empty((count, size)), np.empty((count, size))
+    center, mean, theta, u = np.empty(size), np.empty(size), np.empty((count, size)), np.empty((count, size))
     alpha = x[at[0] : at[0] + size]
     spread, below = x[at[1] : at[1] + size], x[at[2] : at[2] + size * (size - 1) // 2]
     flat = x[at[3] : at[3] + count * size]
+    population_of(below, spread, reference, order, root, own_root, covariance)
     for i in range(kept_x.shape[0]):
         accept[i], steps[i], lost[i] = 0.0, 0, False
         for turn in range(thin):
-            root_of(below, spread, reference, order, root)
             means_alone(median, sd, root, mode, curvature, order, center, scale)
             factor[:] = learnt
             for a in range(size):
@@ -260,23 +252,23 @@ def sweep(
             chance, taken, gone = move(
                 whole, whole_data, x, inner_places, factor, log_step[0], lengths[0], most, rng, room, work
             )  # fmt: skip
-            if learned > 0:
-                log_step[0] += _GAIN * (learned + i * thin + turn) ** _FADE * (chance - targets[0])
             accept[i, 0] += chance / thin
             steps[i] += taken
             lost[i] |= gone
-            kept_s[i] = x[inner_places]
-            away[:] = alpha - center
-            _solve(scale, size, away, False)
-            kept_s[i, :size] = away
+            if learned > 0:
+                gain = _GAIN * (learned + i * thin + turn) ** _FADE
+                log_step[0] += gain * (chance - targets[0])
+                kept_s[i] = x[inner_places]
+                away[:] = alpha - center
+                _solve(scale, size, away, False)
+                kept_s[i, :size] = away
 
             mean[:] = alpha[order]
             u[:] = flat.reshape(count, size)
             rule.carry(mean, root, mode, curvature, basis, firm, inner, offset, outer, u, theta)
             for j in range(size):
                 own[:, order[j]] = theta[:, j]
-                mixed[order[j]] = root[j]
-            draw_means(own, alpha, mixed @ mixed.T, uses, median, sd, rng)
+            draw_means(own, alpha, covariance, uses, median, sd, rng)
             middle[:] = alpha
             y[:] = x[outer_places]
             for _ in range(repeats):
@@ -285,14 +277,12 @@ def sweep(
                     little,
                 )  # fmt: skip
                 if learned > 0:
-                    log_step[1] += _GAIN * (learned + i * thin + turn) ** _FADE * (chance - targets[1])
+                    log_step[1] += gain * (chance - targets[1])
                 accept[i, 1] += chance / (thin * repeats)
                 lost[i] |= gone
             x[outer_places] = y
-            root_of(below, spread, reference, order, root)
-            for j in range(size):
-                mixed[order[j]] = root[j]
-            draw_unused(own, alpha, mixed @ mixed.T, mixed, uses, rng)
+            population_of(below, spread, reference, order, root, own_root, covariance)
+            draw_unused(own, alpha, covariance, own_root, uses, rng)
             mean[:] = alpha[order]
             for j in range(size):
                 theta[:, j] = own[:, order[j]]

@@ -385,8 +385,7 @@ def temper(
     cache = TargetCache() if cache is None else cache
     report = on_progress or (lambda progress: None)
     if spec not in cache:
-        waiting = ChainProgress(0, sampler.tune + sampler.draws, 0, True, 0.0)
-        report(Progress("compiling", (waiting,) * sampler.chains))
+        report(Progress.compiling(sampler.chains, sampler.tune + sampler.draws))
     target = cache.get(spec)
     compiled = time.perf_counter() - began
 

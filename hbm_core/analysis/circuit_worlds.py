@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hbm_core.inference.recipes.circuits import predicted, reading_sd
+from hbm_core.inference.recipes.circuits import new_readings, predicted
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.circuits_rule import factor
 from hbm_core.models.pymc_circuits import Spec, partial_shapes
@@ -75,11 +75,8 @@ def read(
 ) -> CircuitPopulation:
     """The structure with readings of the curves `f`: gains by course, noise by reading."""
     structure = spec.structure
-    mean = f[structure.point]
-    gain = 1 + truth.get("gain", np.zeros(1)) * rng.standard_normal(int(structure.course.max()) + 1)
-    draw = {name: value[0] for name, value in truth.items() if name in ("noise", "exponent")}
-    noise = reading_sd(spec, draw, mean) * rng.standard_normal(mean.size)
-    return replace(structure, value=gain[structure.course] * mean + noise)
+    draw = {name: value[0] for name, value in truth.items() if name in ("noise", "exponent", "gain")}
+    return replace(structure, value=new_readings(spec, draw, f[structure.point], structure.course, rng))
 
 
 def named(structure: CircuitPopulation, truth: dict[str, np.ndarray]) -> dict[str, float]:

@@ -9,13 +9,21 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from hbm_core.inference.recipes.circuits import reading_sd
+from hbm_core.inference.recipes.circuits import new_readings
 from hbm_core.inference.reweighted import Curves, ReweightedPosterior
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.structure import ModelSpec
 
 #: Quantiles of the bands, by column.
-BANDS: Mapping[str, float] = {"low95": 0.025, "low50": 0.25, "middle": 0.5, "high50": 0.75, "high95": 0.975}
+BANDS: Mapping[str, float] = {
+    "low95": 0.025,
+    "low90": 0.05,
+    "low50": 0.25,
+    "middle": 0.5,
+    "high50": 0.75,
+    "high90": 0.95,
+    "high95": 0.975,
+}
 _SEED, _Z95 = 20, 1.959963984540054
 #: New readings by the fit's curves, as long as these live: priors only weight them anew.
 _READINGS: WeakKeyDictionary[Curves, tuple[np.ndarray, np.ndarray, np.ndarray]] = WeakKeyDictionary()
@@ -78,23 +86,24 @@ def coverage(posterior: ReweightedPosterior, table: pd.DataFrame) -> pd.DataFram
     Returns
     -------
     DataFrame
-        circuit, readings, inside50, inside95 (shares); the last row is all of them.
+        circuit, readings, inside50, inside90, inside95 (shares); the last row is all of them.
     """
     structure: Any = posterior.spec.structure
     at = table.iloc[structure.point].reset_index(drop=True)
     value = structure.value
     inside = pd.DataFrame(
         {
-            "circuit": at["circuit"],
-            "inside50": (at["low50"].to_numpy() <= value) & (value <= at["high50"].to_numpy()),
-            "inside95": (at["low95"].to_numpy() <= value) & (value <= at["high95"].to_numpy()),
+            f"inside{level}": (at[f"low{level}"].to_numpy() <= value)
+            & (value <= at[f"high{level}"].to_numpy())
+            for level in (50, 90, 95)
         }
     )
+    names = list(inside)
     rows = [
-        (str(circuit), len(own), own["inside50"].mean(), own["inside95"].mean())
-        for circuit, own in [*inside.groupby("circuit", sort=True), ("all", inside)]
+        (str(circuit), len(own), *own[names].mean())
+        for circuit, own in [*inside.groupby(at["circuit"], sort=True), ("all", inside)]
     ]
-    return pd.DataFrame(rows, columns=["circuit", "readings", "inside50", "inside95"])
+    return pd.DataFrame(rows, columns=["circuit", "readings", *names])
 
 
 def means(spec: ModelSpec[Any], posterior: ReweightedPosterior) -> pd.DataFrame:
@@ -158,7 +167,6 @@ def _new_readings(posterior: ReweightedPosterior, found: Curves) -> np.ndarray:
     made = np.empty_like(curve)
     for sample, f in enumerate(curve):
         at = _parameters(posterior, sample)
-        gain = 1 + at.get("gain", 0.0) * rng.standard_normal(condition.max() + 1)[condition]
-        value = gain * f + reading_sd(spec, at, f) * rng.standard_normal(f.size)
+        value = new_readings(spec, at, f, condition, rng)
         made[sample] = value * at["slope"] + at["offset"] if "slope" in at else value
     return made

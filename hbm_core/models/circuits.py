@@ -12,7 +12,7 @@ import numpy as np
 
 from hbm_core.errors import InputError
 from hbm_core.models.kinetics.mechanism import Parameter
-from hbm_core.models.kinetics.program import Experiment, Program, program
+from hbm_core.models.kinetics.program import Experiment, Program, Thinned, program, thinned
 from hbm_core.models.vector_population import VectorPopulation
 
 Role = Literal["fitted", "shared", "fixed"]
@@ -39,8 +39,10 @@ class CircuitPopulation:
     circuit does not use are not in its likelihood.
 
     Reading n of course k has the mean g_k f and the standard deviation σ₀ ("constant"), σ₀ √m
-    ("heteroscedastic"), σ₀ m ("proportional") or σ₀ m^γ ("power"), with m = (f + √(f² + ε²))/2, a smooth
-    maximum with 0. With "power" each course has a gain g_k ~ Normal(1, s), integrated out; g_k = 1 otherwise.
+    ("heteroscedastic"), σ₀ m ("proportional") or σ₀ (g_k m)^γ ("power"), with m = (f + √(f² + ε²))/2, a
+    smooth maximum with 0. With "power" each course has a gain, log g_k ~ Normal(0, s), integrated out; it
+    scales what is measured, noise included: otherwise curves that are far too high could hide behind gains
+    near 0 for the sake of their noise. g_k = 1 elsewhere.
 
     Parameters
     ----------
@@ -159,6 +161,11 @@ class CircuitPopulation:
     def tables(self) -> Program:
         """The experiments as the solver reads them."""
         return program(self.experiments, self.columns)
+
+    @cached_property
+    def thinned(self) -> Thinned:
+        """The same in few long steps, near enough to steer by."""
+        return thinned(self.experiments, self.columns)
 
     @cached_property
     def point_labels(self) -> Mapping[str, np.ndarray]:

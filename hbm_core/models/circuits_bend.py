@@ -29,8 +29,9 @@ _WIDE, _STAGES, _STEPS = 1.5, (1 / 3, 2 / 3, 1.0), (3, 3, 6)
 _FEW = 4
 #: Pull of stiff directions to the fit, longest step, excess of −log likelihood that halves a fit's weight.
 _PULL, _LONGEST, _HALF = 1e-2, 3.0, 5.0
-#: Of the functions: sd of arguments where training starts, offsets, decay of the weights, and steps.
-_ARGUMENT, _OFFSET, _DECAY, _TRAINING = 0.6, 1.5, 1e-4, 600
+#: Of the functions: sd of arguments where training starts, offsets, decay of the weights, and steps, from
+#: nothing and from what was known before.
+_ARGUMENT, _OFFSET, _DECAY, _TRAINING, _MORE = 0.6, 1.5, 1e-4, 600, 250
 
 #: θ (n, P) → whitened residuals (n, R) and their derivatives (n, R, P) of one circuit.
 Residuals = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -156,25 +157,36 @@ class Ridge:
         )
 
 
-def bend(ridge: Ridge) -> Bend:
-    """The smooth function that follows a ridge, its values and derivatives met by least squares."""
+def bend(ridge: Ridge, before: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None) -> Bend:
+    """The smooth function that follows a ridge, its values and derivatives met by least squares.
+
+    Parameters
+    ----------
+    ridge : Ridge
+        What is followed.
+    before : tuple of ndarray, optional
+        ``inner``, ``offset`` and ``outer`` (F, P), (F,), (K, F) of the same ridge when less was known of it.
+    """
     size, count = ridge.fit.size, ridge.firm.size
     basis, firm = np.zeros((size, size)), np.ones(size)
     basis[:, :count], firm[:count] = ridge.scale * ridge.stiff, ridge.firm
     inner, offset, outer = np.zeros((FEATURES, size)), np.zeros(FEATURES), np.zeros((size, FEATURES))
     if ridge.bends:
-        lean, offset, found = _trained(ridge)
+        lean, offset, found = _trained(ridge, before)
         inner, outer[:count] = lean @ ridge.loose.T / ridge.scale, found.T
     stiff, loose = ridge.stiff / ridge.scale, ridge.loose / ridge.scale
     curvature = (stiff * ridge.firm) @ stiff.T + loose @ ridge.soft @ loose.T
     return Bend(curvature, basis, firm, inner, offset, outer)
 
 
-def _trained(ridge: Ridge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _trained(
+    ridge: Ridge, before: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Arguments' slopes (F, L), offsets (F,) and weights (F, K) of the functions.
 
     In units in which loose coordinates have the rough posterior's covariance, 1, and stiff ones the readings'
-    curvature, 1: derivatives there are what bends the sampler's density. From random slopes, by L-BFGS.
+    curvature, 1: derivatives there are what bends the sampler's density. From random slopes, or those known
+    before, by L-BFGS.
     """
     root, firmness = ridge.root, np.sqrt(ridge.firm)
     at = np.linalg.solve(root, ridge.places.T).T
@@ -183,13 +195,18 @@ def _trained(ridge: Ridge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     weight = 1 / (1 + np.maximum(ridge.excess, 0) / _HALF)
     weight /= weight.sum()
     loose, stiff = turns.shape[1:]
-    rng = np.random.default_rng(_SEED)
-    lean = rng.standard_normal((FEATURES, loose))
-    lean *= _ARGUMENT / np.linalg.norm(lean, axis=1)[:, None]
-    offset = rng.uniform(-_OFFSET, _OFFSET, FEATURES)
-    made = np.tanh(at @ lean.T + offset)
-    share = made.T * weight
-    first = np.linalg.solve(share @ made + 1e-3 * np.eye(FEATURES), share @ goal)
+    if before is None:
+        rng, most = np.random.default_rng(_SEED), _TRAINING
+        lean = rng.standard_normal((FEATURES, loose))
+        lean *= _ARGUMENT / np.linalg.norm(lean, axis=1)[:, None]
+        offset = rng.uniform(-_OFFSET, _OFFSET, FEATURES)
+        made = np.tanh(at @ lean.T + offset)
+        share = made.T * weight
+        first = np.linalg.solve(share @ made + 1e-3 * np.eye(FEATURES), share @ goal)
+    else:
+        most = _MORE
+        lean, offset = before[0] @ ridge.loose * ridge.scale @ root, before[1]
+        first = before[2][:stiff].T * firmness
     ends = np.cumsum([lean.size, offset.size])
 
     def cost(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -209,7 +226,7 @@ def _trained(ridge: Ridge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return float(total), np.concatenate([by_lean.ravel(), by_argument.sum(axis=0), by_out.ravel()])
 
     start = np.concatenate([lean.ravel(), offset, first.ravel()])
-    options = {"maxiter": _TRAINING, "maxfun": 2 * _TRAINING, "maxcor": 20}
+    options = {"maxiter": most, "maxfun": 2 * most, "maxcor": 20}
     flat, offset, out = np.split(minimize(cost, start, jac=True, method="L-BFGS-B", options=options).x, ends)
     lean = np.linalg.solve(root.T, flat.reshape(FEATURES, loose).T).T
     return lean, offset, out.reshape(FEATURES, stiff) / firmness

@@ -39,6 +39,10 @@ _relative_root_at = _named("relative_root", rule.relative_root_at, rule.RELATIVE
 _relative_root_back_at = _named("relative_root_back", rule.relative_root_back_at, rule.RELATIVE_ROOT_BACK_AT)
 _carry_at = _named("carry", rule.carry_at, rule.CARRY_AT)
 _carry_back_at = _named("carry_back", rule.carry_back_at, rule.CARRY_BACK_AT)
+_place_at = _named("place", rule.place_at, rule.PLACE_AT)
+_place_back_at = _named("place_back", rule.place_back_at, rule.PLACE_BACK_AT)
+_blend_at = _named("blend", rule.blend_at, rule.BLEND_AT)
+_blend_back_at = _named("blend_back", rule.blend_back_at, rule.BLEND_AT)
 _deviate_at = _named("deviate", rule.deviate_at, rule.DEVIATE_AT)
 _weigh_at = _named("weigh", rule.weigh_at, rule.WEIGH_AT)
 
@@ -156,6 +160,76 @@ class CarryBack(_Compiled):
         rule.carry_back(mean, root, *shape, u, weight, float(share.item()), *found)
         for output, value in zip(outputs, found, strict=True):
             output[0] = value
+
+
+class Place(_Compiled):
+    """m, u, then what `given` made and each circuit's bend → θ (C, P), its log density; tanh and M⁻¹ (θ − m).
+
+    See `circuits_rule.place`.
+    """
+
+    kinds, moving, through = (pt.dmatrix, pt.dscalar, pt.dmatrix, pt.dmatrix), 2, 2
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        mean, u, *parts = map(np.ascontiguousarray, inputs)
+        theta, bend, z = np.empty(u.shape), np.empty(parts[8].shape), np.empty(u.shape)
+        constant = float(parts[4].item())
+        density = rule.place(mean, u, *parts[:4], constant, *parts[5:], theta, bend, z)
+        outputs[1][0] = np.asarray(density)
+        outputs[0][0], outputs[2][0], outputs[3][0] = theta, bend, z
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """By m and u."""
+        back, push, tilt, share, _, _, basis, inner, _, outer = inputs[2:]
+        weight, density = output_grads[:2]
+        found: Any = PlaceBack()(
+            back, push, tilt, share, basis, inner, outer, outputs[2], outputs[3], weight, density
+        )
+        return [*found, *(disconnected_type() for _ in inputs[2:])]
+
+
+class PlaceBack(_Compiled):
+    """Gradient of `Place`."""
+
+    kinds = (pt.dvector, pt.dmatrix)
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        *given, density = map(np.ascontiguousarray, inputs)
+        found = np.empty(given[0].shape[0]), np.empty(given[9].shape)
+        rule.place_back(*given, float(density.item()), *found)
+        for output, value in zip(outputs, found, strict=True):
+            output[0] = value
+
+
+class Blend(_Compiled):
+    """Points that were kept, then places and shares (N, K) → all points (N,)."""
+
+    kinds, moving = (pt.dvector,), 1
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        kept, shares = np.ascontiguousarray(inputs[0]), np.ascontiguousarray(inputs[2])
+        outputs[0][0] = np.empty(len(shares))
+        rule.blend(kept, np.asarray(inputs[1], dtype=np.int64), shares, outputs[0][0])
+
+    def pullback(self, inputs: Any, outputs: Any, output_grads: Any) -> list[Any]:
+        """By the kept points."""
+        found: Any = BlendBack()(*inputs, output_grads[0])
+        return [found, disconnected_type(), disconnected_type()]
+
+
+class BlendBack(_Compiled):
+    """Gradient of `Blend`, from its inputs and the weight of all points."""
+
+    kinds = (pt.dvector,)
+
+    def perform(self, node: Apply, inputs: Any, outputs: Any) -> None:
+        """Values outside numba's backend."""
+        shares, weight = np.ascontiguousarray(inputs[2]), np.ascontiguousarray(inputs[3])
+        outputs[0][0] = np.empty(inputs[0].shape)
+        rule.blend_back(np.asarray(inputs[1], dtype=np.int64), shares, weight, outputs[0][0])
 
 
 class Deviate(_Compiled):
@@ -283,6 +357,69 @@ def _carry_back(op: Op, node: Apply, **kwargs: Any) -> Any:
     return carry_back, _VERSION
 
 
+@register_funcify_default_op_cache_key(Place)
+def _place(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def place(mean, u, back, push, tilt, share, constant, mode, basis, inner, offset, outer):
+        m, x, r = np.ascontiguousarray(mean), np.ascontiguousarray(u), np.ascontiguousarray(back)
+        q, w, s = np.ascontiguousarray(push), np.ascontiguousarray(tilt), np.ascontiguousarray(share)
+        t, d, i = np.ascontiguousarray(mode), np.ascontiguousarray(basis), np.ascontiguousarray(inner)
+        b, o, one = np.ascontiguousarray(offset), np.ascontiguousarray(outer), np.array([constant.item()])
+        theta, density = np.empty(x.shape), np.empty(1)
+        bend, z = np.empty(b.shape), np.empty(x.shape)
+        _place_at(
+            m.ctypes, x.ctypes, r.ctypes, q.ctypes, w.ctypes, s.ctypes, one.ctypes, t.ctypes, d.ctypes,
+            i.ctypes, b.ctypes, o.ctypes, x.shape[0], x.shape[1], d.shape[2], b.shape[1], theta.ctypes,
+            density.ctypes, bend.ctypes, z.ctypes,
+        )  # fmt: skip
+        return theta, np.asarray(density[0]), bend, z
+
+    return place, _VERSION
+
+
+@register_funcify_default_op_cache_key(PlaceBack)
+def _place_back(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def place_back(back, push, tilt, share, basis, inner, outer, bend, z, weight, density):
+        r, q, w = np.ascontiguousarray(back), np.ascontiguousarray(push), np.ascontiguousarray(tilt)
+        s, d, i = np.ascontiguousarray(share), np.ascontiguousarray(basis), np.ascontiguousarray(inner)
+        o, h, e = np.ascontiguousarray(outer), np.ascontiguousarray(bend), np.ascontiguousarray(z)
+        g, one = np.ascontiguousarray(weight), np.array([density.item()])
+        by_mean, by_u = np.empty(e.shape[1]), np.empty(e.shape)
+        _place_back_at(
+            r.ctypes, q.ctypes, w.ctypes, s.ctypes, d.ctypes, i.ctypes, o.ctypes, h.ctypes, e.ctypes,
+            g.ctypes, one.ctypes, e.shape[0], e.shape[1], d.shape[2], h.shape[1], by_mean.ctypes, by_u.ctypes,
+        )  # fmt: skip
+        return by_mean, by_u
+
+    return place_back, _VERSION
+
+
+@register_funcify_default_op_cache_key(Blend)
+def _blend(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def blend(kept, places, shares):
+        # PyMC keeps whole numbers in 32 bits.
+        f, p, s = np.ascontiguousarray(kept), places.astype(np.int64), np.ascontiguousarray(shares)
+        whole = np.empty(s.shape[0])
+        _blend_at(f.ctypes, f.size, p.ctypes, s.ctypes, s.shape[0], s.shape[1], whole.ctypes)
+        return whole
+
+    return blend, _VERSION
+
+
+@register_funcify_default_op_cache_key(BlendBack)
+def _blend_back(op: Op, node: Apply, **kwargs: Any) -> Any:
+    @numba_njit
+    def blend_back(kept, places, shares, weight):
+        p, s = places.astype(np.int64), np.ascontiguousarray(shares)
+        w, by_kept = np.ascontiguousarray(weight), np.empty(kept.size)
+        _blend_back_at(by_kept.ctypes, by_kept.size, p.ctypes, s.ctypes, s.shape[0], s.shape[1], w.ctypes)
+        return by_kept
+
+    return blend_back, _VERSION
+
+
 @register_funcify_default_op_cache_key(Deviate)
 def _deviate(op: Op, node: Apply, **kwargs: Any) -> Any:
     @numba_njit
@@ -312,4 +449,5 @@ def _weigh(op: Op, node: Apply, **kwargs: Any) -> Any:
     return weigh, _VERSION
 
 
-factor, relative_root, carry, deviate, weigh = Factor(), RelativeRoot(), Carry(), Deviate(), Weigh()
+factor, relative_root, carry, place = Factor(), RelativeRoot(), Carry(), Place()
+blend, deviate, weigh = Blend(), Deviate(), Weigh()

@@ -4,7 +4,9 @@
 - `relative_root`: a factor of Σ⁻¹ relative to a reference → a root of Σ up to its rows' lengths.
 - `carry`: standard coordinates u → θ, through the Gaussian and the bend that each circuit's data make of θ;
   `uncarry`: back.
+- `place`: the same for a Σ that `given` was told of.
 - `deviate`: a root of Σ → log density of the circuits' deviations from their mean.
+- `blend`: some points of curves → all of them.
 - `weigh`: curves → log density of all readings.
 
 Each ``…_at`` is the same by addresses, for graphs that call it by the name of a symbol. This module imports
@@ -18,6 +20,20 @@ import numpy as np
 from numba import types
 
 _jit = numba.njit(error_model="numpy", cache=True)
+
+
+def _rule(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss and Hermite's places from the mode on, sds, and their weights with the normal's own factor."""
+    places, weights = np.polynomial.hermite_e.hermegauss(count)
+    weights *= np.exp(0.5 * places**2) / np.sqrt(2 * np.pi)
+    return places[count // 2 :].copy(), weights[count // 2 :].copy()
+
+
+#: Of gains whose log is told to less than this, where 9 places leave less than 1e-6 nats; and of all others.
+_NARROW = 0.04
+(_FEW, _FEW_SHARES), (_PLACES, _SHARES) = _rule(9), _rule(25)
+#: Of a gain's mode: steps at most, the longest, and the one that is near enough, in sds.
+_CLIMB, _STRIDE, _NEAR = 40, 0.5, 1e-4
 _REAL, _WHOLE = types.CPointer(types.float64), types.CPointer(types.int64)
 
 
@@ -108,9 +124,9 @@ def relative_root_back(below, reference, weight, by_below):
 
 
 @_jit
-def _bent(mean, root, mode, curvature, u, bent, upper, pull, whole, z):
-    """One circuit: H M, the root U of I + Mᵀ H M = Uᵀ U, U⁻ᵀ Mᵀ H (θ̂ − m), that plus u, and z = U⁻¹ of it."""
-    size = mean.size
+def _rooted(root, curvature, bent, upper):
+    """H M, and the upper triangular root U of I + Mᵀ H M = Uᵀ U."""
+    size = root.shape[0]
     for i in range(size):
         bent[i, :] = 0.0
         for k in range(size):
@@ -120,11 +136,8 @@ def _bent(mean, root, mode, curvature, u, bent, upper, pull, whole, z):
     for i in range(size):
         upper[i, :] = 0.0
         upper[i, i] = 1.0
-        pull[i] = 0.0
     for k in range(size):
-        gap = mode[k] - mean[k]
         for i in range(size):
-            pull[i] += bent[k, i] * gap
             w = root[k, i]
             if w != 0.0:
                 for j in range(size):
@@ -133,12 +146,26 @@ def _bent(mean, root, mode, curvature, u, bent, upper, pull, whole, z):
         top = np.sqrt(upper[k, k])
         for j in range(k, size):
             upper[k, j] /= top
-        pull[k] /= top
         for i in range(k + 1, size):
             w = upper[k, i]
-            pull[i] -= w * pull[k]
             for j in range(i, size):
                 upper[i, j] -= w * upper[k, j]
+
+
+@_jit
+def _bent(mean, root, mode, curvature, u, bent, upper, pull, whole, z):
+    """One circuit: H M, the root U of I + Mᵀ H M = Uᵀ U, U⁻ᵀ Mᵀ H (θ̂ − m), that plus u, and z = U⁻¹ of it."""
+    size = mean.size
+    _rooted(root, curvature, bent, upper)
+    pull[:] = 0.0
+    for k in range(size):
+        gap = mode[k] - mean[k]
+        for i in range(size):
+            pull[i] += bent[k, i] * gap
+    for k in range(size):
+        pull[k] /= upper[k, k]
+        for i in range(k + 1, size):
+            pull[i] -= upper[k, i] * pull[k]
     for k in range(size - 1, -1, -1):
         whole[k] = pull[k] + u[k]
         total = whole[k]
@@ -420,6 +447,91 @@ def uncarry(mean, root, mode, curvature, basis, firm, inner, offset, outer, thet
 
 
 @_jit
+def given(root, mode, curvature, basis, firm, back, push, tilt, share):
+    """What of `carry` is the same as long as Σ is, for `place`; `root`, …, `firm` as there.
+
+    Parameters
+    ----------
+    back : ndarray (P, P)
+        Gets M⁻¹.
+    push, tilt : ndarray (C, P, P)
+        Get Q = M U⁻¹ and Qᵀ H: θ⁰ = m + Q (u + Qᵀ H (θ̂ − m)).
+    share : ndarray (C, K, K)
+        Gets (Eᵀ E + F)⁻¹ F, E = M⁻¹ basis.
+
+    Returns
+    -------
+    float
+        Of `carry`'s density what does not depend on m and u.
+    """
+    count, size = mode.shape
+    bent, upper, column = np.empty((size, size)), np.empty((size, size)), np.empty(size)
+    lower = _is_lower(root)
+    for j in range(size):
+        column[:] = 0.0
+        column[j] = 1.0
+        _back_through(root, lower, column)
+        back[:, j] = column
+    total = -0.5 * np.log(2 * np.pi) * count * size
+    for c in range(count):
+        _rooted(root, curvature[c], bent, upper)
+        for i in range(size):
+            for k in range(size):
+                left = root[i, k]
+                for j in range(k):
+                    left -= push[c, i, j] * upper[j, k]
+                push[c, i, k] = left / upper[k, k]
+            total -= np.log(upper[i, i])
+        tilt[c] = push[c].T @ curvature[c]
+        first = back @ basis[c]
+        matrix = first.T @ first
+        for k in range(firm.shape[1]):
+            matrix[k, k] += firm[c, k]
+        share[c] = inverted(matrix) * firm[c]
+    return total
+
+
+@_jit
+def place(mean, u, back, push, tilt, share, constant, mode, basis, inner, offset, outer, theta, bend, z):
+    """`carry` for a Σ that `given` was told of: θ into `theta`, and the same density.
+
+    Parameters
+    ----------
+    mean, u, mode, basis, offset, outer, theta
+        As of `carry`.
+    back, push, tilt, share, constant
+        Of `given`, and what it returned.
+    inner : ndarray (C, P, F)
+        As of `carry`, each turned over.
+    bend, z : ndarray (C, F), (C, P)
+        Get the tanh and M⁻¹ (θ − m).
+    """
+    total = constant
+    for c in range(u.shape[0]):
+        theta[c] = mean + push[c] @ (u[c] + tilt[c] @ (mode[c] - mean))
+        bend[c] = np.tanh((theta[c] - mode[c]) @ inner[c] + offset[c])
+        theta[c] += basis[c] @ (share[c] @ (outer[c] @ bend[c]))
+        z[c] = back @ (theta[c] - mean)
+        total -= 0.5 * np.sum(z[c] * z[c])
+    return total
+
+
+@_jit
+def place_back(
+    back, push, tilt, share, basis, inner, outer, bend, z, weight, density, by_mean, by_u
+):  # fmt: skip
+    """Gradient of Σ weight · θ + density · (what `place` returns) at what it wrote; `weight` (C, P)."""
+    by_mean[:] = 0.0
+    for c in range(weight.shape[0]):
+        drawn = density * (z[c] @ back)
+        by = weight[c] - drawn
+        by_bend = (((by @ basis[c]) @ share[c]) @ outer[c]) * (1 - bend[c] * bend[c])
+        by += inner[c] @ by_bend
+        by_u[c] = by @ push[c]
+        by_mean += drawn + by - by_u[c] @ tilt[c]
+
+
+@_jit
 def deviate(root, gap, uses, by_root):
     """Log density of deviations ~ Normal(0, M Mᵀ), of each circuit those of the constants that it uses.
 
@@ -475,11 +587,107 @@ def deviate(root, gap, uses, by_root):
 
 
 @_jit
+def blend(kept, places, shares, whole):
+    """Each of the whole points (N,) from kept ones (T,), by `places` and `shares` (N, K)."""
+    for n in range(whole.size):
+        whole[n] = 0.0
+        for k in range(shares.shape[1]):
+            whole[n] += shares[n, k] * kept[places[n, k]]
+
+
+@_jit
+def blend_back(places, shares, weight, by_kept):
+    """Gradient of Σ weight · whole; `weight` (N,)."""
+    by_kept[:] = 0.0
+    for n in range(weight.size):
+        for k in range(shares.shape[1]):
+            by_kept[places[n, k]] += shares[n, k] * weight[n]
+
+
+@_jit
+def _gain(gamma, spread, count, yy, yf, ff):
+    """One course's gain integrated out: log mean of its likelihood over log g ~ Normal(0, s).
+
+    The course's readings say −½ g^−2γ (Σ w y² − 2 g Σ w y f + g² Σ w f²) − n γ log g of it. Gauss and
+    Hermite's rule around the mode, which is exact for what is nearly normal.
+
+    Returns that, and its derivatives by Σ w y², Σ w y f, Σ w f², γ and s.
+    """
+    x, narrow = 0.0, 1 / (spread * spread)
+    if yf > 0.0:
+        x = np.log(yf / ff) * ff / (ff + narrow)
+    top, curve = 0.0, 1.0
+    for _ in range(_CLIMB):
+        grown, shrunk = np.exp(x), np.exp(-2 * gamma * x)
+        a, b, c = shrunk * yy, shrunk * grown * yf, shrunk * grown * grown * ff
+        slope = gamma * a + (1 - 2 * gamma) * b - (1 - gamma) * c - count * gamma - x * narrow
+        bend = -2 * gamma * gamma * a + (1 - 2 * gamma) ** 2 * b - 2 * (1 - gamma) ** 2 * c
+        top, curve = -0.5 * a + b - 0.5 * c - count * gamma * x - 0.5 * x * x * narrow, narrow + abs(bend)
+        step = slope / curve
+        if abs(step) * np.sqrt(curve) < _NEAR:
+            break
+        x += max(-_STRIDE, min(_STRIDE, step))
+    if narrow - bend > 0.5 * narrow:
+        curve = narrow - bend
+    width, total = 1 / np.sqrt(curve), 0.0
+    places, shares = (_FEW, _FEW_SHARES) if width < _NARROW else (_PLACES, _SHARES)
+    by_yy, by_yf, by_ff, by_gamma, by_spread = 0.0, 0.0, 0.0, 0.0, 0.0
+    grown, shrunk = np.exp(x), np.exp(-2 * gamma * x)
+    for k in range(places.size):
+        away = width * places[k]
+        more, less = np.exp(away), np.exp(-2 * gamma * away)
+        for side in range(2 if k else 1):
+            at = x - away if side else x + away
+            u = grown / more if side else grown * more
+            v = shrunk / less if side else shrunk * less
+            a, b, c = v * yy, v * u * yf, v * u * u * ff
+            here = -0.5 * a + b - 0.5 * c - count * gamma * at - 0.5 * at * at * narrow
+            # Beyond the mode by rounding alone, of readings that are told to a billionth.
+            w = shares[k] * np.exp(min(here - top, 1.0))
+            total += w
+            by_yy -= 0.5 * w * v
+            by_yf += w * v * u
+            by_ff -= 0.5 * w * v * u * u
+            by_gamma += w * at * (a - 2 * b + c - count)
+            by_spread += w * (at * at * narrow - 1) / spread
+    return (
+        top + np.log(total * width / spread), by_yy / total, by_yf / total, by_ff / total, by_gamma / total,
+        by_spread / total,
+    )  # fmt: skip
+
+
+@_jit
+def _summed(f, noise, floor, value, point, course, weight, log_size, slope):
+    """Courses' n, Σ w y², Σ w y f, Σ w f², −Σ log sd − ½ n log 2π; into rooms: points' w, log m, γ m'/m."""
+    count = 0
+    for n in range(value.size):
+        count = max(count, course[n] + 1)
+    told, yy, yf, ff = np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count)
+    log_sd = np.zeros(count)
+    for p in range(f.size):
+        away = np.sqrt(f[p] * f[p] + floor * floor)
+        m = 0.5 * (f[p] + away)
+        # Far below 0 the sum cancels; this is the same.
+        if f[p] < 0.0:
+            m = 0.5 * floor * floor / (away - f[p])
+        log_size[p], slope[p] = np.log(m), noise[1] / away
+        weight[p] = np.exp(-2 * (noise[0] + noise[1] * log_size[p]))
+    for n in range(value.size):
+        p, k, y = point[n], course[n], value[n]
+        log_sd[k] -= noise[0] + noise[1] * log_size[p] + 0.5 * np.log(2 * np.pi)
+        told[k] += 1
+        yy[k] += weight[p] * y * y
+        yf[k] += weight[p] * y * f[p]
+        ff[k] += weight[p] * f[p] * f[p]
+    return told, yy, yf, ff, log_sd
+
+
+@_jit
 def weigh(f, noise, floor, value, point, course, by_f, by_noise, by_value):
     """Log density of all readings, courses' gains integrated out, with its gradient.
 
-    A reading of course k has the mean g_k f and the sd σ₀ m^γ, m = (f + √(f² + ε²))/2, g_k ~ Normal(1, s):
-    a course's covariance is diagonal plus s² f fᵀ (Woodbury and the determinant lemma).
+    A reading of course k has the mean g_k f and the sd σ₀ (g_k m)^γ, m = (f + √(f² + ε²))/2, and
+    log g_k ~ Normal(0, s); g_k = 1 where s is 0.
 
     Parameters
     ----------
@@ -494,44 +702,43 @@ def weigh(f, noise, floor, value, point, course, by_f, by_noise, by_value):
     by_f, by_noise, by_value : ndarray
         Results.
     """
-    count = 0
-    for n in range(value.size):
-        count = max(count, course[n] + 1)
-    variance = noise[2] * noise[2]
-    square, cross = np.zeros(count), np.zeros(count)
     weight, log_size, slope = np.empty(f.size), np.empty(f.size), np.empty(f.size)
-    for p in range(f.size):
-        away = np.sqrt(f[p] * f[p] + floor * floor)
-        m = 0.5 * (f[p] + away)
-        # Far below 0 the sum cancels; this is the same.
-        if f[p] < 0.0:
-            m = 0.5 * floor * floor / (away - f[p])
-        log_size[p], slope[p] = np.log(m), noise[1] / away
-        weight[p] = np.exp(-2 * (noise[0] + noise[1] * log_size[p]))
-    total = -0.5 * np.log(2 * np.pi) * value.size
-    for n in range(value.size):
-        p, k = point[n], course[n]
-        gap = value[n] - f[p]
-        total -= 0.5 * weight[p] * gap * gap + noise[0] + noise[1] * log_size[p]
-        square[k] += weight[p] * f[p] * f[p]
-        cross[k] += weight[p] * f[p] * gap
+    told, yy, yf, ff, log_sd = _summed(f, noise, floor, value, point, course, weight, log_size, slope)
+    total = np.sum(log_sd)
     by_f[:], by_noise[:] = 0.0, 0.0
-    for k in range(count):
-        more = 1 + variance * square[k]
-        part = cross[k] / more
-        total += 0.5 * variance * cross[k] * part - 0.5 * np.log(more)
-        by_noise[2] += noise[2] * (part * part - square[k] / more)
-        square[k] = -0.5 * variance * (variance * part * part + 1 / more)
-        cross[k] = variance * part
+    for k in range(told.size):
+        if noise[2] > 0.0:
+            one, yy[k], yf[k], ff[k], by_gamma, by_spread = _gain(
+                noise[1], noise[2], told[k], yy[k], yf[k], ff[k]
+            )
+            total += one
+            by_noise[1] += by_gamma
+            by_noise[2] += by_spread
+        else:
+            total += yf[k] - 0.5 * (yy[k] + ff[k])
+            yy[k], yf[k], ff[k] = -0.5, 1.0, -0.5
     for n in range(value.size):
-        p, k = point[n], course[n]
-        w, gap = weight[p], value[n] - f[p]
-        by_log = w * gap * gap - 1 - 2 * w * f[p] * (cross[k] * gap + square[k] * f[p])
+        p, k, y = point[n], course[n], value[n]
+        w = weight[p]
+        by_log = -2 * w * (yy[k] * y * y + yf[k] * y * f[p] + ff[k] * f[p] * f[p]) - 1
         by_noise[0] += by_log
         by_noise[1] += by_log * log_size[p]
-        by_value[n] = w * (cross[k] * f[p] - gap)
-        by_f[p] += w * (gap + cross[k] * (gap - f[p]) + 2 * square[k] * f[p]) + by_log * slope[p]
+        by_value[n] = w * (2 * yy[k] * y + yf[k] * f[p])
+        by_f[p] += w * (yf[k] * y + 2 * ff[k] * f[p]) + by_log * slope[p]
     return total
+
+
+@_jit
+def weigh_courses(f, noise, floor, value, point, course):
+    """What `weigh` sums, course by course, ndarray (courses,)."""
+    weight, log_size, slope = np.empty(f.size), np.empty(f.size), np.empty(f.size)
+    told, yy, yf, ff, found = _summed(f, noise, floor, value, point, course, weight, log_size, slope)
+    for k in range(told.size):
+        if noise[2] > 0.0:
+            found[k] += _gain(noise[1], noise[2], told[k], yy[k], yf[k], ff[k])[0]
+        else:
+            found[k] += yf[k] - 0.5 * (yy[k] + ff[k])
+    return found
 
 
 FACTOR_AT = types.void(_REAL, types.intp, _REAL, _REAL)
@@ -541,6 +748,9 @@ RELATIVE_ROOT_BACK_AT = types.void(_REAL, types.intp, _REAL, _REAL, _REAL)
 CARRY_AT = types.void(*[_REAL] * 10, *[types.intp] * 4, _REAL, _REAL)
 CARRY_BACK_AT = types.void(*[_REAL] * 10, *[types.intp] * 4, *[_REAL] * 5)
 DEVIATE_AT = types.void(_REAL, _REAL, _REAL, types.intp, types.intp, _REAL, _REAL)
+PLACE_AT = types.void(*[_REAL] * 12, *[types.intp] * 4, *[_REAL] * 4)
+PLACE_BACK_AT = types.void(*[_REAL] * 11, *[types.intp] * 4, *[_REAL] * 2)
+BLEND_AT = types.void(_REAL, types.intp, _WHOLE, _REAL, types.intp, types.intp, _REAL)
 WEIGH_AT = types.void(_REAL, types.intp, _REAL, _REAL, types.intp, _WHOLE, _WHOLE, *[_REAL] * 4)
 
 
@@ -626,6 +836,76 @@ def carry_back_at(
         numba.carray(by_mean, (size,)),
         numba.carray(by_root, (size, size)),
         numba.carray(by_u, (count, size)),
+    )
+
+
+@numba.cfunc(PLACE_AT, cache=True)
+def place_at(
+    mean, u, back, push, tilt, share, constant, mode, basis, inner, offset, outer, count, size, stiff,
+    features, theta, density, bend, z,
+):  # fmt: skip
+    """`place` by addresses; what it returns goes to `density`."""
+    numba.carray(density, (1,))[0] = place(
+        numba.carray(mean, (size,)),
+        numba.carray(u, (count, size)),
+        numba.carray(back, (size, size)),
+        numba.carray(push, (count, size, size)),
+        numba.carray(tilt, (count, size, size)),
+        numba.carray(share, (count, stiff, stiff)),
+        numba.carray(constant, (1,))[0],
+        numba.carray(mode, (count, size)),
+        numba.carray(basis, (count, size, stiff)),
+        numba.carray(inner, (count, size, features)),
+        numba.carray(offset, (count, features)),
+        numba.carray(outer, (count, stiff, features)),
+        numba.carray(theta, (count, size)),
+        numba.carray(bend, (count, features)),
+        numba.carray(z, (count, size)),
+    )
+
+
+@numba.cfunc(PLACE_BACK_AT, cache=True)
+def place_back_at(
+    back, push, tilt, share, basis, inner, outer, bend, z, weight, density, count, size, stiff, features,
+    by_mean, by_u,
+):  # fmt: skip
+    """`place_back` by addresses."""
+    place_back(
+        numba.carray(back, (size, size)),
+        numba.carray(push, (count, size, size)),
+        numba.carray(tilt, (count, size, size)),
+        numba.carray(share, (count, stiff, stiff)),
+        numba.carray(basis, (count, size, stiff)),
+        numba.carray(inner, (count, size, features)),
+        numba.carray(outer, (count, stiff, features)),
+        numba.carray(bend, (count, features)),
+        numba.carray(z, (count, size)),
+        numba.carray(weight, (count, size)),
+        numba.carray(density, (1,))[0],
+        numba.carray(by_mean, (size,)),
+        numba.carray(by_u, (count, size)),
+    )
+
+
+@numba.cfunc(BLEND_AT, cache=True)
+def blend_at(kept, points, places, shares, count, around, whole):
+    """`blend` by addresses."""
+    blend(
+        numba.carray(kept, (points,)),
+        numba.carray(places, (count, around)),
+        numba.carray(shares, (count, around)),
+        numba.carray(whole, (count,)),
+    )
+
+
+@numba.cfunc(BLEND_AT, cache=True)
+def blend_back_at(by_kept, points, places, shares, count, around, weight):
+    """`blend_back` by addresses."""
+    blend_back(
+        numba.carray(places, (count, around)),
+        numba.carray(shares, (count, around)),
+        numba.carray(weight, (count,)),
+        numba.carray(by_kept, (points,)),
     )
 
 

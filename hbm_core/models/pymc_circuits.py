@@ -14,7 +14,15 @@ from scipy.optimize import least_squares, minimize
 
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.circuits_bend import Bend, Ridge, bend
-from hbm_core.models.kinetics.program import Experiment, Program, program
+from hbm_core.models.kinetics.program import (
+    LONG,
+    Experiment,
+    Program,
+    Thinned,
+    program,
+    thinned,
+    unthinned,
+)
 from hbm_core.models.pymc_model import random_variable
 from hbm_core.models.structure import ModelSpec
 from hbm_core.models.vector_population import InverseWishartLaw
@@ -129,7 +137,7 @@ class RoughFit:
     covariance : ndarray (C, P, P)
         Of each circuit's θ around its fit, by curvature and priors.
     noise : ndarray (3,)
-        log σ₀, γ and the gains' sd.
+        log σ₀, γ and the sd of the gains' logs.
     """
 
     alpha: np.ndarray
@@ -141,8 +149,8 @@ class RoughFit:
 def rough_fit(structure: CircuitPopulation) -> RoughFit:
     """Circuits and population together, and the noise, in turn: generalised least squares, declared priors.
 
-    Gauss–Newton's curvature, gains included: a course's readings have the covariance D + s² f fᵀ. It changes
-    no posterior, only the coordinates in which it is sampled and where chains start.
+    Gauss–Newton's curvature, gains to first order: a course's readings have the covariance D + s² f fᵀ. It
+    changes no posterior, only the coordinates in which it is sampled and where chains start.
     """
     if structure in _ROUGH:
         return _ROUGH[structure]
@@ -215,8 +223,13 @@ def bends(
         return _BENT[structure]
     ridges = _ridges(structure)
 
+    before = None if draws is None else bends(structure)
+
     def follow(c: int) -> Bend:
-        return bend(ridges[c] if draws is None else ridges[c].refined(draws[:, c]))
+        if before is None or draws is None:
+            return bend(ridges[c])
+        again = before["bend_inner"][c], before["bend_offset"][c], before["bend_outer"][c]
+        return bend(ridges[c].refined(draws[:, c]), again)
 
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(follow, range(len(ridges))))
@@ -252,13 +265,15 @@ def _ridges(structure: CircuitPopulation) -> list[Ridge]:
         own, first = readings.circuit == c, structure.tables.starts[c, 2]
         chosen = np.zeros((own.size, experiment.size))
         chosen[own, structure.point[own] - first] = 1
-        # Readings of one point tell together what they tell of it: as many rows as points.
-        q, root = np.linalg.qr(whiten(chosen))
+        # Readings of one point tell together what they tell of it: as many rows as points. Ridges need no
+        # exact curves.
+        near = thinned([experiment], structure.columns)
+        q, root = np.linalg.qr(whiten(chosen @ near.matrix))
         goal = q.T @ whiten((readings.value * own)[:, None])[:, 0]
 
         @cache
-        def copies(count: int, experiment: Experiment = experiment) -> Program:
-            return program([experiment] * count, structure.columns)
+        def copies(count: int, experiment: Experiment = near.experiments[0]) -> Program:
+            return program([experiment] * count, structure.columns, LONG)
 
         def residuals(
             theta: np.ndarray, copies: Any = copies, root: Any = root, goal: Any = goal
@@ -392,8 +407,6 @@ def build(spec: Spec) -> pm.Model:
     import pymc as pm
     import pytensor.tensor as pt
 
-    from hbm_core.models.kinetics.op import curves
-
     structure, geometry = spec.structure, spec.parameterization
     count, size = len(structure.units), len(structure.fitted)
     with pm.Model() as model:
@@ -418,21 +431,102 @@ def build(spec: Spec) -> pm.Model:
             theta = _circuits(geometry, data, mean, root, (count, size))
         pm.Deterministic("theta", theta)
 
-        rest = pt.concatenate([common, data["fixed"]])
-        whole = pt.concatenate([theta, pt.zeros((count, rest.shape[0])) + rest], axis=1)
-        found: Any = curves(whole, data["ints"], data["floats"], data["starts"])
-        value, scale = data["value"], 0.0
-        if structure.standards.size:
-            slope, offset = variable("slope"), variable("offset")
-            pm.Normal(
-                "standards", slope * data["amount"] + offset, variable("reading_sd"), observed=data["reading"]
-            )
-            value, scale = (value - offset) / slope, pt.log(slope)
-        pm.Potential(
-            "readings",
-            _log_likelihood(structure, data, variable, found[0], value) - scale * value.size,
-        )
+        _heard(structure, data, variable, theta, common)
     return model
+
+
+def given_values(spec: Spec) -> dict[str, np.ndarray]:
+    """Every ``pm.Data`` of `build_given` with its value.
+
+    Those that `hbm_core.models.circuits_rule.given` writes (``back``, ``push``, ``tilt``, ``share`` and what
+    it returns, ``constant``) wait for a Σ. Curves are solved at all points; `heard_values` are others.
+    """
+    structure = spec.structure
+    count, size = structure.uses.shape
+    values = data_values(spec)
+    stiff = values["bend_firm"].shape[1]
+    gone = {"prior_sigma", "prior_corr", "reference", "bend_curvature", "bend_firm"}
+    values = {name: value for name, value in values.items() if name not in gone}
+    return (
+        values
+        | heard_values(unthinned(structure.experiments, structure.tables))
+        | {
+            "bend_inner": values["bend_inner"].swapaxes(1, 2).copy(),
+            "back": np.eye(size),
+            "push": np.zeros((count, size, size)),
+            "tilt": np.zeros((count, size, size)),
+            "share": np.zeros((count, stiff, stiff)),
+            "constant": np.zeros(1),
+        }
+    )
+
+
+def heard_values(solved: Thinned) -> dict[str, np.ndarray]:
+    """Data of `build_given` that say where curves are solved, and what tells all their points."""
+    tables = solved.program
+    return {
+        "ints": tables.ints,
+        "floats": tables.floats,
+        "starts": tables.starts,
+        "places": solved.places,
+        "shares": solved.shares,
+    }
+
+
+def build_given(spec: Spec) -> pm.Model:
+    """Circuits, means and noise given Σ, in PyMC, by the coordinates of the transport.
+
+    Variables: ``alpha``, ``u``, and the noise's and the calibration's, as of `build`, whose density it is but
+    for that of Σ.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    from hbm_core.models.circuits_op import place
+
+    structure = spec.structure
+    count, size = structure.uses.shape
+    with pm.Model() as model:
+        data = {name: pm.Data(name, value) for name, value in given_values(spec).items()}
+
+        def variable(name: str, **kwargs: Any) -> Any:
+            prior = spec.priors[name]
+            return random_variable(name, prior, data[f"prior_{name}"], name in structure.positive, **kwargs)
+
+        alpha = pm.Normal("alpha", data["alpha_median"], data["alpha_sd"], shape=len(structure.inferred))
+        order = data["order"]
+        found: Any = place(
+            alpha[:size][order], pm.Flat("u", shape=(count, size)), data["back"], data["push"], data["tilt"],
+            data["share"], data["constant"][0], data["mode"], data["bend_basis"], data["bend_inner"],
+            data["bend_offset"], data["bend_outer"],
+        )  # fmt: skip
+        pm.Potential("circuits_density", found[1])
+        _heard(structure, data, variable, found[0][:, pt.argsort(order)], alpha[size:])
+    return model
+
+
+def _heard(
+    structure: CircuitPopulation, data: dict[str, Any], variable: Any, theta: Any, common: Any
+) -> None:
+    """What readings and standards say of circuits and of the noise; to be called within a model."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    from hbm_core.models.circuits_op import blend
+    from hbm_core.models.kinetics.op import curves
+
+    rest = pt.concatenate([common, data["fixed"]])
+    every = pt.concatenate([theta, pt.zeros((theta.shape[0], rest.shape[0])) + rest], axis=1)
+    solved: Any = curves(every, data["ints"], data["floats"], data["starts"])
+    f: Any = blend(solved[0], data["places"], data["shares"]) if "places" in data else solved[0]
+    value, scale = data["value"], 0.0
+    if structure.standards.size:
+        slope, offset = variable("slope"), variable("offset")
+        pm.Normal(
+            "standards", slope * data["amount"] + offset, variable("reading_sd"), observed=data["reading"]
+        )
+        value, scale = (value - offset) / slope, pt.log(slope)
+    pm.Potential("readings", _log_likelihood(structure, data, variable, f, value) - scale * value.size)
 
 
 def population_values(spec: Spec) -> dict[str, np.ndarray]:

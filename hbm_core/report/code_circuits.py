@@ -13,6 +13,7 @@ from hbm_core.report.pieces import listing, number, prior_line, text
 #: What the script needs of this package: a stiff solver with derivatives is no matter of a few lines.
 IMPORTS = (
     "\n\n"
+    "from hbm_core.models.circuits_op import weigh\n"
     "from hbm_core.models.kinetics.catalogue import MECHANISMS\n"
     "from hbm_core.models.kinetics.op import curves\n"
     "from hbm_core.models.kinetics.program import Experiment, program"
@@ -22,8 +23,8 @@ IMPORTS = (
 def note(spec: Spec) -> str:
     """What the script imports, and what it does not reproduce."""
     said = (
-        "It imports the mechanisms and the solver of their equations from hbm_core: run it where that is\n"
-        "installed. All else, data and priors among it, is written out."
+        "It imports the mechanisms, the solver of their equations and the density of readings with gains\n"
+        "from hbm_core: run it where that is installed. All else, data and priors among it, is written out."
     )
     if spec.parameterization == "transport":
         said += (
@@ -159,7 +160,7 @@ def body(spec: Spec) -> Iterator[str]:
             yield 'theta = pm.Deterministic("theta", mean + z @ root.T)'
     yield "rest = pt.concatenate([common, fixed])"
     yield f"whole = pt.concatenate([theta, pt.zeros(({count}, rest.shape[0])) + rest], axis=1)"
-    yield "f = curves(whole, tables.ints, tables.floats, tables.starts)[0][point]"
+    yield "f = curves(whole, tables.ints, tables.floats, tables.starts)[0]"
     yield from _readings(spec)
 
 
@@ -171,23 +172,23 @@ def _readings(spec: Spec) -> Iterator[str]:
         yield 'pm.Normal("standards", slope * amount + offset, reading_sd, observed=reading)'
         given, jacobian = "(value - offset) / slope", " - value.size * pt.log(slope)"
     yield from _priors(spec, "noise", "exponent", "gain")
-    power = {"power": "exponent", "heteroscedastic": "0.5", "proportional": "1.0"}.get(structure.noise)
-    if power is None:
-        yield "log_sd = pt.log(noise) + pt.zeros_like(f)"
-    else:
-        floor = float(spec.constants.get("floor", FLOOR))
-        yield f"positive = 0.5 * (f + pt.sqrt(f * f + {floor * floor!r}))"
-        yield f"log_sd = pt.log(noise) + {power} * pt.log(positive)"
-    yield f"gap = {given} - f"
-    yield "weight = pt.exp(-2 * log_sd)"
-    yield f"total = pt.sum(-0.5 * weight * gap**2 - log_sd - 0.5 * np.log(2 * np.pi)){jacobian}"
+    floor = float(spec.constants.get("floor", FLOOR))
     if structure.has_gain:
-        yield "# Each course has a gain of its own around 1, integrated out: Woodbury's identity."
-        yield "none = pt.zeros(course.max() + 1)"
-        yield "square = pt.inc_subtensor(none[course], weight * f**2)"
-        yield "lean = pt.inc_subtensor(none[course], weight * f * gap)"
-        yield "more = 1 + gain**2 * square"
-        yield "total += pt.sum(0.5 * gain**2 * lean**2 / more - 0.5 * pt.log(more))"
+        yield "# A course's gain scales what is measured, noise included; its log ~ Normal(0, gain) is"
+        yield "# integrated out."
+        yield f"scalars = pt.stack([pt.log(noise), exponent, gain, {floor!r}])"
+        yield f"total = weigh(f, scalars, {given}, point, course)[0]{jacobian}"
+    else:
+        power = {"heteroscedastic": "0.5", "proportional": "1.0"}.get(structure.noise)
+        yield "f = f[point]"
+        if power is None:
+            yield "log_sd = pt.log(noise) + pt.zeros_like(f)"
+        else:
+            yield f"positive = 0.5 * (f + pt.sqrt(f * f + {floor * floor!r}))"
+            yield f"log_sd = pt.log(noise) + {power} * pt.log(positive)"
+        yield f"gap = {given} - f"
+        yield "density = -0.5 * pt.exp(-2 * log_sd) * gap**2 - log_sd - 0.5 * np.log(2 * np.pi)"
+        yield f"total = pt.sum(density){jacobian}"
     yield 'pm.Potential("readings", total)'
 
 

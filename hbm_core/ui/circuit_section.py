@@ -136,8 +136,8 @@ def _say(seen: Live, posterior: ReweightedPosterior | None, bands: pd.DataFrame 
         return
     table: Any = tables.coverage(posterior, bands).set_index("circuit")
     own, every = (
-        f"{number(100 * row['inside95'], 0)} % lie in the 95 % band and {number(100 * row['inside50'], 0)} % "
-        "in the 50 % band"
+        f"{number(100 * row['inside95'], 0)} % lie in the 95 % band, {number(100 * row['inside90'], 0)} % in "
+        f"one of 90 % and {number(100 * row['inside50'], 0)} % in the 50 % band"
         for row in (table.loc[circuit], table.loc["all"])
     )
     theme.caption(

@@ -36,11 +36,14 @@ def test_readings_have_the_noise_and_gains_that_were_drawn() -> None:
     values = np.array([read(spec, truth, f, rng).value for _ in range(4000)])
     mean = f[spec.structure.point]
     size = (mean + np.sqrt(mean**2 + 0.1**2)) / 2
-    variance = 0.04 * size**1.4 + 0.01 * mean**2
-    assert values.mean(axis=0) == pytest.approx(mean, abs=5 * np.sqrt(variance.max() / 4000))
+    # Moments of a log-normal gain: E g^a = e^(a² s²/2).
+    spread = np.exp(2 * 0.01) - np.exp(0.01)
+    variance = 0.04 * size**1.4 * np.exp(0.5 * 1.4**2 * 0.01) + spread * mean**2
+    expected = mean * np.exp(0.005)
+    assert values.mean(axis=0) == pytest.approx(expected, abs=5 * np.sqrt(variance.max() / 4000))
     assert values.var(axis=0) == pytest.approx(variance, rel=0.15)
     same = spec.structure.course[:, None] == spec.structure.course
-    expected = np.where(same, 0.01 * np.outer(mean, mean), 0.0)[0, 1:]
+    expected = np.where(same, spread * np.outer(mean, mean), 0.0)[0, 1:]
     assert np.cov(values.T)[0, 1:] == pytest.approx(expected, abs=0.08 * variance.max())
 
 

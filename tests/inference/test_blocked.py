@@ -14,6 +14,7 @@ from hbm_core.inference.blocked import engine, kernel
 from hbm_core.inference.blocked.engine import BlockedCache, applies, refuse_others
 from hbm_core.inference.nuts import sample
 from hbm_core.inference.sampler import Progress, Sampler
+from hbm_core.inference.trajectory import log_density
 from hbm_core.models import circuits_rule
 from tests.inference.test_nuts_circuits import spec  # noqa: F401
 from tests.models.test_circuits import spec_of
@@ -40,7 +41,9 @@ def test_deviations_have_the_density_of_what_circuits_use() -> None:
         assert by_root[i, j] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-7)
 
 
-def test_standard_coordinates_lead_back() -> None:
+@pytest.fixture
+def ridges() -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+    """α, a root of Σ, u (2, 4) and a transport that bends."""
     rng = np.random.default_rng(3)
     count, size, stiff, features = 2, 4, 2, 6
     root = np.ascontiguousarray(np.triu(rng.normal(size=(size, size))) + 2 * np.eye(size))
@@ -52,12 +55,104 @@ def test_standard_coordinates_lead_back() -> None:
         rng.normal(size=(count, size)), curvature, np.ascontiguousarray(basis[:, :, :2]), firm, inner,
         rng.normal(size=(count, features)), rng.normal(size=(count, stiff, features)),
     )  # fmt: skip
-    mean, u = rng.normal(size=size), rng.normal(size=(count, size))
-    theta, back = np.empty((count, size)), np.empty((count, size))
+    return rng.normal(size=size), root, rng.normal(size=(count, size)), bend
+
+
+def test_standard_coordinates_lead_back(ridges) -> None:
+    mean, root, u, bend = ridges
+    theta, back = np.empty(u.shape), np.empty(u.shape)
     circuits_rule.carry(mean, root, *bend, u, theta)
     assert np.abs(theta - mean - u @ root.T).max() > 0.1
     circuits_rule.uncarry(mean, root, *bend, theta, back)
     assert back == pytest.approx(u, abs=1e-10)
+
+
+def test_a_given_covariance_leads_to_the_same_circuits_and_density(ridges) -> None:
+    """By the parts that are the same as long as Σ is, and with the gradient by differences."""
+    mean, root, u, (mode, curvature, basis, firm, inner, offset, outer) = ridges
+    (count, size), stiff = u.shape, firm.shape[1]
+    theta, placed = np.empty(u.shape), np.empty(u.shape)
+    density = circuits_rule.carry(mean, root, mode, curvature, basis, firm, inner, offset, outer, u, theta)
+    back, push, tilt = np.empty((size, size)), np.empty((count, size, size)), np.empty((count, size, size))
+    parts = back, push, tilt, np.empty((count, stiff, stiff))
+    constant = circuits_rule.given(root, mode, curvature, basis, firm, *parts)
+    turned, h, z = np.ascontiguousarray(inner.swapaxes(1, 2)), np.empty(offset.shape), np.empty(u.shape)
+
+    def at(mean: np.ndarray, u: np.ndarray) -> float:
+        return circuits_rule.place(
+            mean, u, *parts, constant, mode, basis, turned, offset, outer, placed, h, z
+        )
+
+    weight, share = np.random.default_rng(8).normal(size=u.shape), 0.7
+    by_mean, by_u = np.empty(size), np.empty(u.shape)
+    assert at(mean, u) == pytest.approx(density, rel=1e-12)
+    assert placed == pytest.approx(theta, abs=1e-12)
+    circuits_rule.place_back(*parts, basis, turned, outer, h, z, weight, share, by_mean, by_u)
+    for where, step in ((by_mean, 1e-6 * np.eye(size)), (by_u, 1e-6 * np.eye(u.size))):
+        for found, h_step in zip(where.ravel(), step, strict=True):
+            ends = []
+            for sign in (1, -1):
+                moved = (
+                    (mean, u + sign * h_step.reshape(u.shape)) if where is by_u else (mean + sign * h_step, u)
+                )
+                value = at(*moved)
+                ends.append(np.sum(weight * placed) + share * value)
+            assert found == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-6)
+
+
+def test_ends_are_judged_by_the_exact_density() -> None:
+    """Trajectories by a normal that is shifted and too wide leave draws of the exact one what they were."""
+    import nutpie
+    import pymc as pm
+
+    densities = []
+    for mean, sd in ((0.4, 1.3), (0.0, 1.0)):
+        with pm.Model() as model:
+            pm.Normal("x", mean, sd, shape=2)
+        densities.append(nutpie.compile_pymc_model(model))
+    near, exact = (engine._address(density) for density in densities)
+    rng, count = np.random.default_rng(7), 20_000
+    state = rng.standard_normal((count, 2))
+    before = state.copy()
+    room, other = (tuple(np.empty(2) for _ in range(n)) for n in (5, 4))
+    chances = np.empty(count)
+    for n, row in enumerate(state):
+        gap = stats.norm.logpdf(row) - stats.norm.logpdf(row, 0.4, 1.3)
+        owed = np.array([gap.sum()])
+        chances[n] = kernel.move(
+            *near, *exact, owed, row, np.arange(2), np.ones((1, 2)), np.log(0.5), 1.5, 64, rng, room, other
+        )[0]
+        gap = stats.norm.logpdf(row) - stats.norm.logpdf(row, 0.4, 1.3)
+        assert owed[0] == pytest.approx(gap.sum(), abs=1e-9)
+    assert 0.5 < chances.mean() < 0.98 and (state != before).any(axis=1).mean() > 0.5
+    for coordinate in state.T:
+        assert stats.kstest(coordinate, "norm").pvalue > 1e-4
+
+
+def test_circuits_given_the_covariance_have_the_density_of_the_whole(spec) -> None:  # noqa: F811
+    """Up to a number that Σ alone decides; and curves of long steps are near the exact ones."""
+    blocked = replace(spec, parameterization="transport")
+    blocks = engine._Blocks(
+        blocked, Sampler(draws=10, tune=10, chains=1, seed=1), *BlockedCache().get(blocked)
+    )
+    (chain,), rng = blocks.chains, np.random.default_rng(9)
+    states = np.tile(chain.x, (6, 1))
+    states[:, blocks.inner] += 0.05 * rng.standard_normal((6, blocks.inner.size))
+    value, slope, part = np.zeros(1), np.empty(blocks.dimensions), np.empty(blocks.inner.size)
+    owed = kernel.owed_at(
+        *engine._address(chain.near), *engine._address(chain.exact), states, blocks.at, blocks.inner,
+        blocks.order, blocks.reference, blocks.bends, chain.parts,
+    )  # fmt: skip
+    gaps = []
+    for x in states:
+        assert log_density(*engine._address(blocks.whole), x, slope, value)
+        whole = value[0]
+        point = np.ascontiguousarray(x[blocks.inner])
+        assert log_density(*engine._address(chain.exact), point, part, value)
+        gaps.append(whole - value[0])
+        assert part == pytest.approx(slope[blocks.inner], rel=1e-6, abs=1e-6)
+    assert gaps == pytest.approx([gaps[0]] * len(gaps), abs=1e-7)
+    assert (owed != 0).any() and np.std(owed) < engine._OFF
 
 
 def test_means_are_drawn_from_their_normal() -> None:
@@ -112,12 +207,11 @@ def test_a_second_try_keeps_the_law_where_the_usual_step_is_too_long() -> None:
     state = rng.standard_normal((count, 2))
     state[:, 1] *= np.exp(state[:, 0])
     before = state.copy()
-    room = tuple(np.empty(2) for _ in range(4))
-    other = tuple(np.empty(2) for _ in range(4))
-    hopeless = 0
+    room, other = (tuple(np.empty(2) for _ in range(n)) for n in (5, 4))
+    none, hopeless = (np.uint64(0), np.uint64(0), np.zeros(1)), 0
     for row in state:
         chance = kernel.move(
-            address, data, row, np.arange(2), np.ones((1, 2)), np.log(0.9), 2.5, 64, rng, room, other
+            address, data, *none, row, np.arange(2), np.ones((1, 2)), np.log(0.9), 2.5, 64, rng, room, other
         )[0]
         hopeless += chance <= kernel._HOPELESS
     # Second tries are made, and many of them count.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -291,3 +293,21 @@ def test_second_tables_that_do_not_fit_are_refused(change, words: str) -> None:
     second = whole.drop_duplicates(["circuit", "condition"])[["circuit", "condition", "plasmid:gfp"]]
     with pytest.raises(DataProblems, match=words):
         CIRCUITS.joined(whole, change(second))
+
+
+def test_measured_courses_are_read_with_their_table_of_plasmids() -> None:
+    """Differences to minute 30: the rows at time 0 are left out, and said to be."""
+    folder = Path(__file__).parents[1] / "data" / "rna"
+    courses, plasmids = (
+        pd.read_csv(folder / f"{name}.csv", dtype=str, keep_default_na=False)
+        for name in ("txtl_time_courses", "plasmids")
+    )
+    made = structure(CIRCUITS.read(CIRCUITS.joined(courses, plasmids)).table)
+    assert made.units == ("constitutive", "sense_star_6", "toehold_trigger")
+    assert [one.mechanism.id for one in made.experiments] == ["constitutive", "sense_star", "toehold_trigger"]
+    assert [one.baseline for one in made.experiments] == [30.0] * 3
+    assert sum(len(labels) for labels in made.conditions) == 12
+    assert made.value.size == len(courses) - 12 * 3
+    assert made.value.max() == 3021.59
+    doses = sorted(given.get("star", 0.0) for given in made.experiments[1].conditions)
+    assert doses == [0.0, 3.0, 5.0, 10.0, 15.0]

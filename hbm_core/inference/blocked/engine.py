@@ -5,7 +5,8 @@ transport's coordinates and for a given Σ, nearly normal; Σ's many correlation
 the circuits no curve depends on them. So a sweep takes turns (Gibbs):
 
 1. circuits, their means α and the noise given Σ: a Hamiltonian trajectory, scaled by what Σ and the readings
-   say of α at that moment;
+   say of α at that moment. It goes by curves in few long steps of the solver, where those steer it well
+   enough; its ends are judged by the exact ones, so that only the chance to be accepted may suffer;
 2. α given circuits and Σ: a draw from its normal;
 3. Σ given circuits and α: trajectories that hear no reading, constants that a circuit does not use integrated
    out, and drawn anew afterwards.
@@ -51,6 +52,11 @@ _OUTER_TARGET = 0.85
 #: First steps; scale of the noise's coordinates before any is known; draws of warm-up that weigh as much as
 #: what is thought before, per dimension.
 _STEP, _FIRST, _WEIGHT = 0.2, 0.1, 5.0
+#: Trajectories go by long steps where what these do to the log density differs by no more than this, sd in
+#: nats, between states; late states per chain that tell.
+_OFF, _TOLD = 0.7, 40
+#: What `hbm_core.models.circuits_rule.given` writes.
+_PARTS = ("back", "push", "tilt", "share", "constant")
 #: Starts that are tried.
 _STARTS = 20
 #: Sweeps between two looks at who wants to stop, at first, and the seconds they should take.
@@ -76,40 +82,44 @@ def refuse_others(spec: ModelSpec) -> None:
 
 
 class BlockedCache:
-    """Compiled halves by structure: everything, kept by `nuts`, and Σ alone."""
+    """Compiled densities by structure: of everything, kept by `nuts`, and of either half given the other."""
 
     def __init__(self, whole: CompileCache | None = None) -> None:
         self.whole = CompileCache() if whole is None else whole
-        self.alone = CompileCache()
+        self.halves = CompileCache()
 
     def __contains__(self, spec: ModelSpec) -> bool:
-        return spec in self.whole and self.alone.holds(_Alone.key(spec))
+        return spec in self.whole and all(self.halves.holds(half.key(spec)) for half in (_GIVEN, _ALONE))
 
-    def get(self, spec: ModelSpec) -> tuple[Any, Any]:
-        """Compiled models of everything and of σ and Ω given the rest."""
-        return self.whole.get(spec), self.alone.of(_Alone, spec)
+    def get(self, spec: ModelSpec) -> tuple[Any, Any, Any]:
+        """Compiled models of everything, of circuits given Σ, and of σ and Ω given circuits."""
+        return self.whole.get(spec), self.halves.of(_GIVEN, spec), self.halves.of(_ALONE, spec)
 
 
-class _Alone:
-    """What `CompileCache` must know of σ and Ω given the rest."""
+@dataclass(frozen=True)
+class _Half:
+    """What `CompileCache` must know of one half given the other."""
 
-    @staticmethod
-    def key(spec: Spec) -> Any:
+    name: str
+
+    def key(self, spec: Spec) -> Any:
         from hbm_core.models.pymc_circuits import structure_key
 
-        return "population", structure_key(spec)
+        return self.name, structure_key(spec)
 
-    @staticmethod
-    def build(spec: Spec) -> Any:
-        from hbm_core.models.pymc_circuits import build_population
+    def build(self, spec: Spec) -> Any:
+        from hbm_core.models import pymc_circuits
 
-        return build_population(spec)
+        return getattr(pymc_circuits, f"build_{self.name}")(spec)
 
-    @staticmethod
-    def data(spec: Spec) -> dict[str, np.ndarray]:
-        from hbm_core.models.pymc_circuits import population_values
+    def data(self, spec: Spec) -> dict[str, np.ndarray]:
+        from hbm_core.models import pymc_circuits
 
-        return population_values(spec)
+        found: dict[str, np.ndarray] = getattr(pymc_circuits, f"{self.name}_values")(spec)
+        return found
+
+
+_GIVEN, _ALONE = _Half("given"), _Half("population")
 
 
 @dataclass(eq=False)
@@ -118,25 +128,33 @@ class _Chain:
 
     x: np.ndarray
     rng: np.random.Generator
+    #: Compiled: circuits given Σ by exact curves and by those of long steps, and Σ given circuits.
+    exact: Any
+    near: Any
     alone: Any
+    parts: tuple[np.ndarray, ...]
     own: np.ndarray
     middle: np.ndarray
+    owed: np.ndarray = field(default_factory=lambda: np.full(1, np.nan))
     log_step: np.ndarray = field(default_factory=lambda: np.log([_STEP, _STEP]))
     learned: int = 1
     #: Of this round, each (n, …): ``x``, ``standard`` (coordinates), ``lp``, ``accept``, ``steps``, ``lost``.
-    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
+    rounds: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     def gathered(self, name: str) -> np.ndarray:
-        return np.concatenate([part[name] for part in self.parts])
+        return np.concatenate([part[name] for part in self.rounds])
 
 
 class _Blocks:
     """Chains at work."""
 
-    def __init__(self, spec: Spec, sampler: Sampler, whole: Any, alone: Any) -> None:
+    def __init__(self, spec: Spec, sampler: Sampler, whole: Any, given: Any, alone: Any) -> None:
         from hbm_core.models.pymc_circuits import population
 
-        self.spec, self.sampler, self.whole, self.alone = spec, sampler, whole, alone
+        self.spec, self.sampler = spec, sampler
+        self.whole, self.given, self.alone = whole, given, alone
+        #: Whether trajectories go by long steps.
+        self.by_near = False
         names, slices, _ = whole.shape_info
         self.slices: dict[str, slice] = dict(zip(names, slices, strict=True))
         if "sigma_log__" not in self.slices:
@@ -151,12 +169,13 @@ class _Blocks:
         self.median, self.sd = (np.ascontiguousarray(part[: self.size]) for part in population(spec))
         self.dimensions = int(whole.n_dim)
         places = np.arange(self.dimensions)
-        alpha, u = places[self.slices["alpha"]], places[self.slices["u"]]
         self.outer = np.concatenate([places[self.slices[name]] for name in ("sigma_log__", "below")])
-        rest = np.setdiff1d(places, np.concatenate([alpha, u, self.outer]))
-        self.inner = np.concatenate([alpha, rest, u])
+        own_names, own_slices, _ = given.shape_info
+        own = own_names[: np.searchsorted([part.start for part in own_slices], int(given.n_dim))]
+        self.inner = np.concatenate([places[self.slices[name]] for name in own])
+        alpha, u = places[self.slices["alpha"]], places[self.slices["u"]]
         #: Which of the inner coordinates have no scale of their own: neither α of the fitted nor u.
-        self.scaled = slice(self.size, self.inner.size - u.size)
+        self.scaled = np.flatnonzero(~np.isin(self.inner, np.concatenate([alpha[: self.size], u])))
         self.at = np.array([self.slices[n].start for n in ("alpha", "sigma_log__", "below", "u")])
         first = np.ones(self.inner.size)
         first[self.scaled] = _FIRST
@@ -171,6 +190,10 @@ class _Blocks:
 
         self.whole = self.whole.with_data(**{name: data[name] for name in BENDS})
         self.bends = tuple(np.ascontiguousarray(data[name], dtype=float) for name in BENDS)
+        bend = dict(zip(BENDS, self.bends, strict=True))
+        self.turned = np.ascontiguousarray(bend["bend_inner"].swapaxes(1, 2))
+        told = {name: bend[name] for name in ("mode", "bend_basis", "bend_offset", "bend_outer")}
+        self.given = self.given.with_data(**told, bend_inner=self.turned)
         self.order = np.ascontiguousarray(data["order"], dtype=np.int64)
         self.reference = np.ascontiguousarray(data["reference"])
 
@@ -179,11 +202,9 @@ class _Blocks:
 
         rng = np.random.default_rng([self.sampler.seed, 6, chain])
         value, slope = np.zeros(1), np.empty(self.dimensions)
-        code = np.uint64(self.whole.compiled_logp_func.address)
-        data = np.uint64(self.whole.user_data.ctypes.data)
         for seed in rng.integers(2**32, size=_STARTS):
             x = np.asarray(self.whole.initial_point_func(int(seed)), dtype=float)
-            if log_density(code, data, x, slope, value):
+            if log_density(*_address(self.whole), x, slope, value):
                 break
         else:
             raise FitError(
@@ -192,7 +213,18 @@ class _Blocks:
         # Arrays of its own: what one chain writes there no other one reads.
         alone = self.alone.with_data(own=np.zeros((self.count, self.size)), middle=np.zeros(self.size))
         own, middle = (_writable(alone, name) for name in ("own", "middle"))
-        return _Chain(x, rng, alone, own, middle)
+        return _Chain(x, rng, **self._halves(), alone=alone, own=own, middle=middle)
+
+    def _halves(self) -> dict[str, Any]:
+        """What a chain has of circuits given Σ, in arrays of its own that both densities read."""
+        from hbm_core.models.pymc_circuits import heard_values
+
+        stiff = self.bends[3].shape[1]
+        square = np.zeros((self.count, self.size, self.size))
+        share = np.zeros((self.count, stiff, stiff))
+        exact = self.given.with_data(back=square[0], push=square, tilt=square, share=share, constant=[0.0])
+        near = exact.with_data(**heard_values(self.spec.structure.thinned))
+        return {"exact": exact, "near": near, "parts": tuple(_writable(exact, name) for name in _PARTS)}
 
     def advance(self, chain: _Chain, count: int, thin: int, learning: bool) -> None:
         """`count` draws of `thin` sweeps each."""
@@ -206,17 +238,17 @@ class _Blocks:
             "steps": np.empty(count, dtype=np.int64),
             "lost": np.empty(count, dtype=np.bool_),
         }
+        near, exact = (chain.near, chain.exact) if self.by_near else (chain.exact, None)
         sweep(
-            np.uint64(self.whole.compiled_logp_func.address), np.uint64(self.whole.user_data.ctypes.data),
-            np.uint64(chain.alone.compiled_logp_func.address), np.uint64(chain.alone.user_data.ctypes.data),
-            chain.x, self.at, self.inner, self.outer, self.order, self.reference,
-            self.uses, self.median, self.sd, self.bends, chain.own, chain.middle,
+            *_address(self.whole), *_address(near), *_address(exact), *_address(chain.alone),
+            chain.x, chain.owed, self.at, self.inner, self.outer, self.order, self.reference,
+            self.uses, self.median, self.sd, self.bends, self.turned, chain.parts, chain.own, chain.middle,
             self.learnt, self.outer_factor, chain.log_step, _LENGTHS, _MOST,
             np.array([self.sampler.target_accept, _OUTER_TARGET]), _REPEATS,
             chain.learned if learning else 0, thin, chain.rng, *made.values(),
         )  # fmt: skip
         chain.learned += count * thin
-        chain.parts.append(made)
+        chain.rounds.append(made)
 
     def adapt(self, last: bool) -> None:
         """End a round of warm-up: steps and, but for the last round, scales from all chains together."""
@@ -228,7 +260,7 @@ class _Blocks:
             for name in ("x", "standard")
         )
         for chain in self.chains:
-            chain.parts.clear()
+            chain.rounds.clear()
             chain.log_step[:] = step
             # Later rounds begin from settled steps: smaller corrections.
             chain.learned = 15
@@ -240,12 +272,29 @@ class _Blocks:
         outer = x[:, self.outer]
         self.outer_factor = _factor(outer, np.maximum(outer.var(axis=0), 1e-12), self.outer_factor)
 
+    def choose(self) -> None:
+        """Whether trajectories go by long steps from here on: where what these change hardly varies."""
+        from hbm_core.inference.blocked.kernel import owed_at
+
+        found = [
+            owed_at(
+                *_address(chain.near), *_address(chain.exact), chain.gathered("x")[-_TOLD:], self.at,
+                self.inner, self.order, self.reference, self.bends, chain.parts,
+            )
+            for chain in self.chains
+        ]  # fmt: skip
+        self.by_near = bool(np.std(np.concatenate(found)) < _OFF)
+        for chain in self.chains:
+            chain.owed[:] = np.nan
+
     def reshape(self) -> None:
         """Follow ridges where the pilot's circuits are; chains stay at their circuits."""
         draws = self.variables(np.stack([chain.gathered("x") for chain in self.chains]))
         theta = [self.variables(chain.x[None, None])["theta"][0, 0] for chain in self.chains]
         self.shape(recipe(self.spec).shaped(self.spec, draws))
         for chain, own in zip(self.chains, theta, strict=True):
+            for name, value in self._halves().items():
+                setattr(chain, name, value)
             self._settle(chain, own)
 
     def _settle(self, chain: _Chain, theta: np.ndarray) -> None:
@@ -282,6 +331,13 @@ class _Blocks:
             "step_size": np.broadcast_to(step[:, None], lp.shape).copy(),
         }
         return self.variables(x), statistics
+
+
+def _address(compiled: Any) -> tuple[np.uint64, np.uint64]:
+    """Where a compiled density and its data are; twice 0 for none."""
+    if compiled is None:
+        return np.uint64(0), np.uint64(0)
+    return np.uint64(compiled.compiled_logp_func.address), np.uint64(compiled.user_data.ctypes.data)
 
 
 def _writable(compiled: Any, name: str) -> np.ndarray:
@@ -347,10 +403,10 @@ def sample(
     report = on_progress or (lambda progress: None)
     if spec not in cache:
         report(Progress.compiling(sampler.chains, sampler.tune + sampler.draws))
-    whole, alone = cache.get(spec)
+    densities = cache.get(spec)
     compiled = time.perf_counter() - began
 
-    blocks = _Blocks(spec, sampler, whole, alone)
+    blocks = _Blocks(spec, sampler, *densities)
     stopped = _Run(blocks, report, should_stop or (lambda: False), on_partial, time_limit).until_done()
     sampled = time.perf_counter() - began - compiled
     draws, statistics = blocks.drawn()
@@ -391,6 +447,8 @@ class _Run:
                         )
                     if end == pilot:
                         blocks.reshape()
+                    elif end > pilot and end < sampler.tune:
+                        blocks.choose()
                     blocks.adapt(last=end == sampler.tune)
             total = SWEEPS * (sampler.tune + sampler.draws)
             return self._advance(pool, total, SWEEPS, False)
@@ -435,7 +493,7 @@ class _Run:
             ChainProgress(
                 self.done // SWEEPS,
                 total,
-                0 if learning else int(sum(part["lost"].sum() for part in chain.parts)),
+                0 if learning else int(sum(part["lost"].sum() for part in chain.rounds)),
                 learning,
                 float(np.exp(chain.log_step[0])),
             )

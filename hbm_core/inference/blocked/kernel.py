@@ -124,8 +124,23 @@ def draw_unused(theta, alpha, covariance, root, uses, rng):
 
 
 @compiled
-def move(address, data, x, places, factor, log_step, trajectory, most, rng, room, small_room):
+def _owed(exact, exact_data, point, value, scrap, other):
+    """What the exact density is above `value`, of the one a trajectory goes by; NaN where it has none."""
+    if exact == 0:
+        return 0.0
+    return other[0] - value if log_density(exact, exact_data, point, scrap, other) else np.nan
+
+
+@compiled
+def move(
+    address, data, exact, exact_data, owed, x, places, factor, log_step, trajectory, most, rng, room,
+    small_room,
+):  # fmt: skip
     """One trajectory of x[places], in place: its acceptance, its steps, and whether it was lost.
+
+    It goes by the density at `address`, which may be near the exact one only; its ends are those of `exact`
+    where that is not 0: leapfrog steps by any force of the place are reversible and keep volumes. `owed` (1,)
+    holds what the exact one is above the other, in and out.
 
     One that is hopeless, because the usual step is too long there, is tried once more with a fifth of the
     step and another momentum (delayed rejection). That counts where the first momentum would be hopeless from
@@ -134,11 +149,12 @@ def move(address, data, x, places, factor, log_step, trajectory, most, rng, room
 
     References
     ----------
+    Neal (2011), MCMC using Hamiltonian dynamics, section 5.5, for trajectories by approximations.
     Modi, Barnett and Carpenter (2023), Bayesian Analysis 19(3), for delayed rejection in HMC.
     """
-    point, start, ahead, end = room
+    point, start, ahead, end, scrap = room
     z, first, push, step_by = small_room
-    size, value = places.size, np.zeros(1)
+    size, value, other = places.size, np.zeros(1), np.zeros(1)
     step = np.exp(log_step) * (0.8 + 0.4 * rng.random())
     count = min(most, max(1, int(np.ceil(trajectory * (0.5 + rng.random()) / step))))
     if not log_density(address, data, x, start, value):
@@ -152,9 +168,13 @@ def move(address, data, x, places, factor, log_step, trajectory, most, rng, room
     sound, taken = run(
         address, data, places, factor, step, count, energy, point, z, ahead, value, push, step_by
     )
-    chance = np.exp(min(0.0, energy + value[0] - 0.5 * np.sum(z * z))) if sound else 0.0
+    chance, debt = 0.0, 0.0
+    if sound:
+        debt = _owed(exact, exact_data, point, value[0], scrap, other)
+        gain = energy - owed[0] + value[0] + debt - 0.5 * np.sum(z * z)
+        chance = np.exp(min(0.0, gain)) if np.isfinite(gain) else 0.0
     if rng.random() < chance:
-        x[:] = point
+        x[:], owed[0] = point, debt
         return chance, taken, False
     if chance > _HOPELESS:
         return chance, taken, False
@@ -168,9 +188,11 @@ def move(address, data, x, places, factor, log_step, trajectory, most, rng, room
         push, step_by,
     )  # fmt: skip
     taken += steps
-    if not sound:
+    if sound:
+        debt = _owed(exact, exact_data, point, value[0], scrap, other)
+    if not (sound and np.isfinite(debt)):
         return chance, taken, True
-    gain = energy + value[0] - 0.5 * np.sum(z * z)
+    gain = energy - owed[0] + value[0] + debt - 0.5 * np.sum(z * z)
     # What the first momentum would have come to from here.
     end[:], z[:] = point, first
     energy = 0.5 * np.sum(z * z) - value[0]
@@ -178,17 +200,45 @@ def move(address, data, x, places, factor, log_step, trajectory, most, rng, room
         address, data, places, factor, step, count, energy, point, z, ahead, value, push, step_by
     )
     taken += steps
-    back = np.exp(min(0.0, energy + value[0] - 0.5 * np.sum(z * z))) if sound else 0.0
+    back = 0.0
+    if sound:
+        beyond = _owed(exact, exact_data, point, value[0], scrap, other)
+        there = energy - debt + value[0] + beyond - 0.5 * np.sum(z * z)
+        back = np.exp(min(0.0, there)) if np.isfinite(there) else 0.0
     if back <= _HOPELESS and rng.random() < np.exp(gain) * (1 - back) / (1 - chance):
-        x[:] = end
+        x[:], owed[0] = end, debt
     return chance, taken, False
 
 
 @compiled
+def owed_at(near, near_data, exact, exact_data, states, at, places, order, reference, bends, parts):
+    """What the exact density of circuits given Σ is above the near one, at states (n, D); NaN where none is.
+
+    Arguments as of `sweep`.
+    """
+    mode, curvature, basis, firm = bends[:4]
+    size = order.size
+    root, own_root, covariance = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
+    found, value, other = np.empty(states.shape[0]), np.zeros(1), np.zeros(1)
+    point, scrap = np.empty(places.size), np.empty(places.size)
+    for n in range(states.shape[0]):
+        x = states[n]
+        spread, below = x[at[1] : at[1] + size], x[at[2] : at[2] + size * (size - 1) // 2]
+        population_of(below, spread, reference, order, root, own_root, covariance)
+        back, push, tilt, share, constant = parts
+        constant[0] = rule.given(root, mode, curvature, basis, firm, back, push, tilt, share)
+        point[:] = x[places]
+        found[n] = np.nan
+        if log_density(near, near_data, point, scrap, value):
+            found[n] = _owed(exact, exact_data, point, value[0], scrap, other)
+    return found
+
+
+@compiled
 def sweep(
-    whole, whole_data, alone, alone_data, x, at, inner_places, outer_places, order, reference, uses, median,
-    sd, bends, own, middle, learnt, outer_factor, log_step, lengths, most, targets, repeats, learned, thin,
-    rng, kept_x, kept_s, lp, accept, steps, lost,
+    whole, whole_data, near, near_data, exact, exact_data, alone, alone_data, x, owed, at, inner_places,
+    outer_places, order, reference, uses, median, sd, bends, turned, parts, own, middle, learnt, outer_factor,
+    log_step, lengths, most, targets, repeats, learned, thin, rng, kept_x, kept_s, lp, accept, steps, lost,
 ):  # fmt: skip
     """Iterate one chain, in place; a draw is kept every `thin` sweeps.
 
@@ -196,18 +246,25 @@ def sweep(
     ----------
     whole, whole_data : int
         Address of the log density of everything, and of its data.
+    near, near_data, exact, exact_data : int
+        Of circuits, means and noise given Σ: what trajectories go by, and what their ends are judged by; 0
+        where that is the same.
     alone, alone_data : int
         Of σ and Ω given circuits and means.
-    x : ndarray (D,)
-        The state, unconstrained.
+    x, owed : ndarray (D,), (1,)
+        The state, unconstrained; and what `exact` is above `near` there, NaN where that is not known yet.
+        Kept from call to call, whose lengths are up to the clock: computed anew it would differ by rounding.
     at : ndarray (4,) of int
         Where α, log σ, ``below`` and u begin in it.
     inner_places, outer_places : ndarray of int
-        What trajectories of circuits move (α of the fitted first), and those of Σ.
+        What trajectories of circuits move, in the order of `near` (α of the fitted first), and those of Σ.
     order, reference, uses, median, sd
         Of the transport; uses (C, P) in the data's order; the prior of α.
-    bends : tuple
-        Data of the transport, see `hbm_core.models.pymc_circuits.BENDS`.
+    bends, turned : tuple, ndarray (C, P, F)
+        Data of the transport, see `hbm_core.models.pymc_circuits.BENDS`; ``bend_inner`` as `place` has it.
+    parts : tuple
+        Data of `near` and `exact` that depend on Σ (``back``, ``push``, ``tilt``, ``share``, ``constant``);
+        written here.
     own, middle : ndarray (C, P), (P,)
         The data of `alone`: θ and α; written here.
     learnt, outer_factor : ndarray (K, K), (L, L)
@@ -222,23 +279,33 @@ def sweep(
     kept_x, kept_s : ndarray (n, D), (n, K)
         States; and, where something is learned, what the next `learnt` is taken from.
     lp, accept, steps, lost : ndarray (n,), (n, 2), (n,), (n,) of bool
-        Log density, mean acceptance by kind, gradients of everything, whether any trajectory was lost.
+        Log density, mean acceptance by kind, gradients of `near`, whether any trajectory was lost.
     """
     mode, curvature, basis, firm, inner, offset, outer = bends
+    back, push, tilt, share, constant = parts
     count, size = uses.shape
     total, few = inner_places.size, outer_places.size
-    room = np.empty(x.size), np.empty(x.size), np.empty(x.size), np.empty(x.size)
-    small = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
+    room = np.empty(total), np.empty(total), np.empty(total), np.empty(total), np.empty(total)
+    small = np.empty(few), np.empty(few), np.empty(few), np.empty(few), np.empty(few)
     work = np.empty(total), np.empty(total), np.empty(total), np.empty(total)
     little = np.empty(few), np.empty(few), np.empty(few), np.empty(few)
-    every, y, value, slope = np.arange(few), np.empty(few), np.zeros(1), np.empty(x.size)
+    all_inner, point, all_outer, y = np.arange(total), np.empty(total), np.arange(few), np.empty(few)
+    value, slope, nothing = np.zeros(1), np.empty(x.size), np.zeros(1)
     root, own_root, covariance = np.empty((size, size)), np.empty((size, size)), np.empty((size, size))
     factor, scale, away = np.zeros((total, total)), np.empty((size, size)), np.empty(size)
     center, mean, theta, u = np.empty(size), np.empty(size), np.empty((count, size)), np.empty((count, size))
+    bent, z = np.empty((count, offset.shape[1])), np.empty((count, size))
     alpha = x[at[0] : at[0] + size]
     spread, below = x[at[1] : at[1] + size], x[at[2] : at[2] + size * (size - 1) // 2]
     flat = x[at[3] : at[3] + count * size]
     population_of(below, spread, reference, order, root, own_root, covariance)
+    constant[0] = rule.given(root, mode, curvature, basis, firm, back, push, tilt, share)
+    if not np.isfinite(owed[0]):
+        point[:] = x[inner_places]
+        if log_density(near, near_data, point, work[0], value):
+            owed[0] = _owed(exact, exact_data, point, value[0], work[0], np.zeros(1))
+        if not np.isfinite(owed[0]):
+            owed[0] = 0.0
     for i in range(kept_x.shape[0]):
         accept[i], steps[i], lost[i] = 0.0, 0, False
         for turn in range(thin):
@@ -249,23 +316,29 @@ def sweep(
                     factor[a, b] = 0.0
                     for k in range(b, a + 1):
                         factor[a, b] += scale[a, k] * learnt[k, b]
+            point[:] = x[inner_places]
             chance, taken, gone = move(
-                whole, whole_data, x, inner_places, factor, log_step[0], lengths[0], most, rng, room, work
+                near, near_data, exact, exact_data, owed, point, all_inner, factor, log_step[0], lengths[0],
+                most, rng, room, work,
             )  # fmt: skip
+            x[inner_places] = point
             accept[i, 0] += chance / thin
             steps[i] += taken
             lost[i] |= gone
             if learned > 0:
                 gain = _GAIN * (learned + i * thin + turn) ** _FADE
                 log_step[0] += gain * (chance - targets[0])
-                kept_s[i] = x[inner_places]
+                kept_s[i] = point
                 away[:] = alpha - center
                 _solve(scale, size, away, False)
                 kept_s[i, :size] = away
 
             mean[:] = alpha[order]
             u[:] = flat.reshape(count, size)
-            rule.carry(mean, root, mode, curvature, basis, firm, inner, offset, outer, u, theta)
+            rule.place(
+                mean, u, back, push, tilt, share, constant[0], mode, basis, turned, offset, outer, theta,
+                bent, z,
+            )  # fmt: skip
             for j in range(size):
                 own[:, order[j]] = theta[:, j]
             draw_means(own, alpha, covariance, uses, median, sd, rng)
@@ -273,8 +346,8 @@ def sweep(
             y[:] = x[outer_places]
             for _ in range(repeats):
                 chance, taken, gone = move(
-                    alone, alone_data, y, every, outer_factor, log_step[1], lengths[1], most, rng, small,
-                    little,
+                    alone, alone_data, np.uint64(0), np.uint64(0), nothing, y, all_outer, outer_factor,
+                    log_step[1], lengths[1], most, rng, small, little,
                 )  # fmt: skip
                 if learned > 0:
                     log_step[1] += gain * (chance - targets[1])
@@ -282,6 +355,7 @@ def sweep(
                 lost[i] |= gone
             x[outer_places] = y
             population_of(below, spread, reference, order, root, own_root, covariance)
+            constant[0] = rule.given(root, mode, curvature, basis, firm, back, push, tilt, share)
             draw_unused(own, alpha, covariance, own_root, uses, rng)
             mean[:] = alpha[order]
             for j in range(size):

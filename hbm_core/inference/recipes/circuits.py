@@ -298,32 +298,39 @@ def predicted(spec: Spec, draws: Mapping[str, np.ndarray]) -> Iterable[np.ndarra
 
 def reading_sd(spec: Spec, draw: Mapping[str, Any], f: np.ndarray) -> np.ndarray:
     """Standard deviation of readings whose curve is at `f`, the gain apart, ndarray as `f`."""
-    if spec.structure.noise == "constant":
-        return np.full(f.shape, float(draw["noise"]))
-    power = POWERS.get(spec.structure.noise)
-    power = float(draw["exponent"]) if power is None else power
-    return float(draw["noise"]) * smooth_positive(f, float(spec.constants.get("floor", FLOOR))) ** power
+    log_sd, power, _ = noise_of(spec, draw)
+    return np.exp(log_sd) * smooth_positive(f, float(spec.constants.get("floor", FLOOR))) ** power
+
+
+def new_readings(
+    spec: Spec, draw: Mapping[str, Any], f: np.ndarray, course: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Amounts as they are read around the curve `f` (n,), in courses (n,) of int: gains, then noise."""
+    _, power, spread = noise_of(spec, draw)
+    gain = np.exp(spread * rng.standard_normal(int(course.max()) + 1))[course]
+    return gain * f + gain**power * reading_sd(spec, draw, f) * rng.standard_normal(f.size)
+
+
+def noise_of(spec: Spec, draw: Mapping[str, Any]) -> np.ndarray:
+    """Log σ₀, γ and the sd of the gains' logs, as `hbm_core.models.circuits_rule.weigh` takes them."""
+    power: Any = POWERS.get(spec.structure.noise)
+    power = draw["exponent"] if power is None else power
+    spread = draw["gain"] if spec.structure.has_gain else 0.0
+    return np.array([np.log(float(draw["noise"])), float(power), float(spread)])
 
 
 def _course_log_density(spec: Spec, draw: Mapping[str, Any], curve: np.ndarray) -> np.ndarray:
     """Log density of each course's readings, ndarray (courses,)."""
+    from hbm_core.models import circuits_rule
+
+    rule: Any = circuits_rule
     structure = spec.structure
-    f, value, scale = curve[structure.point], structure.value, 0.0
+    value, scale = structure.value, 0.0
     if structure.standards.size:
-        value, scale = (value - draw["offset"]) / draw["slope"], np.log(draw["slope"])
-    sd = reading_sd(spec, draw, f)
-    weight, gap = 1 / sd**2, value - f
-    count = int(structure.course.max()) + 1
-
-    def summed(terms: np.ndarray) -> np.ndarray:
-        return np.bincount(structure.course, terms, count)
-
-    found = summed(-0.5 * weight * gap**2 - np.log(sd) - 0.5 * np.log(2 * np.pi) - scale)
-    if structure.has_gain:
-        variance = float(draw["gain"]) ** 2
-        more = 1 + variance * summed(weight * f**2)
-        found += 0.5 * variance * summed(weight * f * gap) ** 2 / more - 0.5 * np.log(more)
-    return found
+        value, scale = (value - draw["offset"]) / draw["slope"], float(np.log(draw["slope"]))
+    floor = float(spec.constants.get("floor", FLOOR))
+    found = rule.weigh_courses(curve, noise_of(spec, draw), floor, value, structure.point, structure.course)
+    return found - scale * np.bincount(structure.course)
 
 
 def _padded(jitter: np.ndarray, size: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,35 @@ HEADER, BLOCK, EQUATION, ROW = 15, 6, 11, 4
 WIDTH = 4
 #: Steps that a record has room for, as a multiple of those planned: one that cannot be solved is cut.
 _SPARE = 3
-#: No step is longer than this share of the whole time, before `refine`.
-_LONGEST = 1 / 16
-#: Nor longer than this multiple of the time at which it starts.
-_GROWTH = 0.5
-#: Ends of the steps within the first step, as shares of it: everything may move at once at the start.
-_FIRST = (0.004, 0.02, 0.06, 0.13, 0.24, 0.39, 0.6)
+#: Of thinned experiments: a reading is kept that is at most so many times as late as the one kept before, and
+#: each of the others is told by so many of those kept.
+_APART, _AROUND = 5 / 3, 4
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How long the solver's steps are.
+
+    Parameters
+    ----------
+    longest : float
+        No step is longer than this share of the whole time.
+    growth : float
+        Nor longer than this multiple of the time at which it starts.
+    first : tuple of float
+        Ends of the steps within the first step, as shares of it: everything may move at once at the start.
+    refine : int
+        Each step that results is cut into so many.
+    """
+
+    longest: float = 1 / 16
+    growth: float = 0.5
+    first: tuple[float, ...] = (0.004, 0.02, 0.06, 0.13, 0.24, 0.39, 0.6)
+    refine: int = 1
+
+
+#: Steps as long as the readings are apart, but for the first: for curves that need not be exact.
+LONG = Steps(longest=1.0, growth=np.inf, first=(0.2,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +137,7 @@ class Program:
         return int(self.starts[-1, 2])
 
 
-def program(experiments: Sequence[Experiment], columns: Sequence[str], refine: int = 1) -> Program:
+def program(experiments: Sequence[Experiment], columns: Sequence[str], steps: Steps | None = None) -> Program:
     """Tables of several experiments whose parameters are found in `columns` of a matrix θ.
 
     Parameters
@@ -123,20 +146,21 @@ def program(experiments: Sequence[Experiment], columns: Sequence[str], refine: i
         In the order of θ's rows.
     columns : sequence of str
         Names of θ's columns.
-    refine : int
-        Each step is cut into so many.
+    steps : Steps, optional
+        Those of the checked error otherwise.
 
     Raises
     ------
     InputError
         A parameter of a mechanism that is no column.
     """
+    steps = steps or Steps()
     ints, floats, starts = [], [], [(0, 0, 0, 0)]
     for experiment in experiments:
         for name in experiment.mechanism.names:
             if name not in columns:
                 raise InputError(f"parameters of {experiment.mechanism.id}", f"a column for {name}", "none")
-        whole, real, record = _pack(experiment, list(columns), refine)
+        whole, real, record = _pack(experiment, list(columns), steps)
         ints.append(whole)
         floats.append(real)
         at = starts[-1]
@@ -144,24 +168,94 @@ def program(experiments: Sequence[Experiment], columns: Sequence[str], refine: i
     return Program(np.concatenate(ints), np.concatenate(floats), np.array(starts), tuple(columns))
 
 
-def grid(times: np.ndarray, baseline: float, refine: int = 1) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class Thinned:
+    """Curves solved at some of their points, and what tells all others.
+
+    Parameters
+    ----------
+    experiments : tuple of Experiment
+        With the readings that were kept.
+    program : Program
+        Of them.
+    places, shares : ndarray (N, K) of int, (N, K)
+        Every point of the whole curves is the sum of so many kept ones, by their shares.
+    """
+
+    experiments: tuple[Experiment, ...]
+    program: Program
+    places: np.ndarray
+    shares: np.ndarray
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """What takes kept points to all points, ndarray (N, T)."""
+        found = np.zeros((len(self.places), self.program.size))
+        np.add.at(found, (np.arange(len(found))[:, None], self.places), self.shares)
+        return found
+
+
+def unthinned(experiments: Sequence[Experiment], made: Program) -> Thinned:
+    """All points, each of which tells itself."""
+    return Thinned(tuple(experiments), made, np.arange(made.size)[:, None], np.ones((made.size, 1)))
+
+
+def thinned(experiments: Sequence[Experiment], columns: Sequence[str]) -> Thinned:
+    """Curves in `LONG` steps, at readings ever farther apart, cubics in between: cheap, and near the exact.
+
+    `experiments` and `columns` as of `program`.
+    """
+    kept, places, shares, before = [], [], [], 0
+    for experiment in experiments:
+        since = experiment.baseline + experiment.times
+        chosen = [0]
+        while chosen[-1] < since.size - 1:
+            # To the next reading at least.
+            far = np.searchsorted(since, _APART * since[chosen[-1]] * (1 + 1e-9), side="right") - 1
+            chosen.append(max(chosen[-1] + 1, int(far)))
+        own = experiment.times[chosen]
+        kept.append(replace(experiment, times=own))
+        near, share = _cubics(own, experiment.times)
+        for _ in experiment.conditions:
+            places.append(before + near)
+            shares.append(share)
+            before += own.size
+    return Thinned(tuple(kept), program(kept, columns, LONG), np.concatenate(places), np.concatenate(shares))
+
+
+def _cubics(nodes: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes around each time and their shares in the polynomial through them, (T, K) both."""
+    count = min(_AROUND, nodes.size)
+    low = np.clip(np.searchsorted(nodes, times) - count // 2, 0, nodes.size - count)
+    near = low[:, None] + np.arange(count)
+    at, share = nodes[near], np.ones((times.size, count))
+    for k in range(count):
+        for other in range(count):
+            if other != k:
+                share[:, k] *= (times - at[:, other]) / (at[:, k] - at[:, other])
+    # Room for as many everywhere.
+    spare = ((0, 0), (0, _AROUND - count))
+    return np.pad(near, spare), np.pad(share, spare)
+
+
+def grid(times: np.ndarray, baseline: float, steps: Steps) -> np.ndarray:
     """Ends of the solver's steps: every reading, no step too long, short ones at the start."""
     stops = np.unique(np.concatenate([times + baseline, [baseline] if baseline else []]))
-    longest = stops[-1] * _LONGEST
+    longest = stops[-1] * steps.longest
     edges = np.concatenate([[0.0], stops])
     ends = np.empty(0)
     for a, b in zip(edges, stops, strict=False):
-        pieces = max((b - a) / longest, (b - a) / (_GROWTH * a) if a else 1)
+        pieces = max((b - a) / longest, (b - a) / (steps.growth * a) if a else 1)
         ends = np.append(ends, np.linspace(a, b, int(np.ceil(pieces - 1e-9)) + 1)[1:])
-    ends = np.concatenate([ends[0] * np.array(_FIRST), ends])
+    ends = np.concatenate([ends[0] * np.array(steps.first), ends])
     before = np.concatenate([[0.0], ends[:-1]])
-    shares = np.arange(1, refine + 1) / refine
+    shares = np.arange(1, steps.refine + 1) / steps.refine
     fine = before[:, None] + (ends - before)[:, None] * shares
     fine[:, -1] = ends
     return fine.ravel()
 
 
-def _pack(experiment: Experiment, columns: list[str], refine: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _pack(experiment: Experiment, columns: list[str], lengths: Steps) -> tuple[np.ndarray, np.ndarray, int]:
     """Tables of whole and of other numbers, and the length of the record."""
     mechanism = experiment.mechanism
     species, order = list(mechanism.species), list(mechanism.names)
@@ -225,7 +319,7 @@ def _pack(experiment: Experiment, columns: list[str], refine: int) -> tuple[np.n
         member = sum(len(before) for before in blocks[: len(block_rows)])
         block_rows.append([kind, len(block), member, begin, len(equations), int(saturating)])
 
-    ends = grid(experiment.times, experiment.baseline, refine)
+    ends = grid(experiment.times, experiment.baseline, lengths)
     readings = np.concatenate(
         [[experiment.baseline] if experiment.baseline else [], experiment.baseline + experiment.times]
     )

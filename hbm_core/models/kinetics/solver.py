@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hbm_core.models.kinetics.program import Experiment, Program, program
+from hbm_core.models.kinetics.program import Experiment, Program, Steps, program
 
 
 def curves(tables: Program, theta: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def error_estimate(
     ndarray (curves,)
         One per experiment and condition; 0 where a curve is 0 throughout.
     """
-    coarse, fine = (curves(program(experiments, columns, refine), theta) for refine in (1, 2))
+    coarse, fine = (curves(program(experiments, columns, Steps(refine=refine)), theta) for refine in (1, 2))
     lengths = [experiment.times.size for experiment in experiments for _ in experiment.conditions]
     found, at = [], 0
     for length in lengths:

@@ -67,7 +67,7 @@ class Circuits(Scenario):
             "corr": (r"\Omega", "correlations of rate constants between circuits"),
             "noise": (r"\sigma_0", "noise: sd of a reading of 1 nM"),
             "exponent": (r"\gamma", "power of the mean that the noise grows with"),
-            "gain": (r"s", "spread of the replicates' gains"),
+            "gain": (r"s", "sd of the replicates' log gains"),
             "slope": (r"b", "fluorescence per nM"),
             "offset": (r"a", "fluorescence of nothing"),
             "reading_sd": (r"s_f", "sd of a standard's fluorescence"),

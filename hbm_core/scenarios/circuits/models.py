@@ -170,7 +170,7 @@ class Declaration:
 def _model(id: str, label: str, summary: str, prior: str, declared: Declaration) -> Model:
     """A model of the scenario from its declaration."""
     sd = {
-        "power": r"\sigma_0 m^{\gamma}, \quad g_k \sim \mathrm{Normal}(1,\ s)",
+        "power": r"\sigma_0 (g_k m)^{\gamma}, \quad \log g_k \sim \mathrm{Normal}(0,\ s)",
         "constant": r"\sigma_0",
         "heteroscedastic": r"\sigma_0 \sqrt{m}",
         "proportional": r"\sigma_0 m",

@@ -24,7 +24,7 @@ TIMES = np.arange(10.0, 181.0, 10.0)
 KNOBS = (
     Knob("noise", "Noise: sd of a reading of 1 nM, nM", 0.1, 0.001, 10, 0.01),
     Knob("exponent", "Noise grows as this power of the mean", 0.77, 0, 1.5, 0.01),
-    Knob("gain", "Spread of the replicates' gains", 0.08, 0, 0.5, 0.01),
+    Knob("gain", "Spread of the replicates' gains, log", 0.08, 0, 0.5, 0.01),
     Knob("spread", "Spread of a parameter between circuits, decades", 0.1, 0.001, 1, 0.01),
     Knob("correlation", "Correlation of any two parameters between circuits", 0.3, 0, 0.95, 0.05),
     Knob("circuits", "Which circuits", "all", 0, 0, choices=("all", "activators")),
@@ -144,9 +144,9 @@ def _courses(
     found = curves(experiment, dict(zip(PARAMETERS, constants, strict=True)))
     made = []
     for dose, condition, curve in zip(doses, conditions, found, strict=True):
-        sd = knobs["noise"] * np.maximum(curve, 0.1) ** knobs["exponent"]
         for replicate in range(1, replicates + 1):
-            gain = 1 + knobs["gain"] * rng.standard_normal()
+            gain = np.exp(knobs["gain"] * rng.standard_normal())
+            sd = knobs["noise"] * (gain * np.maximum(curve, 0.1)) ** knobs["exponent"]
             value = gain * curve + sd * rng.standard_normal(TIMES.size)
             rounded = [float(f"{number:.{_DIGITS}g}") for number in value]
             frame = pd.DataFrame({"time_min": TIMES, "gfp_nM": rounded, "baseline_min": 0.0})

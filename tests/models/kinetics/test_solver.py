@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 
 from hbm_core.models.kinetics.absorption import ABSORPTION
 from hbm_core.models.kinetics.mechanism import Mechanism, Parameter
-from hbm_core.models.kinetics.program import Experiment, program
+from hbm_core.models.kinetics.program import Experiment, program, thinned
 from hbm_core.models.kinetics.radau import pull, solve
 from hbm_core.models.kinetics.rna import CIRCUITS, PARAMETERS
 from hbm_core.models.kinetics.solver import curves, curves_and_slopes, error_estimate
@@ -142,6 +142,35 @@ def test_readings_from_a_baseline_are_differences() -> None:
         rtol=1e-3,
         atol=1e-4 * np.abs(slopes).max(),
     )
+
+
+def test_thinned_curves_are_told_by_few_readings() -> None:
+    """At prior medians: a third of the readings, a hundredth of each curve's maximum off at most."""
+    theta = np.tile(CENTER, (len(EXPERIMENTS), 1))
+    found = thinned(EXPERIMENTS, NAMES)
+    assert found.program.size < 0.5 * TABLES.size
+    assert max(len(one.times) for one in found.experiments) <= 8
+    kept = curves(found.program, theta)
+    told = (found.shares * kept[found.places]).sum(axis=1)
+    assert told == pytest.approx(found.matrix @ kept, rel=1e-12)
+    exact, near = (_by_circuit(values) for values in (curves(TABLES, theta), told))
+    off = np.abs(near - exact).max(axis=2) / np.maximum(exact.max(axis=2), 1e-9)
+    assert 0 < off.max() < 0.01
+
+
+@pytest.mark.parametrize("baseline", [0.0, 30.0])
+def test_a_cubic_through_the_kept_readings_tells_the_others(baseline: float) -> None:
+    """Odd times, few of them, and two conditions: cubics come back exactly, kept readings as themselves."""
+    times = np.array([1.0, 1.5, 4.0, 5.0, 6.0, 20.0, 21.0, 22.0, 90.0])
+    for few in (times, times[:3], times[:1]):
+        one = Experiment(ABSORPTION, ({"dose": 1.0}, {"dose": 2.0}), few, baseline)
+        found = thinned([one, one], ABSORPTION.names)
+        (kept, _) = found.experiments
+        assert set(kept.times) <= set(few) and {few[0], few[-1]} <= set(kept.times)
+        power = min(3, kept.times.size - 1)
+        at = np.concatenate([scale * kept.times**power for scale in (1, 2, 3, 4)])
+        expected = np.concatenate([scale * few**power for scale in (1, 2, 3, 4)])
+        assert found.matrix @ at == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_error_estimate_covers_the_error() -> None:

@@ -53,7 +53,7 @@ class Circuits(Scenario):
         "simulated truth."
     )
     warm = False
-    sampler = SamplerDefaults(draws=1000, tune=500, chains=2, target_accept=0.95, seed=42)
+    sampler = SamplerDefaults(draws=1500, tune=500, chains=2, target_accept=0.95, seed=42)
     parameter_words = MappingProxyType(
         {
             **{

@@ -11,7 +11,7 @@ which has a Jacobian of 1. It moves the sampler's coordinates and no posterior.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -157,14 +157,14 @@ class Ridge:
         )
 
 
-def bend(ridge: Ridge, before: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None) -> Bend:
+def bend(ridge: Ridge, before: Sequence[np.ndarray] | None = None) -> Bend:
     """The smooth function that follows a ridge, its values and derivatives met by least squares.
 
     Parameters
     ----------
     ridge : Ridge
         What is followed.
-    before : tuple of ndarray, optional
+    before : sequence of ndarray, optional
         ``inner``, ``offset`` and ``outer`` (F, P), (F,), (K, F) of the same ridge when less was known of it.
     """
     size, count = ridge.fit.size, ridge.firm.size
@@ -179,9 +179,7 @@ def bend(ridge: Ridge, before: tuple[np.ndarray, np.ndarray, np.ndarray] | None 
     return Bend(curvature, basis, firm, inner, offset, outer)
 
 
-def _trained(
-    ridge: Ridge, before: tuple[np.ndarray, np.ndarray, np.ndarray] | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _trained(ridge: Ridge, before: Sequence[np.ndarray] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Arguments' slopes (F, L), offsets (F,) and weights (F, K) of the functions.
 
     In units in which loose coordinates have the rough posterior's covariance, 1, and stiff ones the readings'

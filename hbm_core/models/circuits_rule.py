@@ -22,7 +22,7 @@ from numba import types
 _jit = numba.njit(error_model="numpy", cache=True)
 
 
-def _rule(count: int) -> tuple[np.ndarray, np.ndarray]:
+def _hermite(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Gauss and Hermite's places from the mode on, sds, and their weights with the normal's own factor."""
     places, weights = np.polynomial.hermite_e.hermegauss(count)
     weights *= np.exp(0.5 * places**2) / np.sqrt(2 * np.pi)
@@ -31,7 +31,7 @@ def _rule(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 #: Of gains whose log is told to less than this, where 9 places leave less than 1e-6 nats; and of all others.
 _NARROW = 0.04
-(_FEW, _FEW_SHARES), (_PLACES, _SHARES) = _rule(9), _rule(25)
+(_FEW, _FEW_SHARES), (_PLACES, _SHARES) = _hermite(9), _hermite(25)
 #: Of a gain's mode: steps at most, the longest, and the one that is near enough, in sds.
 _CLIMB, _STRIDE, _NEAR = 40, 0.5, 1e-4
 _REAL, _WHOLE = types.CPointer(types.float64), types.CPointer(types.int64)
@@ -609,10 +609,12 @@ def _gain(gamma, spread, count, yy, yf, ff):
     """One course's gain integrated out: log mean of its likelihood over log g ~ Normal(0, s).
 
     The course's readings say −½ g^−2γ (Σ w y² − 2 g Σ w y f + g² Σ w f²) − n γ log g of it. Gauss and
-    Hermite's rule around the mode, which is exact for what is nearly normal.
+    Hermite's rule around the mode, which is exact for what is nearly normal. Where s is 0, g is 1.
 
     Returns that, and its derivatives by Σ w y², Σ w y f, Σ w f², γ and s.
     """
+    if spread == 0.0:
+        return yf - 0.5 * (yy + ff), -0.5, 1.0, -0.5, 0.0, 0.0
     x, narrow = 0.0, 1 / (spread * spread)
     if yf > 0.0:
         x = np.log(yf / ff) * ff / (ff + narrow)
@@ -707,16 +709,12 @@ def weigh(f, noise, floor, value, point, course, by_f, by_noise, by_value):
     total = np.sum(log_sd)
     by_f[:], by_noise[:] = 0.0, 0.0
     for k in range(told.size):
-        if noise[2] > 0.0:
-            one, yy[k], yf[k], ff[k], by_gamma, by_spread = _gain(
-                noise[1], noise[2], told[k], yy[k], yf[k], ff[k]
-            )
-            total += one
-            by_noise[1] += by_gamma
-            by_noise[2] += by_spread
-        else:
-            total += yf[k] - 0.5 * (yy[k] + ff[k])
-            yy[k], yf[k], ff[k] = -0.5, 1.0, -0.5
+        one, yy[k], yf[k], ff[k], by_gamma, by_spread = _gain(
+            noise[1], noise[2], told[k], yy[k], yf[k], ff[k]
+        )
+        total += one
+        by_noise[1] += by_gamma
+        by_noise[2] += by_spread
     for n in range(value.size):
         p, k, y = point[n], course[n], value[n]
         w = weight[p]
@@ -734,10 +732,7 @@ def weigh_courses(f, noise, floor, value, point, course):
     weight, log_size, slope = np.empty(f.size), np.empty(f.size), np.empty(f.size)
     told, yy, yf, ff, found = _summed(f, noise, floor, value, point, course, weight, log_size, slope)
     for k in range(told.size):
-        if noise[2] > 0.0:
-            found[k] += _gain(noise[1], noise[2], told[k], yy[k], yf[k], ff[k])[0]
-        else:
-            found[k] += yf[k] - 0.5 * (yy[k] + ff[k])
+        found[k] += _gain(noise[1], noise[2], told[k], yy[k], yf[k], ff[k])[0]
     return found
 
 

@@ -222,14 +222,11 @@ def bends(
     if draws is None and structure in _BENT:
         return _BENT[structure]
     ridges = _ridges(structure)
-
-    before = None if draws is None else bends(structure)
+    known = None if draws is None else bends(structure)
 
     def follow(c: int) -> Bend:
-        if before is None or draws is None:
-            return bend(ridges[c])
-        again = before["bend_inner"][c], before["bend_offset"][c], before["bend_outer"][c]
-        return bend(ridges[c].refined(draws[:, c]), again)
+        before = None if known is None else [known[name][c] for name in BENDS[-3:]]
+        return bend(ridges[c] if draws is None else ridges[c].refined(draws[:, c]), before)
 
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(follow, range(len(ridges))))
@@ -412,10 +409,7 @@ def build(spec: Spec) -> pm.Model:
     with pm.Model() as model:
         data = {name: pm.Data(name, value) for name, value in data_values(spec).items()}
 
-        def variable(name: str, **kwargs: Any) -> Any:
-            prior = spec.priors[name]
-            return random_variable(name, prior, data[f"prior_{name}"], name in structure.positive, **kwargs)
-
+        variable = _priors(spec, data)
         pooled = structure.pooling in ("diagonal", "full")
         median, sd = data["alpha_median"], data["alpha_sd"]
         if structure.pooling == "independent":
@@ -447,18 +441,21 @@ def given_values(spec: Spec) -> dict[str, np.ndarray]:
     stiff = values["bend_firm"].shape[1]
     gone = {"prior_sigma", "prior_corr", "reference", "bend_curvature", "bend_firm"}
     values = {name: value for name, value in values.items() if name not in gone}
-    return (
-        values
-        | heard_values(unthinned(structure.experiments, structure.tables))
-        | {
-            "bend_inner": values["bend_inner"].swapaxes(1, 2).copy(),
-            "back": np.eye(size),
-            "push": np.zeros((count, size, size)),
-            "tilt": np.zeros((count, size, size)),
-            "share": np.zeros((count, stiff, stiff)),
-            "constant": np.zeros(1),
-        }
-    )
+    values |= placed_values(values) | heard_values(unthinned(structure.experiments, structure.tables))
+    return values | {
+        "back": np.eye(size),
+        "push": np.zeros((count, size, size)),
+        "tilt": np.zeros((count, size, size)),
+        "share": np.zeros((count, stiff, stiff)),
+        "constant": np.zeros(1),
+    }
+
+
+def placed_values(bent: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those of ``BENDS`` that are data of `build_given`: ``bend_inner`` turned over, (C, P, F)."""
+    names = ("mode", "bend_basis", "bend_offset", "bend_outer")
+    turned = np.ascontiguousarray(bent["bend_inner"].swapaxes(1, 2))
+    return {name: bent[name] for name in names} | {"bend_inner": turned}
 
 
 def heard_values(solved: Thinned) -> dict[str, np.ndarray]:
@@ -488,11 +485,6 @@ def build_given(spec: Spec) -> pm.Model:
     count, size = structure.uses.shape
     with pm.Model() as model:
         data = {name: pm.Data(name, value) for name, value in given_values(spec).items()}
-
-        def variable(name: str, **kwargs: Any) -> Any:
-            prior = spec.priors[name]
-            return random_variable(name, prior, data[f"prior_{name}"], name in structure.positive, **kwargs)
-
         alpha = pm.Normal("alpha", data["alpha_median"], data["alpha_sd"], shape=len(structure.inferred))
         order = data["order"]
         found: Any = place(
@@ -501,8 +493,18 @@ def build_given(spec: Spec) -> pm.Model:
             data["bend_offset"], data["bend_outer"],
         )  # fmt: skip
         pm.Potential("circuits_density", found[1])
-        _heard(structure, data, variable, found[0][:, pt.argsort(order)], alpha[size:])
+        _heard(structure, data, _priors(spec, data), found[0][:, pt.argsort(order)], alpha[size:])
     return model
+
+
+def _priors(spec: Spec, data: Mapping[str, Any]) -> Callable[..., Any]:
+    """What makes a variable of a prior by its name, with its numbers from `data`; for use within a model."""
+
+    def variable(name: str, **kwargs: Any) -> Any:
+        positive = name in spec.structure.positive
+        return random_variable(name, spec.priors[name], data[f"prior_{name}"], positive, **kwargs)
+
+    return variable
 
 
 def _heard(
@@ -556,11 +558,7 @@ def build_population(spec: Spec) -> pm.Model:
 
     with pm.Model() as model:
         data = {name: pm.Data(name, value) for name, value in population_values(spec).items()}
-
-        def variable(name: str, **kwargs: Any) -> Any:
-            return random_variable(name, spec.priors[name], data[f"prior_{name}"], True, **kwargs)
-
-        root = _relative_root(spec, data, variable)
+        root = _relative_root(spec, data, _priors(spec, data))
         gap = (data["own"] - data["middle"])[:, data["order"]]
         found: Any = deviate(root, gap, data["uses"])
         pm.Potential("circuits_density", found[0])

@@ -186,14 +186,13 @@ class _Blocks:
 
     def shape(self, data: Mapping[str, np.ndarray]) -> None:
         """Take the transport's data."""
-        from hbm_core.models.pymc_circuits import BENDS
+        from hbm_core.models.pymc_circuits import BENDS, placed_values
 
         self.whole = self.whole.with_data(**{name: data[name] for name in BENDS})
         self.bends = tuple(np.ascontiguousarray(data[name], dtype=float) for name in BENDS)
-        bend = dict(zip(BENDS, self.bends, strict=True))
-        self.turned = np.ascontiguousarray(bend["bend_inner"].swapaxes(1, 2))
-        told = {name: bend[name] for name in ("mode", "bend_basis", "bend_offset", "bend_outer")}
-        self.given = self.given.with_data(**told, bend_inner=self.turned)
+        placed = placed_values(data)
+        self.turned = placed["bend_inner"]
+        self.given = self.given.with_data(**placed)
         self.order = np.ascontiguousarray(data["order"], dtype=np.int64)
         self.reference = np.ascontiguousarray(data["reference"])
 

@@ -53,6 +53,8 @@ class Steps:
     refine: int = 1
 
 
+#: Steps of the checked error.
+EXACT = Steps()
 #: Steps as long as the readings are apart, but for the first: for curves that need not be exact.
 LONG = Steps(longest=1.0, growth=np.inf, first=(0.2,))
 
@@ -137,7 +139,7 @@ class Program:
         return int(self.starts[-1, 2])
 
 
-def program(experiments: Sequence[Experiment], columns: Sequence[str], steps: Steps | None = None) -> Program:
+def program(experiments: Sequence[Experiment], columns: Sequence[str], steps: Steps = EXACT) -> Program:
     """Tables of several experiments whose parameters are found in `columns` of a matrix θ.
 
     Parameters
@@ -146,15 +148,14 @@ def program(experiments: Sequence[Experiment], columns: Sequence[str], steps: St
         In the order of θ's rows.
     columns : sequence of str
         Names of θ's columns.
-    steps : Steps, optional
-        Those of the checked error otherwise.
+    steps : Steps
+        How long the solver's steps are.
 
     Raises
     ------
     InputError
         A parameter of a mechanism that is no column.
     """
-    steps = steps or Steps()
     ints, floats, starts = [], [], [(0, 0, 0, 0)]
     for experiment in experiments:
         for name in experiment.mechanism.names:

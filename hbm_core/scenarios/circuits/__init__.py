@@ -23,6 +23,8 @@ class Circuits(Scenario):
 
     id = "circuits"
     title = "Circuits: rate constants of RNA circuits"
+    #: 2: a gain scales the noise with the mean, and its log is normal.
+    model_version = 2
     order = 40
     story = (
         "Genetic circuits in a test tube share kinds of rate constants, but not their values.",

@@ -27,6 +27,8 @@ from hbm_core.store.cluster import (
     ClusterSpread,
     Dispatcher,
     compute_there,
+    connect,
+    disconnect,
     open_crew,
     open_engine,
 )
@@ -106,6 +108,10 @@ def cluster() -> Iterator[Cluster]:
         found.start_scheduler()
         for _ in range(2):
             found.start_worker()
+        # Any test of this file may be the first that a process runs.
+        client = connect(found.address, STARTING)
+        client.wait_for_workers(2, STARTING)
+        disconnect(client)
         yield found
     finally:
         found.stop()

@@ -20,12 +20,8 @@ except StoreError as problem:
 
 if page.read is not None:
     theme.story(trace.story(page))
-elif found.status.active:
-    theme.story("Chains are walking the posterior; the exact answer waits beside them.")
 else:
-    theme.story(
-        "No draws yet: <b>fit</b> to see whether a sampler finds the exact posterior, and how we would know."
-    )
+    theme.story(trace.story_before(page, found.status.active))
     if found.status.state == "failed":
         st.warning(theme.plain(f"{found.headline}. {found.detail}"))
 

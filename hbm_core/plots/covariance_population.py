@@ -223,7 +223,7 @@ def departures(
                 hoverinfo="skip",
                 **at,
             )
-        kept = f"{100 * row.kept:.0f} % of the prior's width" if np.isfinite(row.kept) else "flat prior"
+        kept = f"{100 * row.kept:.0f} % as wide" if np.isfinite(row.kept) else "flat prior"
         gap = f", gap {number(row.distance, 2)}" if np.isfinite(row.distance) else ""
         words = f"<b>{escape(labels[row.parameter])}</b>  {kept}{gap}"
         notes.append(

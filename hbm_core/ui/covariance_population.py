@@ -206,8 +206,9 @@ def _departures(page: Page, own: pd.DataFrame, title: str, axis: str, kind: str)
     )
     some = f" The first {len(own)} of {total}." if len(own) < total else ""
     theme.caption(
-        "Outline: the prior of this one parameter, in closed form; filled: its draws. The gap is the largest "
-        "difference of their distribution functions; the largest stands first. By chance alone so many draws "
+        "Outline: the prior of this one parameter, in closed form; filled: its draws, so many percent as "
+        "wide as the prior. The gap is the largest difference of their distribution functions; the largest "
+        "stands first. By chance alone so many draws "
         f"show up to {number(float(own['noise'].max()), 2)}.{some}"
     )
 

@@ -417,9 +417,10 @@ def running(study: Study, page: Page) -> None:
             exact = [("line", "exact posterior", _ink(page))] if page.live.exact is not None else []
             chains_legend(chains, page.mode, *exact, ("cross", "divergence"))
             picture(frame_figure(now, draws), "trace_frame", "Draws so far, by chain")
+            close = "close in on the exact outline" if page.live.exact is not None else "grow alike"
             theme.caption(
-                "Each chain walks the posterior on its own; the coloured densities close in on the exact "
-                "outline as draws arrive. A short fit may be done before its first draws are shown."
+                f"Each chain walks the posterior on its own; the coloured densities {close} as draws arrive. "
+                "A short fit may be done before its first draws are shown."
             )
 
     fits.watch(study, draw)
@@ -473,6 +474,16 @@ def _chain_progress(found: fits.FitView, mode: Mode, engine: str = "nuts") -> No
 
 def _geometry(name: str) -> str:
     return GEOMETRIES.get(name, (name.capitalize(), ""))[0]
+
+
+def story_before(page: Page, active: bool) -> str:
+    """The first sentence while there are no draws to judge."""
+    exact = page.live.exact is not None
+    if active:
+        beside = "; the exact answer waits beside them" if exact else ""
+        return f"Chains are walking the posterior{beside}."
+    found = "finds the exact posterior" if exact else "can walk this posterior"
+    return f"No draws yet: <b>fit</b> to see whether a sampler {found}, and how we would know."
 
 
 def story(page: Page) -> str:

@@ -44,7 +44,7 @@ def labels(app: AppTest) -> list[str]:
 
 def test_before_any_fit_it_says_what_to_do_and_shows_the_exact_outlines(engine):
     app = opened()
-    assert "No draws yet" in said(app) and "Fit" in labels(app)
+    assert "finds the exact posterior" in said(app) and "Fit" in labels(app)
     (figure,) = figures(app)
     assert '"name":"exact"' in figure and '"name":"chain 1"' not in figure
     app.button(key="trace_fit").click().run()
@@ -55,6 +55,7 @@ def test_while_it_runs_traces_grow_and_it_can_be_cancelled(engine):
     id = run(engine, study())
     app = opened()
     text = said(app)
+    assert "the exact answer waits beside them" in text
     assert "chain 4, sampling" in text and "40 %" in text and "about 12 s left" in text
     assert "✕ 9 diverged" in text
     (figure,) = figures(app)

@@ -58,7 +58,7 @@ def test_priors_and_posteriors_share_an_axis(tree):
     figure = plots.departures(density, rows, dict(zip(names, "xyz", strict=True)), "correlation", "light")
     assert names[0] == "corr[a,b]" or names[0] == "corr[b,a]"
     words = [note.text for note in figure.layout.annotations]
-    assert words[0] == f"<b>x</b>  {100 * rows['kept'].iloc[0]:.0f} % of the prior's width, gap " + (
+    assert words[0] == f"<b>x</b>  {100 * rows['kept'].iloc[0]:.0f} % as wide, gap " + (
         f"{rows['distance'].iloc[0]:.2f}"
     )
     assert tuple(figure.layout.xaxis3.range) == (-1.02, 1.02)

@@ -1,29 +1,19 @@
 """Each circuit on its own: least squares under the declared priors, with the curvature's standard errors.
 
-The classical answer that pooling is compared with: unlike `hbm_core.models.pymc_circuits.rough_fit`, which
-shapes a sampler's coordinates and weighs readings by themselves, each is the mode of its circuit's own
-posterior. It imports the solver, and with it numba, when it runs.
-
-Letters: y readings of a course with gain g, f the curve, D = diag(σ₀² m^2γ), so that a course has the
-covariance V = D + s² f fᵀ; J = ∂f/∂θ; P the inverse prior variances.
+The classical answer that pooling is compared with: each is the mode of its circuit's own posterior, given the
+noise of all. It imports the solver, and with it numba, when it runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
-from scipy.optimize import least_squares
 
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.kinetics.program import program
-from hbm_core.models.pymc_circuits import FLOOR, smooth_positive
+from hbm_core.models.circuits_rough import Readings, Whiten, fitted_noise, nearest, rough_fit, sloped
 
-#: γ, and σ₀ and s before the data have told them.
-_EXPONENT, _NOISE, _GAIN = 0.77, 0.3, 0.04
-#: Fits with noise and gain estimated anew before each.
+#: Fits, each with weights and noise by the curves of the one before.
 _ROUNDS = 3
 
 
@@ -38,8 +28,8 @@ class OwnFits:
         not use.
     curve, prior_curve : ndarray (points,)
         Curves there, and at the prior medians.
-    noise, gain : float
-        σ₀ and s, of all circuits together.
+    noise, exponent, gain : float
+        σ₀, γ and s, of all circuits together.
     """
 
     theta: np.ndarray
@@ -47,112 +37,56 @@ class OwnFits:
     curve: np.ndarray
     prior_curve: np.ndarray
     noise: float
+    exponent: float
     gain: float
 
 
-def own_fits(structure: CircuitPopulation, value: np.ndarray | None = None) -> OwnFits:
+def own_fits(structure: CircuitPopulation) -> OwnFits:
     """Fit every circuit by itself.
 
-    θ̂ minimises Σ (y − f)ᵀ V⁻¹ (y − f) + (θ − a)ᵀ P (θ − a); its sds are those of (Jᵀ V⁻¹ J + P)⁻¹. σ₀ is
-    what is left within courses once each has its gain, s what gains of one condition's courses differ by.
+    θ̂ minimises Σ (y − f)ᵀ V⁻¹ (y − f) + (θ − a)ᵀ P (θ − a), with V = diag(σ₀² m^2γ) + s² f fᵀ of a course,
+    f the curve, a and P⁻¹ the priors' medians and variances; its sds are those of (Jᵀ V⁻¹ J + P)⁻¹. The noise
+    is that of largest likelihood at the curves, σ₀² for as many readings fewer as parameters were fitted to
+    them (Hastie and Tibshirani 1990, Generalized Additive Models, section 3.5: trace of the smoother).
 
     Parameters
     ----------
     structure : CircuitPopulation
-        Data and mechanisms.
-    value : ndarray (N,), optional
-        Readings in the curves' unit, where those of the structure are not.
+        Data and mechanisms; readings of an instrument are turned into amounts by the standards' line.
     """
-    from hbm_core.models.kinetics.solver import curves, curves_and_slopes
+    from hbm_core.models.kinetics.solver import curves
 
-    value = structure.value if value is None else value
-    declared = [structure.declared[name] for name in structure.columns]
-    center, width = (np.array([getattr(one, name) for one in declared]) for name in ("center", "sd"))
-    size, count = len(structure.fitted), len(structure.units)
-    theta, noise, gain = np.tile(center, (count, 1)), _NOISE, _GAIN
-    sd = np.tile(width[:size], (count, 1))
-    circuit = np.searchsorted(structure.tables.starts[:, 2], structure.point, side="right") - 1
-    prior_curve = curves(structure.tables, theta)
-    # Weights follow the readings at first: a curve at prior medians may be far off.
-    level = np.maximum(value, 0.0)
-    for turn in range(_ROUNDS):
-        for c, experiment in enumerate(structure.experiments):
-            own = np.flatnonzero(circuit == c)
-            tables = program([experiment], structure.columns)
-            point = structure.point[own] - structure.tables.starts[c, 2]
-            whiten = _whitening(structure.course[own], level[own], noise, gain)
+    alone, pooled = (rough_fit(replace(structure, pooling=how)) for how in ("independent", "full"))
+    readings, noise = Readings.of(structure), pooled.noise
+    count, size = pooled.theta.shape
+    narrow = np.tile(1 / readings.sd[:size], count)
+    center = np.tile(readings.center[:size], count)
+    prior, known = np.diag(narrow), narrow * center
 
-            def residual(x: np.ndarray, c: int = c, tables: Any = tables, point: Any = point,
-                         own: Any = own, whiten: Any = whiten) -> np.ndarray:  # fmt: skip
-                f = curves(tables, np.concatenate([x, theta[c, size:]])[None])[point]
-                gap = whiten(np.nan_to_num(value[own] - f, nan=1e6)[:, None])[:, 0]
-                return np.concatenate([gap, (x - center[:size]) / width[:size]])
+    def solved(start: np.ndarray, whiten: Whiten) -> tuple[np.ndarray, np.ndarray]:
+        x = nearest(readings, whiten, prior, known, start)
+        gap = whiten((readings.solved(x.reshape(count, size))[0] - readings.value)[:, None])[:, 0]
+        own = ((prior @ x - known) ** 2).reshape(count, size).sum(axis=1)
+        return x.reshape(count, size), own + np.bincount(readings.circuit, gap**2, count)
 
-            def slope(x: np.ndarray, c: int = c, tables: Any = tables, point: Any = point,
-                      whiten: Any = whiten) -> np.ndarray:  # fmt: skip
-                moved = curves_and_slopes(tables, np.concatenate([x, theta[c, size:]])[None])[1]
-                rows = whiten(-np.nan_to_num(moved[point][:, :size]))
-                return np.concatenate([rows, np.diag(1 / width[:size])])
-
-            fit = least_squares(residual, theta[c, :size], slope, max_nfev=60)
-            theta[c, :size] = fit.x
-            jacobian = slope(fit.x)
-            sd[c] = np.sqrt(np.diag(np.linalg.inv(jacobian.T @ jacobian)))
-        curve = curves(structure.tables, theta)
-        level = curve[structure.point]
-        if turn < _ROUNDS - 1:
-            noise, gain = _noise(structure, value, level)
-    return OwnFits(theta[:, :size], sd, curve, prior_curve, noise, gain)
-
-
-def _whitening(course: np.ndarray, level: np.ndarray, noise: float, gain: float) -> Any:
-    """A function that multiplies rows by V^(-1/2), course by course."""
-    scale = noise * smooth_positive(level, FLOOR) ** _EXPONENT
-    parts = []
-    for one in np.unique(course):
-        here = np.flatnonzero(course == one)
-        covariance = np.diag(scale[here] ** 2) + gain**2 * np.outer(level[here], level[here])
-        parts.append((here, cholesky(covariance, lower=True)))
-
-    def whiten(rows: np.ndarray) -> np.ndarray:
-        found = np.empty_like(rows)
-        for here, factor in parts:
-            found[here] = solve_triangular(factor, rows[here], lower=True)
-        return found
-
-    return whiten
-
-
-def _noise(structure: CircuitPopulation, value: np.ndarray, level: np.ndarray) -> tuple[float, float]:
-    """σ₀ and s by moments, from residuals of all circuits."""
-    course = structure.course
-    scale = smooth_positive(level, FLOOR) ** _EXPONENT
-    weight, gap = 1 / scale**2, value - level
-    count = int(course.max()) + 1
-    square = np.bincount(course, weight * level**2, count)
-    strength = np.maximum(square, 1e-12)
-    shift = np.bincount(course, weight * level * gap, count) / strength
-    left = gap - shift[course] * level
-    free = max(value.size - count - structure.uses.sum(), 1)
-    noise = float(np.sqrt((weight * left**2).sum() / free))
-    # Replicates of one condition read the same points.
-    condition = np.zeros(count, dtype=int)
-    condition[course] = _conditions(structure)[structure.point]
-    # Courses at 0 tell nothing of gains.
-    told = square > (noise / 0.2) ** 2
-    between, degrees, chance = 0.0, 0, []
-    for one in np.unique(condition[told]):
-        here = told & (condition == one)
-        if here.sum() > 1:
-            between += float(((shift[here] - shift[here].mean()) ** 2).sum())
-            degrees += int(here.sum()) - 1
-            chance.append(float((noise**2 / strength[here]).mean()))
-    if not degrees:
-        return max(noise, 1e-9), _GAIN
-    return max(noise, 1e-9), float(np.sqrt(max(between / degrees - np.mean(chance), 1e-6)))
-
-
-def _conditions(structure: CircuitPopulation) -> np.ndarray:
-    """Place of the condition of each point on all curves."""
-    lengths = [e.times.size for e in structure.experiments for _ in e.conditions]
-    return np.repeat(np.arange(len(lengths)), lengths)
+    # A curve far from its readings has minima of its own, and weights by it are worth nothing.
+    starts = (center, alone.theta.ravel(), pooled.theta.ravel())
+    fits, costs = zip(*(solved(start, readings.whitening(noise)) for start in starts), strict=True)
+    theta = np.array(fits)[np.argmin(costs, axis=0), np.arange(count)]
+    variance = np.einsum("cpp->cp", pooled.covariance).ravel()
+    every = np.ones(readings.value.size, dtype=bool)
+    for _ in range(_ROUNDS):
+        level = readings.solved(theta)[0]
+        fitted = (1 - variance * narrow**2).sum()
+        noise = fitted_noise(structure, readings.value, level, every, noise)
+        noise[0] -= 0.5 * np.log1p(-min(fitted / every.size, 0.5))
+        whiten = readings.whitening(noise, level)
+        theta = solved(theta.ravel(), whiten)[0]
+        rows = sloped(readings, whiten, prior, theta.ravel())
+        variance = np.diag(np.linalg.inv(rows.T @ rows))
+    rest = np.tile(readings.center[size:], (count, 1))
+    curve, prior_curve = (
+        curves(structure.tables, np.column_stack([one.reshape(count, size), rest])) for one in (theta, center)
+    )
+    sd = np.sqrt(variance).reshape(count, size)
+    return OwnFits(theta, sd, curve, prior_curve, float(np.exp(noise[0])), float(noise[1]), float(noise[2]))

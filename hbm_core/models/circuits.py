@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -22,6 +22,15 @@ Noise = Literal["power", "heteroscedastic", "proportional", "constant"]
 CIRCUIT_PARAMETERIZATIONS = ("transport", "noncentered", "centered")
 POOLINGS: tuple[Pooling, ...] = ("independent", "shared", "diagonal", "full")
 NOISES: tuple[Noise, ...] = ("power", "heteroscedastic", "proportional", "constant")
+#: Power of the mean that a reading's sd goes with, where it is not a parameter.
+POWERS: Mapping[str, float] = MappingProxyType({"constant": 0.0, "heteroscedastic": 0.5, "proportional": 1.0})
+#: ε of the smooth maximum, in the observed species' unit, where no constant says otherwise.
+FLOOR = 1.0
+
+
+def smooth_positive(f: Any, floor: Any) -> Any:
+    """(f + √(f² + ε²))/2: f where it is large, ε/2 at 0, always above 0."""
+    return 0.5 * (f + (f * f + floor * floor) ** 0.5)
 
 
 @dataclass(frozen=True, eq=False)

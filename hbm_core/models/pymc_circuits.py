@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from scipy.optimize import least_squares, minimize
 
-from hbm_core.models.circuits import CircuitPopulation
+from hbm_core.models.circuits import FLOOR, POWERS, CircuitPopulation
 from hbm_core.models.circuits_bend import Bend, Ridge, bend
+from hbm_core.models.circuits_rough import FAR, SPREAD, Readings, rough_fit
 from hbm_core.models.kinetics.program import (
     LONG,
     Experiment,
@@ -31,19 +30,8 @@ if TYPE_CHECKING:
     import pymc as pm
 
 Spec = ModelSpec[CircuitPopulation]
-#: ε of the smooth maximum, in the observed species' unit, where no constant says otherwise.
-FLOOR = 1.0
-#: Noise that circuits are first fitted with: sd = 0.3 m^0.77, about what was measured.
-_NOISE, _EXPONENT = 0.3, 0.77
-#: Of a rough fit: sd of circuits around their population, decades; factors of the noise; steps with each.
-SPREAD, _LOOSE, _STEPS = 0.25, (30.0, 10.0, 3.0, 1.0), 60
-#: Power of the mean that a reading's sd goes with, where it is not a parameter.
-POWERS: Mapping[str, float] = {"constant": 0.0, "heteroscedastic": 0.5, "proportional": 1.0}
 #: Data of the transport, in the order in which it takes them.
 BENDS = ("mode", "bend_curvature", "bend_basis", "bend_firm", "bend_inner", "bend_offset", "bend_outer")
-#: A curve that could not be solved: far from every reading.
-_FAR = 1e9
-_ROUGH: WeakKeyDictionary[CircuitPopulation, RoughFit] = WeakKeyDictionary()
 _RIDGES: WeakKeyDictionary[CircuitPopulation, list[Ridge]] = WeakKeyDictionary()
 _BENT: WeakKeyDictionary[CircuitPopulation, dict[str, np.ndarray]] = WeakKeyDictionary()
 
@@ -62,11 +50,6 @@ def structure_key(spec: Spec) -> Hashable:
         len(structure.units),
         structure.columns,
     )
-
-
-def smooth_positive(f: Any, floor: Any) -> Any:
-    """(f + √(f² + ε²))/2: f where it is large, ε/2 at 0, always above 0."""
-    return 0.5 * (f + (f * f + floor * floor) ** 0.5)
 
 
 def population(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
@@ -124,87 +107,6 @@ def coordinates(spec: Spec, draws: np.ndarray | None = None, threads: int = 1) -
     return bent | turned | {"bend_inner": bent["bend_inner"][..., order], "order": order, "reference": root}
 
 
-@dataclass(frozen=True, eq=False)
-class RoughFit:
-    """Where circuits lie and how well their readings tell it: what shapes the sampler's coordinates.
-
-    Parameters
-    ----------
-    alpha : ndarray (P,)
-        The population's means, log10.
-    theta : ndarray (C, P)
-        Each circuit's fit under a population of sd ``SPREAD`` around them.
-    covariance : ndarray (C, P, P)
-        Of each circuit's θ around its fit, by curvature and priors.
-    noise : ndarray (3,)
-        log σ₀, γ and the sd of the gains' logs.
-    """
-
-    alpha: np.ndarray
-    theta: np.ndarray
-    covariance: np.ndarray
-    noise: np.ndarray
-
-
-def rough_fit(structure: CircuitPopulation) -> RoughFit:
-    """Circuits and population together, and the noise, in turn: generalised least squares, declared priors.
-
-    Gauss–Newton's curvature, gains to first order: a course's readings have the covariance D + s² f fᵀ. It
-    changes no posterior, only the coordinates in which it is sampled and where chains start.
-    """
-    if structure in _ROUGH:
-        return _ROUGH[structure]
-    readings, power = _Readings.of(structure), POWERS.get(structure.noise)
-    size, count = len(structure.fitted), len(structure.units)
-    center, sd = readings.center[:size], readings.sd[:size]
-    noise = np.array([np.log(_NOISE), _EXPONENT if power is None else power, 0.05 * structure.has_gain])
-    repeated = readings.repeated()
-    if repeated.any():
-        noise = _noise(structure, readings.value[repeated], readings.mean()[repeated], repeated, noise)
-        # A mean of n replicates is nearer to them than their curve.
-        share = float(readings.replicates()[repeated].mean())
-        inflate = np.sqrt(share / (share - 1))
-        noise = np.array([noise[0] + np.log(inflate), noise[1], noise[2] * inflate])
-    pooled = structure.pooling != "independent"
-    # x = (α, θ): without pooling α is not heard of, and each circuit has the prior for itself.
-    wide = np.full(size, SPREAD) if pooled else sd
-    tied = np.kron(np.full((count, 1), -1.0 if pooled else 0.0), np.diag(1 / wide))
-    prior = np.block(
-        [
-            [np.diag(1 / sd), np.zeros((size, count * size))],
-            [tied, np.kron(np.eye(count), np.diag(1 / wide))],
-        ]
-    )
-    known = np.concatenate([center / sd, np.zeros(count * size) if pooled else np.tile(center / sd, count)])
-    x = np.tile(center, count + 1)
-    # Loose readings first: what they ask for exactly has minima far from the priors.
-    for factor in _LOOSE:
-        looser = np.array([np.log(factor), 0.0, (factor - 1) * noise[2]])
-        whiten = readings.whitening(noise + looser)
-
-        def residual(x: np.ndarray, whiten: Any = whiten) -> np.ndarray:
-            gap = readings.solved(x[size:].reshape(count, size))[0] - readings.value
-            return np.concatenate([whiten(gap[:, None])[:, 0], prior @ x - known])
-
-        def slope(x: np.ndarray, whiten: Any = whiten) -> np.ndarray:
-            rows = whiten(readings.solved(x[size:].reshape(count, size))[1])
-            wide = np.zeros((rows.shape[0], x.size))
-            columns = size * (1 + readings.circuit[:, None]) + np.arange(size)
-            np.put_along_axis(wide, columns, rows, axis=1)
-            return np.concatenate([wide, prior])
-
-        x = least_squares(residual, x, slope, max_nfev=_STEPS).x
-        theta = x[size:].reshape(count, size)
-        if not repeated.any():
-            f = readings.solved(theta)[0]
-            noise = _noise(structure, readings.value, f, np.ones(f.size, dtype=bool), noise)
-    rows = slope(x, readings.whitening(noise))
-    joint = np.linalg.inv(rows.T @ rows)
-    own = [slice(size * c, size * (c + 1)) for c in range(1, count + 1)]
-    _ROUGH[structure] = RoughFit(x[:size], theta, np.array([joint[c, c] for c in own]), noise)
-    return _ROUGH[structure]
-
-
 def bends(
     structure: CircuitPopulation, draws: np.ndarray | None = None, threads: int = 1
 ) -> dict[str, np.ndarray]:
@@ -255,7 +157,7 @@ def _ridges(structure: CircuitPopulation) -> list[Ridge]:
         return _RIDGES[structure]
     from hbm_core.models.kinetics.solver import curves_and_slopes
 
-    rough, readings = rough_fit(structure), _Readings.of(structure)
+    rough, readings = rough_fit(structure), Readings.of(structure)
     size, whiten = rough.theta.shape[1], readings.whitening(rough.noise)
     found = []
     for c, experiment in enumerate(structure.experiments):
@@ -277,7 +179,7 @@ def _ridges(structure: CircuitPopulation) -> list[Ridge]:
         ) -> tuple[np.ndarray, np.ndarray]:
             rest = np.broadcast_to(readings.center[size:], (len(theta), readings.center.size - size))
             f, slopes = curves_and_slopes(copies(len(theta)), np.concatenate([theta, rest], axis=1))
-            f, slopes = np.nan_to_num(f, nan=_FAR), np.nan_to_num(slopes[:, :size])
+            f, slopes = np.nan_to_num(f, nan=FAR), np.nan_to_num(slopes[:, :size])
             values = f.reshape(len(theta), -1) @ root.T - goal
             return values, root @ slopes.reshape(len(theta), -1, size)
 
@@ -307,90 +209,6 @@ def reference(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(-np.einsum("cpp->p", rough.covariance), kind="stable")
     root = np.linalg.cholesky(total[np.ix_(order[::-1], order[::-1])])[::-1, ::-1]
     return order, root / np.sqrt(freedom + len(rough.theta) - np.arange(size))
-
-
-@dataclass(frozen=True, eq=False)
-class _Readings:
-    """Readings as amounts, the circuit of each, and priors' centres and sds of all columns."""
-
-    structure: CircuitPopulation
-    value: np.ndarray
-    circuit: np.ndarray
-    center: np.ndarray
-    sd: np.ndarray
-
-    @classmethod
-    def of(cls, structure: CircuitPopulation) -> _Readings:
-        value = structure.value
-        if structure.standards.size:
-            amount, reading = structure.standards.T
-            slope, offset = np.polyfit(amount, reading, 1)
-            value = (value - offset) / slope
-        circuit = np.searchsorted(structure.tables.starts[1:, 2], structure.point, side="right")
-        declared = [structure.declared[name] for name in structure.columns]
-        center = np.array([parameter.center for parameter in declared])
-        return cls(structure, value, circuit, center, np.array([parameter.sd for parameter in declared]))
-
-    def solved(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Curve at every reading, and its derivatives by the fitted parameters of its circuit."""
-        from hbm_core.models.kinetics.solver import curves_and_slopes
-
-        size, made = theta.shape[1], self.structure
-        rest = np.broadcast_to(self.center[size:], (len(theta), self.center.size - size))
-        f, slopes = curves_and_slopes(made.tables, np.concatenate([theta, rest], axis=1))
-        return np.nan_to_num(f[made.point], nan=_FAR), np.nan_to_num(slopes[made.point, :size])
-
-    def replicates(self) -> np.ndarray:
-        """How many readings share each reading's point, ndarray (N,)."""
-        return np.bincount(self.structure.point)[self.structure.point]
-
-    def repeated(self) -> np.ndarray:
-        """Which readings have another one beside them, ndarray (N,) of bool."""
-        return self.replicates() > 1
-
-    def mean(self) -> np.ndarray:
-        """Mean of the readings at each reading's point, ndarray (N,)."""
-        point = self.structure.point
-        return np.bincount(point, self.value)[point] / self.replicates()
-
-    def whitening(self, noise: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """Root of the inverse covariance of the readings, the sizes of which stand for the curves'."""
-        course = self.structure.course
-        root = np.exp(-noise[0]) * smooth_positive(self.value, FLOOR) ** -noise[1]
-        lean = self.value * root
-        total = np.bincount(course, lean**2)
-        # (I + s² a aᵀ)^−½ = I − κ a aᵀ/|a|², course by course.
-        share = (1 - 1 / np.sqrt(1 + noise[2] ** 2 * total)) / np.maximum(total, 1e-300)
-
-        def whiten(rows: np.ndarray) -> np.ndarray:
-            rows = rows * root[:, None]
-            along = np.zeros((total.size, rows.shape[1]))
-            np.add.at(along, course, lean[:, None] * rows)
-            return rows - lean[:, None] * (share[:, None] * along)[course]
-
-        return whiten
-
-
-def _noise(
-    structure: CircuitPopulation, value: np.ndarray, mean: np.ndarray, used: np.ndarray, start: np.ndarray
-) -> np.ndarray:
-    """Log σ₀, γ and s that the `used` readings ask for, given their means."""
-    from hbm_core.models.circuits_rule import weigh
-
-    point = np.arange(value.size)
-    course = np.unique(structure.course[used], return_inverse=True)[1]
-    free = np.array([True, structure.noise == "power", structure.has_gain])
-
-    def cost(x: np.ndarray) -> tuple[float, np.ndarray]:
-        noise, slopes = start.copy(), (np.empty(value.size), np.empty(3), np.empty(value.size))
-        noise[free] = x
-        total = weigh(mean, noise, FLOOR, value, point, course, *slopes)
-        return -total, -slopes[1][free]
-
-    bounds = np.array([(-15.0, 10.0), (0.0, 1.5), (1e-3, 1.0)])[free]
-    found = start.copy()
-    found[free] = minimize(cost, start[free], jac=True, method="L-BFGS-B", bounds=bounds).x
-    return found
 
 
 def build(spec: Spec) -> pm.Model:

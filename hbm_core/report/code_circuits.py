@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hbm_core.models.pymc_circuits import FLOOR, Spec, inverse_wishart, population
+from hbm_core.models.circuits import FLOOR
+from hbm_core.models.pymc_circuits import Spec, inverse_wishart, population
 from hbm_core.report.pieces import listing, number, prior_line, text
 
 #: What the script needs of this package: a stiff solver with derivatives is no matter of a few lines.

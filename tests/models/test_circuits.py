@@ -15,11 +15,12 @@ from hbm_core.inference.recipes.circuits import log_prior
 from hbm_core.inference.recipes.tree import result_tree
 from hbm_core.models.circuits import CircuitPopulation
 from hbm_core.models.circuits_bend import Ridge, bend
+from hbm_core.models.circuits_rough import rough_fit
 from hbm_core.models.kinetics.absorption import ABSORPTION, PARAMETERS
 from hbm_core.models.kinetics.program import Experiment
 from hbm_core.models.kinetics.solver import curves
 from hbm_core.models.prior import Prior
-from hbm_core.models.pymc_circuits import build, rough_fit
+from hbm_core.models.pymc_circuits import build
 from hbm_core.models.structure import ModelSpec
 
 TIMES = np.array([0.5, 1.0, 2.0, 5.0, 9.0, 24.0])

@@ -13,18 +13,14 @@ from scipy.special import betaln, multigammaln
 from hbm_core.inference.recipes.base import Arrays, Recipe
 from hbm_core.inference.sampler import CORES, Sampler
 from hbm_core.models import pymc_circuits
-from hbm_core.models.circuits import CircuitPopulation
+from hbm_core.models.circuits import FLOOR, POWERS, CircuitPopulation, smooth_positive
+from hbm_core.models.circuits_rough import SPREAD, rough_fit
 from hbm_core.models.pymc_circuits import (
-    FLOOR,
-    POWERS,
-    SPREAD,
     Spec,
     coordinates,
     inverse_wishart,
     is_bent,
     population,
-    rough_fit,
-    smooth_positive,
 )
 
 #: Draws whose curves are kept with a result, at most.

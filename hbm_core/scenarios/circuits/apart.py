@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from threading import Lock
 from typing import Any
 
@@ -34,6 +34,8 @@ _LOCK = Lock()
 
 def own(dataset: Dataset, made: CircuitPopulation) -> OwnFits:
     """What each circuit of `dataset` says by itself, computed once; `made` has the roles.
+
+    Whatever noise and pooling `made` has: noise goes with a power of the mean, and courses have gains.
 
     Raises
     ------
@@ -76,18 +78,9 @@ def from_plain(found: Mapping[str, Any]) -> OwnFits:
     return OwnFits(**values)
 
 
-def compute(made: CircuitPopulation) -> OwnFits:
-    """The fits, here; fluorescence is turned into amounts by the standards' line."""
-    if not made.standards.size:
-        return own_fits(made)
-    amount, reading = made.standards.T
-    slope, offset = np.polyfit(amount, reading, 1)
-    return own_fits(made, (made.value - offset) / slope)
-
-
 def _computed(dataset: Dataset, made: CircuitPopulation) -> OwnFits:
     if "numba" in sys.modules:
-        return compute(made)
+        return own_fits(replace(made, noise="power"))
     request = {"table": base64.b64encode(dataset.arrow).decode(), "roles": dict(made.roles)}
     try:
         done = subprocess.run(
@@ -108,7 +101,7 @@ def _computed(dataset: Dataset, made: CircuitPopulation) -> OwnFits:
 def _main() -> None:
     request = json.load(sys.stdin)
     table = table_from_arrow(base64.b64decode(request["table"]))
-    json.dump(plain(compute(structure(table, roles=request["roles"]))), sys.stdout)
+    json.dump(plain(own_fits(structure(table, roles=request["roles"]))), sys.stdout)
 
 
 if __name__ == "__main__":

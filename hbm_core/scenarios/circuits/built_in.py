@@ -62,7 +62,8 @@ def _own() -> Mapping[str, Any]:
 
 def write() -> None:
     """Simulate and fit anew, and put the files in the place of the shipped ones."""
-    from hbm_core.scenarios.circuits.apart import compute, plain
+    from hbm_core.analysis.own_fits import own_fits
+    from hbm_core.scenarios.circuits.apart import plain
     from hbm_core.scenarios.circuits.data import structure
 
     FOLDER.mkdir(exist_ok=True)
@@ -70,7 +71,7 @@ def write() -> None:
         made = simulate(SEED, knobs(name))
         (FOLDER / f"{name}.csv").write_text(made.table.to_csv(index=False), "utf-8")
         population = structure(made.table)
-        value = {"roles": dict(population.roles), "fits": _short(plain(compute(population)))}
+        value = {"roles": dict(population.roles), "fits": _short(plain(own_fits(population)))}
         (FOLDER / f"{name}.json").write_text(json.dumps(value) + "\n", "utf-8")
     dataset.cache_clear()
     _own.cache_clear()

@@ -12,11 +12,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from hbm_core.errors import InputError
-from hbm_core.models.circuits import CIRCUIT_PARAMETERIZATIONS, CircuitPopulation, Noise, Pooling, Role
+from hbm_core.models.circuits import CIRCUIT_PARAMETERIZATIONS, FLOOR, CircuitPopulation, Noise, Pooling, Role
 from hbm_core.models.dataset import Dataset
 from hbm_core.models.kinetics.catalogue import PARAMETERS
 from hbm_core.models.prior import Prior
-from hbm_core.models.pymc_circuits import FLOOR
 from hbm_core.models.structure import ModelSpec
 from hbm_core.scenarios.base import Model, Preset, chosen_priors, read_priors, refuse_options
 from hbm_core.scenarios.circuits.data import ROLES, structure

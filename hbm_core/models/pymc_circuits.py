@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from hbm_core.models.circuits import FLOOR, POWERS, CircuitPopulation
-from hbm_core.models.circuits_bend import Bend, Ridge, bend
+from hbm_core.models.circuits_bend import Bend, Residuals, Ridge, bend
 from hbm_core.models.circuits_rough import FAR, SPREAD, Readings, rough_fit
 from hbm_core.models.kinetics.program import (
     LONG,
@@ -155,10 +155,8 @@ def is_bent(structure: CircuitPopulation) -> bool:
 def _ridges(structure: CircuitPopulation) -> list[Ridge]:
     if structure in _RIDGES:
         return _RIDGES[structure]
-    from hbm_core.models.kinetics.solver import curves_and_slopes
-
     rough, readings = rough_fit(structure), Readings.of(structure)
-    size, whiten = rough.theta.shape[1], readings.whitening(rough.noise)
+    whiten = readings.whitening(rough.noise)
     found = []
     for c, experiment in enumerate(structure.experiments):
         own, first = readings.circuit == c, structure.tables.starts[c, 2]
@@ -170,22 +168,30 @@ def _ridges(structure: CircuitPopulation) -> list[Ridge]:
         q, root = np.linalg.qr(whiten(chosen @ near.matrix))
         goal = q.T @ whiten((readings.value * own)[:, None])[:, 0]
 
-        @cache
-        def copies(count: int, experiment: Experiment = near.experiments[0]) -> Program:
-            return program([experiment] * count, structure.columns, LONG)
-
-        def residuals(
-            theta: np.ndarray, copies: Any = copies, root: Any = root, goal: Any = goal
-        ) -> tuple[np.ndarray, np.ndarray]:
-            rest = np.broadcast_to(readings.center[size:], (len(theta), readings.center.size - size))
-            f, slopes = curves_and_slopes(copies(len(theta)), np.concatenate([theta, rest], axis=1))
-            f, slopes = np.nan_to_num(f, nan=FAR), np.nan_to_num(slopes[:, :size])
-            values = f.reshape(len(theta), -1) @ root.T - goal
-            return values, root @ slopes.reshape(len(theta), -1, size)
-
-        found.append(Ridge.along(residuals, rough.theta[c], structure.uses[c], rough.covariance[c], SPREAD))
+        told = _residuals(near.experiments[0], structure.columns, readings.center, root, goal)
+        found.append(Ridge.along(told, rough.theta[c], structure.uses[c], rough.covariance[c], SPREAD))
     _RIDGES[structure] = found
     return found
+
+
+def _residuals(
+    experiment: Experiment, columns: tuple[str, ...], center: np.ndarray, root: np.ndarray, goal: np.ndarray
+) -> Residuals:
+    """Those of a ridge; what is kept by its structure must not hold the structure itself."""
+    from hbm_core.models.kinetics.solver import curves_and_slopes
+
+    @cache
+    def copies(count: int) -> Program:
+        return program([experiment] * count, columns, LONG)
+
+    def residuals(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        count, size = theta.shape
+        rest = np.broadcast_to(center[size:], (count, center.size - size))
+        f, slopes = curves_and_slopes(copies(count), np.concatenate([theta, rest], axis=1))
+        f, slopes = np.nan_to_num(f, nan=FAR), np.nan_to_num(slopes[:, :size])
+        return f.reshape(count, -1) @ root.T - goal, root @ slopes.reshape(count, -1, size)
+
+    return residuals
 
 
 def is_relative(spec: Spec) -> bool:

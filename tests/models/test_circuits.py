@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +22,7 @@ from hbm_core.models.kinetics.absorption import ABSORPTION, PARAMETERS
 from hbm_core.models.kinetics.program import Experiment
 from hbm_core.models.kinetics.solver import curves
 from hbm_core.models.prior import Prior
-from hbm_core.models.pymc_circuits import build
+from hbm_core.models.pymc_circuits import bends, build
 from hbm_core.models.structure import ModelSpec
 
 TIMES = np.array([0.5, 1.0, 2.0, 5.0, 9.0, 24.0])
@@ -396,6 +398,16 @@ def test_a_rough_fit_finds_what_the_readings_tell() -> None:
     away = found.theta - truth
     square = np.einsum("cp,cp->c", away, np.linalg.solve(found.covariance, away[..., None])[..., 0])
     assert (square < stats.chi2(3).ppf(0.999)).all()
+
+
+def test_what_was_learned_of_readings_goes_with_them() -> None:
+    """A worker that fits many data sets must not keep what it knows of each."""
+    structure = spec_of().structure
+    bends(structure)
+    kept = weakref.ref(structure)
+    del structure
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize("drawn", [False, True])

@@ -41,6 +41,11 @@ def test_deviations_have_the_density_of_what_circuits_use() -> None:
         assert by_root[i, j] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-7)
 
 
+@pytest.fixture(scope="module")
+def blocked_cache(compile_cache) -> BlockedCache:
+    return BlockedCache(compile_cache)
+
+
 @pytest.fixture
 def ridges() -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
     """α, a root of Σ, u (2, 4) and a transport that bends."""
@@ -129,11 +134,11 @@ def test_ends_are_judged_by_the_exact_density() -> None:
         assert stats.kstest(coordinate, "norm").pvalue > 1e-4
 
 
-def test_circuits_given_the_covariance_have_the_density_of_the_whole(spec) -> None:  # noqa: F811
+def test_circuits_given_the_covariance_have_the_density_of_the_whole(spec, blocked_cache) -> None:  # noqa: F811
     """Up to a number that Σ alone decides; and curves of long steps are near the exact ones."""
     blocked = replace(spec, parameterization="transport")
     blocks = engine._Blocks(
-        blocked, Sampler(draws=10, tune=10, chains=1, seed=1), *BlockedCache().get(blocked)
+        blocked, Sampler(draws=10, tune=10, chains=1, seed=1), *blocked_cache.get(blocked)
     )
     (chain,), rng = blocks.chains, np.random.default_rng(9)
     states = np.tile(chain.x, (6, 1))
@@ -227,12 +232,12 @@ def test_a_second_try_keeps_the_law_where_the_usual_step_is_too_long() -> None:
         assert abs(share - wanted) < 4.5 * np.sqrt(wanted / count)
 
 
-def test_blocks_agree_with_nuts(spec, compile_cache) -> None:  # noqa: F811
+def test_blocks_agree_with_nuts(spec, compile_cache, blocked_cache) -> None:  # noqa: F811
     """Means and sds of everything, on readings that leave ridges; and what a fit says of itself."""
     seen: list[Progress] = []
     settings = Sampler(draws=1000, tune=300, chains=2, target_accept=0.85, seed=5)
     blocked = replace(spec, parameterization="transport")
-    tree = engine.sample(blocked, settings, cache=BlockedCache(compile_cache), on_progress=seen.append)
+    tree = engine.sample(blocked, settings, cache=blocked_cache, on_progress=seen.append)
     plain = sample(
         spec, Sampler(draws=1500, tune=500, chains=2, target_accept=0.97, seed=6), cache=compile_cache
     )
@@ -247,23 +252,25 @@ def test_blocks_agree_with_nuts(spec, compile_cache) -> None:  # noqa: F811
     assert set(tree.children) >= {"posterior", "sample_stats", "curves", "log_likelihood", "log_density"}
     done = [p.fraction for p in seen if p.chains]
     assert done == sorted(done) and done[-1] == 1.0
-    again = engine.sample(blocked, settings, cache=BlockedCache(compile_cache))
+    again = engine.sample(blocked, settings, cache=blocked_cache)
     assert np.array_equal(again["posterior"]["theta"], tree["posterior"]["theta"])
 
 
-def test_a_stopped_fit_keeps_its_draws_and_one_in_warm_up_has_none(spec, compile_cache) -> None:  # noqa: F811
-    blocked, cache = replace(spec, parameterization="transport"), BlockedCache(compile_cache)
+def test_a_stopped_fit_keeps_its_draws_and_one_in_warm_up_has_none(spec, blocked_cache) -> None:  # noqa: F811
+    blocked = replace(spec, parameterization="transport")
     drawn: list[Progress] = []
 
     def sampling() -> bool:
         return bool(drawn) and not drawn[-1].chains[0].tuning and drawn[-1].chains[0].finished > 60
 
     settings = Sampler(draws=100_000, tune=50, chains=2, target_accept=0.85, seed=5)
-    tree = engine.sample(blocked, settings, cache=cache, on_progress=drawn.append, should_stop=sampling)
+    tree = engine.sample(
+        blocked, settings, cache=blocked_cache, on_progress=drawn.append, should_stop=sampling
+    )
     assert tree.attrs["partial"] and tree.attrs["stopped"] == "on request"
     assert 0 < tree["posterior"].sizes["draw"] < settings.draws
     with pytest.raises(FitError, match="warming up"):
-        engine.sample(blocked, settings, cache=cache, should_stop=lambda: True)
+        engine.sample(blocked, settings, cache=blocked_cache, should_stop=lambda: True)
 
 
 @pytest.mark.parametrize(

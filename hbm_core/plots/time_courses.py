@@ -170,8 +170,9 @@ def noise(table: pd.DataFrame, unit: str, mode: Mode) -> vega.Figure:
     c = colours(mode)
     rows = table[(table["mean"] > 0) & (table["var"] > 0)].assign(sd=lambda t: np.sqrt(t["var"]))
     log = dict(type="log", nice=False)
-    x = vega.channel("mean:Q", title=f"Mean of the replicates, {unit}", scale=log)
-    y = vega.channel("sd:Q", title=f"sd among them, {unit}", scale=log)
+    title, axis = f"Mean of the replicates, {unit}", _decades(rows["mean"])
+    x = vega.channel("mean:Q", title=title, scale=log, axis=axis)
+    y = vega.channel("sd:Q", title=f"sd among them, {unit}", scale=log, axis=_decades(rows["sd"]))
     points = vega.Chart(rows).mark_point(
         color=c["raw"], filled=False, size=0.4 * _RAW, strokeWidth=1, opacity=0.6
     )
@@ -188,3 +189,11 @@ def noise(table: pd.DataFrame, unit: str, mode: Mode) -> vega.Figure:
             guide = vega.Chart(pd.DataFrame({"mean": ends, "sd": sd}))
             layers.append(guide.mark_line(color=c["ink"], strokeDash=dash, strokeWidth=1.25).encode(x=x, y=y))
     return themed(vega.layer(*layers).properties(height=250), mode)
+
+
+def _decades(values: pd.Series) -> vega.Options:
+    """An axis with powers of ten alone, where the values span two of them."""
+    if values.empty:
+        return {}
+    first, last = int(np.ceil(np.log10(values.min()))), int(np.floor(np.log10(values.max())))
+    return {"values": [10.0**k for k in range(first, last + 1)]} if last > first else {}

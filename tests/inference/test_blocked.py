@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from hbm_core.analysis.draws import summary
-from hbm_core.errors import FitError, InputError
+from hbm_core.errors import InputError
 from hbm_core.inference.blocked import engine, kernel
-from hbm_core.inference.blocked.engine import BlockedCache, applies, refuse_others
-from hbm_core.inference.nuts import sample
-from hbm_core.inference.sampler import Progress, Sampler
-from hbm_core.inference.trajectory import log_density
+from hbm_core.inference.blocked.engine import applies, refuse_others
 from hbm_core.models import circuits_rule
-from tests.inference.test_nuts_circuits import spec  # noqa: F401
 from tests.models.test_circuits import spec_of
 
 USES = np.array([[1.0, 1.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
@@ -39,11 +32,6 @@ def test_deviations_have_the_density_of_what_circuits_use() -> None:
         step[i, j] = 1e-6
         ends = [circuits_rule.deviate(root + s * step, gap, USES, np.empty((4, 4))) for s in (1, -1)]
         assert by_root[i, j] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-7)
-
-
-@pytest.fixture(scope="module")
-def blocked_cache(compile_cache) -> BlockedCache:
-    return BlockedCache(compile_cache)
 
 
 @pytest.fixture
@@ -134,32 +122,6 @@ def test_ends_are_judged_by_the_exact_density() -> None:
         assert stats.kstest(coordinate, "norm").pvalue > 1e-4
 
 
-def test_circuits_given_the_covariance_have_the_density_of_the_whole(spec, blocked_cache) -> None:  # noqa: F811
-    """Up to a number that Σ alone decides; and curves of long steps are near the exact ones."""
-    blocked = replace(spec, parameterization="transport")
-    blocks = engine._Blocks(
-        blocked, Sampler(draws=10, tune=10, chains=1, seed=1), *blocked_cache.get(blocked)
-    )
-    (chain,), rng = blocks.chains, np.random.default_rng(9)
-    states = np.tile(chain.x, (6, 1))
-    states[:, blocks.inner] += 0.05 * rng.standard_normal((6, blocks.inner.size))
-    value, slope, part = np.zeros(1), np.empty(blocks.dimensions), np.empty(blocks.inner.size)
-    owed = kernel.owed_at(
-        *engine._address(chain.near), *engine._address(chain.exact), states, blocks.at, blocks.inner,
-        blocks.order, blocks.reference, blocks.bends, chain.parts,
-    )  # fmt: skip
-    gaps = []
-    for x in states:
-        assert log_density(*engine._address(blocks.whole), x, slope, value)
-        whole = value[0]
-        point = np.ascontiguousarray(x[blocks.inner])
-        assert log_density(*engine._address(chain.exact), point, part, value)
-        gaps.append(whole - value[0])
-        assert part == pytest.approx(slope[blocks.inner], rel=1e-6, abs=1e-6)
-    assert gaps == pytest.approx([gaps[0]] * len(gaps), abs=1e-7)
-    assert (owed != 0).any() and np.std(owed) < engine._OFF
-
-
 def test_means_are_drawn_from_their_normal() -> None:
     sigma, rng = covariance(4), np.random.default_rng(4)
     theta, median, sd = rng.normal(size=(3, 4)), rng.normal(size=4), np.array([1.0, 0.5, 2.0, 1.0])
@@ -230,47 +192,6 @@ def test_a_second_try_keeps_the_law_where_the_usual_step_is_too_long() -> None:
         share = np.mean((state[:, 0] > low) & (state[:, 0] < high))
         wanted = stats.norm.cdf(high) - stats.norm.cdf(low)
         assert abs(share - wanted) < 4.5 * np.sqrt(wanted / count)
-
-
-def test_blocks_agree_with_nuts(spec, compile_cache, blocked_cache) -> None:  # noqa: F811
-    """Means and sds of everything, on readings that leave ridges; and what a fit says of itself."""
-    seen: list[Progress] = []
-    settings = Sampler(draws=1000, tune=300, chains=2, target_accept=0.85, seed=5)
-    blocked = replace(spec, parameterization="transport")
-    tree = engine.sample(blocked, settings, cache=blocked_cache, on_progress=seen.append)
-    plain = sample(
-        spec, Sampler(draws=1500, tune=500, chains=2, target_accept=0.97, seed=6), cache=compile_cache
-    )
-    found, other = summary(tree), summary(plain)
-    assert list(found.index) == list(other.index)
-    assert found["r_hat"].max() < 1.02 and other["r_hat"].max() < 1.02
-    for name in ("mean", "sd"):
-        error = np.hypot(found[f"mcse_{name}"], other[f"mcse_{name}"])
-        assert ((found[name] - other[name]).abs() < 5 * error).all()
-    assert tree.attrs["engine"] == "blocked" and not tree.attrs["partial"]
-    assert tree["posterior"].sizes["draw"] == settings.draws
-    assert set(tree.children) >= {"posterior", "sample_stats", "curves", "log_likelihood", "log_density"}
-    done = [p.fraction for p in seen if p.chains]
-    assert done == sorted(done) and done[-1] == 1.0
-    again = engine.sample(blocked, settings, cache=blocked_cache)
-    assert np.array_equal(again["posterior"]["theta"], tree["posterior"]["theta"])
-
-
-def test_a_stopped_fit_keeps_its_draws_and_one_in_warm_up_has_none(spec, blocked_cache) -> None:  # noqa: F811
-    blocked = replace(spec, parameterization="transport")
-    drawn: list[Progress] = []
-
-    def sampling() -> bool:
-        return bool(drawn) and not drawn[-1].chains[0].tuning and drawn[-1].chains[0].finished > 60
-
-    settings = Sampler(draws=100_000, tune=50, chains=2, target_accept=0.85, seed=5)
-    tree = engine.sample(
-        blocked, settings, cache=blocked_cache, on_progress=drawn.append, should_stop=sampling
-    )
-    assert tree.attrs["partial"] and tree.attrs["stopped"] == "on request"
-    assert 0 < tree["posterior"].sizes["draw"] < settings.draws
-    with pytest.raises(FitError, match="warming up"):
-        engine.sample(blocked, settings, cache=blocked_cache, should_stop=lambda: True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hbm_core.models.circuits import CircuitPopulation
-from hbm_core.models.circuits_rough import Readings, Whiten, fitted_noise, nearest, rough_fit, sloped
+from hbm_core.models.circuits_rough import Readings, apart, fitted_noise, nearest, rough_fit, sloped
 
 #: Fits, each with weights and noise by the curves of the one before.
 _ROUNDS = 3
@@ -56,37 +56,25 @@ def own_fits(structure: CircuitPopulation) -> OwnFits:
     """
     from hbm_core.models.kinetics.solver import curves
 
-    alone, pooled = (rough_fit(replace(structure, pooling=how)) for how in ("independent", "full"))
-    readings, noise = Readings.of(structure), pooled.noise
-    count, size = pooled.theta.shape
-    narrow = np.tile(1 / readings.sd[:size], count)
-    center = np.tile(readings.center[:size], count)
-    prior, known = np.diag(narrow), narrow * center
-
-    def solved(start: np.ndarray, whiten: Whiten) -> tuple[np.ndarray, np.ndarray]:
-        x = nearest(readings, whiten, prior, known, start)
-        gap = whiten((readings.solved(x.reshape(count, size))[0] - readings.value)[:, None])[:, 0]
-        own = ((prior @ x - known) ** 2).reshape(count, size).sum(axis=1)
-        return x.reshape(count, size), own + np.bincount(readings.circuit, gap**2, count)
-
-    # A curve far from its readings has minima of its own, and weights by it are worth nothing.
-    starts = (center, alone.theta.ravel(), pooled.theta.ravel())
-    fits, costs = zip(*(solved(start, readings.whitening(noise)) for start in starts), strict=True)
-    theta = np.array(fits)[np.argmin(costs, axis=0), np.arange(count)]
-    variance = np.einsum("cpp->cp", pooled.covariance).ravel()
+    alone = replace(structure, pooling="independent")
+    readings, rough = Readings.of(alone), rough_fit(alone)
+    (count, size), noise = rough.theta.shape, rough.noise
+    prior, known = apart(readings)
+    narrow, center = np.diag(prior), readings.center[:size]
+    x, variance = rough.theta.ravel(), np.einsum("cpp->cp", rough.covariance).ravel()
     every = np.ones(readings.value.size, dtype=bool)
     for _ in range(_ROUNDS):
-        level = readings.solved(theta)[0]
+        level = readings.solved(x.reshape(count, size))[0]
         fitted = (1 - variance * narrow**2).sum()
-        noise = fitted_noise(structure, readings.value, level, every, noise)
+        noise = fitted_noise(alone, readings.value, level, every, noise)
         noise[0] -= 0.5 * np.log1p(-min(fitted / every.size, 0.5))
         whiten = readings.whitening(noise, level)
-        theta = solved(theta.ravel(), whiten)[0]
-        rows = sloped(readings, whiten, prior, theta.ravel())
+        x = nearest(readings, whiten, prior, known, x)
+        rows = sloped(readings, whiten, prior, x)
         variance = np.diag(np.linalg.inv(rows.T @ rows))
-    rest = np.tile(readings.center[size:], (count, 1))
+    theta, rest = x.reshape(count, size), np.tile(readings.center[size:], (count, 1))
     curve, prior_curve = (
-        curves(structure.tables, np.column_stack([one.reshape(count, size), rest])) for one in (theta, center)
+        curves(structure.tables, np.column_stack([one, rest])) for one in (theta, np.tile(center, (count, 1)))
     )
     sd = np.sqrt(variance).reshape(count, size)
     return OwnFits(theta, sd, curve, prior_curve, float(np.exp(noise[0])), float(noise[1]), float(noise[2]))

@@ -5,8 +5,8 @@ It changes no posterior: samplers take their coordinates and starts from it. It 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -106,7 +106,8 @@ class RoughFit:
     alpha : ndarray (P,)
         The population's means, log10.
     theta : ndarray (C, P)
-        Each circuit's fit under a population of sd ``SPREAD`` around them.
+        Each circuit's fit under a population of sd ``SPREAD`` around them; under its own priors where
+        circuits are independent.
     covariance : ndarray (C, P, P)
         Of each circuit's θ around its fit, by curvature and priors.
     noise : ndarray (3,)
@@ -127,42 +128,88 @@ def rough_fit(structure: CircuitPopulation) -> RoughFit:
     """
     if structure in _ROUGH:
         return _ROUGH[structure]
-    readings, power = Readings.of(structure), POWERS.get(structure.noise)
-    size, count = len(structure.fitted), len(structure.units)
+    readings, size, count = Readings.of(structure), len(structure.fitted), len(structure.units)
     center, sd = readings.center[:size], readings.sd[:size]
+    noise = _first_noise(readings)
+    if structure.pooling == "independent":
+        (prior, known), alpha = apart(readings), center
+        loosened = _loosened(readings, noise, prior, known, np.tile(center, count))[0]
+        # Readings of one circuit have many minima; where the others lie is one more place to look.
+        together = rough_fit(replace(structure, pooling="full"))
+        starts, noise = (loosened, np.tile(center, count), together.theta.ravel()), together.noise
+        x = _deepest(readings, readings.whitening(noise), prior, known, starts)
+    else:
+        # x = (α, θ)
+        tied = np.kron(np.full((count, 1), -1.0), np.eye(size) / SPREAD)
+        prior = np.block(
+            [
+                [np.diag(1 / sd), np.zeros((size, count * size))],
+                [tied, np.eye(count * size) / SPREAD],
+            ]
+        )
+        known = np.concatenate([center / sd, np.zeros(count * size)])
+        x, noise = _loosened(readings, noise, prior, known, np.tile(center, count + 1))
+        alpha = x[:size]
+    rows = sloped(readings, readings.whitening(noise), prior, x)
+    joint, first = np.linalg.inv(rows.T @ rows), x.size - count * size
+    own = [slice(first + size * c, first + size * (c + 1)) for c in range(count)]
+    theta = x[first:].reshape(count, size)
+    _ROUGH[structure] = RoughFit(alpha, theta, np.array([joint[c, c] for c in own]), noise)
+    return _ROUGH[structure]
+
+
+def apart(readings: Readings) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest`'s rows of the declared priors, and what they know, where each circuit has them for itself."""
+    size, count = len(readings.structure.fitted), len(readings.structure.units)
+    narrow = np.tile(1 / readings.sd[:size], count)
+    return np.diag(narrow), narrow * np.tile(readings.center[:size], count)
+
+
+def _first_noise(readings: Readings) -> np.ndarray:
+    """Log σ₀, γ and s by readings of one point, where there are such; about what was measured otherwise."""
+    structure, power = readings.structure, POWERS.get(readings.structure.noise)
     noise = np.array([np.log(_NOISE), _EXPONENT if power is None else power, _GAIN * structure.has_gain])
     repeated = readings.repeated()
-    if repeated.any():
-        noise = fitted_noise(structure, readings.value[repeated], readings.mean()[repeated], repeated, noise)
-        # A mean of n replicates is nearer to them than their curve.
-        share = float(readings.replicates()[repeated].mean())
-        inflate = np.sqrt(share / (share - 1))
-        noise = np.array([noise[0] + np.log(inflate), noise[1], noise[2] * inflate])
-    pooled = structure.pooling != "independent"
-    # x = (α, θ): without pooling α is not heard of, and each circuit has the prior for itself.
-    wide = np.full(size, SPREAD) if pooled else sd
-    tied = np.kron(np.full((count, 1), -1.0 if pooled else 0.0), np.diag(1 / wide))
-    prior = np.block(
-        [
-            [np.diag(1 / sd), np.zeros((size, count * size))],
-            [tied, np.kron(np.eye(count), np.diag(1 / wide))],
-        ]
-    )
-    known = np.concatenate([center / sd, np.zeros(count * size) if pooled else np.tile(center / sd, count)])
-    x = np.tile(center, count + 1)
-    # Loose readings first: what they ask for exactly has minima far from the priors.
+    if not repeated.any():
+        return noise
+    noise = fitted_noise(structure, readings.value[repeated], readings.mean()[repeated], repeated, noise)
+    # A mean of n replicates is nearer to them than their curve.
+    share = float(readings.replicates()[repeated].mean())
+    inflate = np.sqrt(share / (share - 1))
+    return np.array([noise[0] + np.log(inflate), noise[1], noise[2] * inflate])
+
+
+def _loosened(
+    readings: Readings, noise: np.ndarray, prior: np.ndarray, known: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest` to loose readings first: what they ask for exactly has minima far from the priors.
+
+    Returns it, and the noise that the curves leave where no readings of one point have told it.
+    """
+    size, count = len(readings.structure.fitted), len(readings.structure.units)
     for factor in _LOOSE:
         looser = np.array([np.log(factor), 0.0, (factor - 1) * noise[2]])
         x = nearest(readings, readings.whitening(noise + looser), prior, known, x)
-        theta = x[size:].reshape(count, size)
-        if not repeated.any():
-            f = readings.solved(theta)[0]
-            noise = fitted_noise(structure, readings.value, f, np.ones(f.size, dtype=bool), noise)
-    rows = sloped(readings, readings.whitening(noise), prior, x)
-    joint = np.linalg.inv(rows.T @ rows)
-    own = [slice(size * c, size * (c + 1)) for c in range(1, count + 1)]
-    _ROUGH[structure] = RoughFit(x[:size], theta, np.array([joint[c, c] for c in own]), noise)
-    return _ROUGH[structure]
+        if not readings.repeated().any():
+            f = readings.solved(x[x.size - count * size :].reshape(count, size))[0]
+            every = np.ones(f.size, dtype=bool)
+            noise = fitted_noise(readings.structure, readings.value, f, every, noise)
+    return x, noise
+
+
+def _deepest(
+    readings: Readings, whiten: Whiten, prior: np.ndarray, known: np.ndarray, starts: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Of `nearest` from several starts, each circuit's that costs least; of circuits that nothing ties."""
+    count = len(readings.structure.units)
+    fits, costs = [], []
+    for start in starts:
+        fits.append(x := nearest(readings, whiten, prior, known, start))
+        gap = whiten((readings.solved(x.reshape(count, -1))[0] - readings.value)[:, None])[:, 0]
+        own = ((prior @ x - known) ** 2).reshape(count, -1).sum(axis=1)
+        costs.append(own + np.bincount(readings.circuit, gap**2, count))
+    every = np.array(fits).reshape(len(starts), count, -1)
+    return every[np.argmin(costs, axis=0), np.arange(count)].ravel()
 
 
 def nearest(

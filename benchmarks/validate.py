@@ -697,7 +697,11 @@ def circuits(share: float) -> Iterator[Proof]:
 
 
 def circuits_wrong(share: float) -> Iterator[Proof]:
-    """Circuits: a wrong prior must be found out by the same calibration."""
+    """Circuits: a wrong prior must be found out by the same calibration.
+
+    The same truths and readings as for the calibration of `full`, fitted with a prior of σ that expects
+    circuits to differ by a third of what they do: the ranks must not be uniform.
+    """
     count, seed = max(20, round(share * 120)), 81
     found = calibrated_circuits(count, seed, sigma="LogNormal(-2.5, 0.25)")
     what = f"full, fitted with σ ~ LogNormal(−2.5, 0.25) instead of LogNormal(−1.39, 0.5), {count} data sets"

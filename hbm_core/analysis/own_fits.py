@@ -60,11 +60,11 @@ def own_fits(structure: CircuitPopulation) -> OwnFits:
     readings, rough = Readings.of(alone), rough_fit(alone)
     (count, size), noise = rough.theta.shape, rough.noise
     prior, known = apart(readings)
-    narrow, center = np.diag(prior), readings.center[:size]
+    narrow = np.diag(prior)
     x, variance = rough.theta.ravel(), np.einsum("cpp->cp", rough.covariance).ravel()
     every = np.ones(readings.value.size, dtype=bool)
     for _ in range(_ROUNDS):
-        level = readings.solved(x.reshape(count, size))[0]
+        level = readings.curve(readings.theta(x))
         fitted = (1 - variance * narrow**2).sum()
         noise = fitted_noise(alone, readings.value, level, every, noise)
         noise[0] -= 0.5 * np.log1p(-min(fitted / every.size, 0.5))
@@ -72,9 +72,7 @@ def own_fits(structure: CircuitPopulation) -> OwnFits:
         x = nearest(readings, whiten, prior, known, x)
         rows = sloped(readings, whiten, prior, x)
         variance = np.diag(np.linalg.inv(rows.T @ rows))
-    theta, rest = x.reshape(count, size), np.tile(readings.center[size:], (count, 1))
-    curve, prior_curve = (
-        curves(structure.tables, np.column_stack([one, rest])) for one in (theta, np.tile(center, (count, 1)))
-    )
+    theta, medians = readings.theta(x), np.tile(readings.center[:size], (count, 1))
+    curve, prior_curve = (curves(structure.tables, readings.columns(one)) for one in (theta, medians))
     sd = np.sqrt(variance).reshape(count, size)
     return OwnFits(theta, sd, curve, prior_curve, float(np.exp(noise[0])), float(noise[1]), float(noise[2]))

@@ -224,10 +224,23 @@ class CircuitPopulation:
         )
 
     @cached_property
+    def circuit(self) -> np.ndarray:
+        """Place of each reading's circuit, ndarray (N,) of int."""
+        return np.searchsorted(self.tables.starts[1:, 2], self.point, side="right")
+
+    @cached_property
     def readings(self) -> np.ndarray:
         """Number of readings of each circuit, ndarray (C,)."""
-        circuit = np.searchsorted(self.tables.starts[:, 2], self.point, side="right") - 1
-        return np.bincount(circuit, minlength=len(self.units))
+        return np.bincount(self.circuit, minlength=len(self.units))
+
+    @cached_property
+    def standards_line(self) -> tuple[float, float]:
+        """Slope and offset of what was read of standards over their amounts; 1 and 0 without standards."""
+        if not self.standards.size:
+            return 1.0, 0.0
+        amount, reading = self.standards.T
+        slope, offset = np.polyfit(amount, reading, 1)
+        return float(slope), float(offset)
 
     @property
     def unit_parameters(self) -> tuple[str, ...]:

@@ -28,35 +28,46 @@ _ROUGH: WeakKeyDictionary[CircuitPopulation, RoughFit] = WeakKeyDictionary()
 
 @dataclass(frozen=True, eq=False)
 class Readings:
-    """Readings as amounts, the circuit of each, and priors' centres and sds of all columns."""
+    """Readings as amounts, and priors' centres and sds of all columns."""
 
     structure: CircuitPopulation
     value: np.ndarray
-    circuit: np.ndarray
     center: np.ndarray
     sd: np.ndarray
 
     @classmethod
     def of(cls, structure: CircuitPopulation) -> Readings:
         """Those of `structure`; what an instrument read is turned into amounts by the standards' line."""
-        value = structure.value
-        if structure.standards.size:
-            amount, reading = structure.standards.T
-            slope, offset = np.polyfit(amount, reading, 1)
-            value = (value - offset) / slope
-        circuit = np.searchsorted(structure.tables.starts[1:, 2], structure.point, side="right")
+        slope, offset = structure.standards_line
         declared = [structure.declared[name] for name in structure.columns]
         center = np.array([parameter.center for parameter in declared])
-        return cls(structure, value, circuit, center, np.array([parameter.sd for parameter in declared]))
+        sd = np.array([parameter.sd for parameter in declared])
+        return cls(structure, (structure.value - offset) / slope, center, sd)
 
-    def solved(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Curve at every reading, and its derivatives by the fitted parameters of its circuit."""
+    def theta(self, x: np.ndarray) -> np.ndarray:
+        """θ of each circuit, (C, P), which stand last in `x`."""
+        count, size = len(self.structure.units), len(self.structure.fitted)
+        return x[x.size - count * size :].reshape(count, size)
+
+    def columns(self, theta: np.ndarray) -> np.ndarray:
+        """The solver's matrix: θ, and the centres of what is not fitted."""
+        rest = self.center[theta.shape[1] :]
+        return np.concatenate([theta, np.broadcast_to(rest, (len(theta), rest.size))], axis=1)
+
+    def curve(self, theta: np.ndarray) -> np.ndarray:
+        """Curve at every reading, ndarray (N,)."""
+        from hbm_core.models.kinetics.solver import curves
+
+        made = self.structure
+        return np.nan_to_num(curves(made.tables, self.columns(theta))[made.point], nan=FAR)
+
+    def slopes(self, theta: np.ndarray) -> np.ndarray:
+        """Derivatives of `curve` by the fitted parameters of each reading's circuit, ndarray (N, P)."""
         from hbm_core.models.kinetics.solver import curves_and_slopes
 
-        size, made = theta.shape[1], self.structure
-        rest = np.broadcast_to(self.center[size:], (len(theta), self.center.size - size))
-        f, slopes = curves_and_slopes(made.tables, np.concatenate([theta, rest], axis=1))
-        return np.nan_to_num(f[made.point], nan=FAR), np.nan_to_num(slopes[made.point, :size])
+        made = self.structure
+        found = curves_and_slopes(made.tables, self.columns(theta))[1]
+        return np.nan_to_num(found[made.point, : theta.shape[1]])
 
     def replicates(self) -> np.ndarray:
         """How many readings share each reading's point, ndarray (N,)."""
@@ -151,9 +162,9 @@ def rough_fit(structure: CircuitPopulation) -> RoughFit:
         x, noise = _loosened(readings, noise, prior, known, np.tile(center, count + 1))
         alpha = x[:size]
     rows = sloped(readings, readings.whitening(noise), prior, x)
-    joint, first = np.linalg.inv(rows.T @ rows), x.size - count * size
+    joint, theta = np.linalg.inv(rows.T @ rows), readings.theta(x)
+    first = x.size - theta.size
     own = [slice(first + size * c, first + size * (c + 1)) for c in range(count)]
-    theta = x[first:].reshape(count, size)
     _ROUGH[structure] = RoughFit(alpha, theta, np.array([joint[c, c] for c in own]), noise)
     return _ROUGH[structure]
 
@@ -186,12 +197,11 @@ def _loosened(
 
     Returns it, and the noise that the curves leave where no readings of one point have told it.
     """
-    size, count = len(readings.structure.fitted), len(readings.structure.units)
     for factor in _LOOSE:
         looser = np.array([np.log(factor), 0.0, (factor - 1) * noise[2]])
         x = nearest(readings, readings.whitening(noise + looser), prior, known, x)
         if not readings.repeated().any():
-            f = readings.solved(x[x.size - count * size :].reshape(count, size))[0]
+            f = readings.curve(readings.theta(x))
             every = np.ones(f.size, dtype=bool)
             noise = fitted_noise(readings.structure, readings.value, f, every, noise)
     return x, noise
@@ -205,9 +215,9 @@ def _deepest(
     fits, costs = [], []
     for start in starts:
         fits.append(x := nearest(readings, whiten, prior, known, start))
-        gap = whiten((readings.solved(x.reshape(count, -1))[0] - readings.value)[:, None])[:, 0]
+        gap = whiten((readings.curve(readings.theta(x)) - readings.value)[:, None])[:, 0]
         own = ((prior @ x - known) ** 2).reshape(count, -1).sum(axis=1)
-        costs.append(own + np.bincount(readings.circuit, gap**2, count))
+        costs.append(own + np.bincount(readings.structure.circuit, gap**2, count))
     every = np.array(fits).reshape(len(starts), count, -1)
     return every[np.argmin(costs, axis=0), np.arange(count)].ravel()
 
@@ -233,11 +243,9 @@ def nearest(
     -------
     ndarray (X,)
     """
-    size = len(readings.structure.fitted)
-    first = x.size - len(readings.structure.units) * size
 
     def residual(x: np.ndarray) -> np.ndarray:
-        gap = readings.solved(x[first:].reshape(-1, size))[0] - readings.value
+        gap = readings.curve(readings.theta(x)) - readings.value
         return np.concatenate([whiten(gap[:, None])[:, 0], prior @ x - known])
 
     return least_squares(residual, x, lambda x: sloped(readings, whiten, prior, x), max_nfev=_STEPS).x
@@ -245,11 +253,10 @@ def nearest(
 
 def sloped(readings: Readings, whiten: Whiten, prior: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Derivatives of the residuals that `nearest` squares, ndarray (N + R, X)."""
-    size = len(readings.structure.fitted)
-    first = x.size - len(readings.structure.units) * size
-    rows = whiten(readings.solved(x[first:].reshape(-1, size))[1])
+    theta = readings.theta(x)
+    rows, size = whiten(readings.slopes(theta)), theta.shape[1]
     wide = np.zeros((rows.shape[0], x.size))
-    columns = first + size * readings.circuit[:, None] + np.arange(size)
+    columns = x.size - theta.size + size * readings.structure.circuit[:, None] + np.arange(size)
     np.put_along_axis(wide, columns, rows, axis=1)
     return np.concatenate([wide, prior])
 

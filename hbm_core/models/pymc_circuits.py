@@ -159,7 +159,7 @@ def _ridges(structure: CircuitPopulation) -> list[Ridge]:
     whiten = readings.whitening(rough.noise)
     found = []
     for c, experiment in enumerate(structure.experiments):
-        own, first = readings.circuit == c, structure.tables.starts[c, 2]
+        own, first = structure.circuit == c, structure.tables.starts[c, 2]
         chosen = np.zeros((own.size, experiment.size))
         chosen[own, structure.point[own] - first] = 1
         # Readings of one point tell together what they tell of it: as many rows as points. Ridges need no

@@ -11,7 +11,7 @@ import pandas as pd
 
 from hbm_core.plots.covariance import correlation_colour, faded, ink_on
 from hbm_core.plots.panels import Panels
-from hbm_core.plots.theme import number, plotly_template
+from hbm_core.plots.theme import log_ticks, number, plotly_template
 from hbm_core.plots.tokens import TYPE, Mode, colours
 
 #: Components up to which cells print their numbers; units up to which arrows and names are drawn.
@@ -19,8 +19,6 @@ MOST_PRINTED, MOST_ARROWS, MOST_NAMES = 5, 80, 12
 #: Posterior probability of a sign from which it counts as known.
 KNOWN = 0.95
 _TICK = TYPE["tick"][0]
-#: Words on a log axis, at most.
-_MOST_TICKS = 7
 
 
 def _blank(mode: Mode, height: int) -> dict[str, Any]:
@@ -37,20 +35,6 @@ def _blank(mode: Mode, height: int) -> dict[str, Any]:
 def records(table: pd.DataFrame) -> Iterable[Any]:
     """Rows of a table by the names of its columns."""
     return table.itertuples()
-
-
-def log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Round places between two positive numbers on a log axis, no more than fit, and their words."""
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    for steps in ((1, 2, 5), (1, 3), (1,)):
-        places = [step * 10.0**power for power in powers for step in steps]
-        places = [place for place in places if low <= place <= high]
-        if len(places) <= _MOST_TICKS:
-            break
-    places = places[:: -(-len(places) // _MOST_TICKS)]
-    return places, [
-        f"{place:g}" if place >= 1e-4 else f"10<sup>{np.log10(place):.0f}</sup>" for place in places
-    ]
 
 
 def _groups(table: pd.DataFrame, column: str) -> Iterable[tuple[Any, pd.DataFrame]]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hbm_core.plots.covariance_population import log_ticks, records
+from hbm_core.plots.covariance_population import records
 from hbm_core.plots.panels import Panels
-from hbm_core.plots.theme import number, plotly_template
+from hbm_core.plots.theme import log_ticks, number, plotly_template
 from hbm_core.plots.tokens import TYPE, Mode, colours
 
 #: Parameters whose loadings are listed, at most: those with the largest.

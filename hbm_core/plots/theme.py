@@ -15,6 +15,8 @@ from hbm_core.plots import vega
 from hbm_core.plots.tokens import MARKS, MATH, SANS, TYPE, Mode, colours
 
 MINUS = "\u2212"
+#: Words on a log axis, at most.
+_MOST_TICKS = 7
 #: Axis numbers as a Vega expression: no trailing zeros, thousands apart, a true minus.
 TICK_NUMBER = "replace(format(datum.value, ',.6~f'), '-', '\u2212')"
 
@@ -248,6 +250,20 @@ _KEYS = {
     'stroke="{raw-line}"/>'
     '<ellipse cx="15" cy="7" rx="7" ry="3.5" fill="{raw}" fill-opacity=".25" stroke="{raw-line}"/>',
 }
+
+
+def log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Round places between two positive numbers on a log axis, no more than fit, and their words."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        places = [step * 10.0**power for power in powers for step in steps]
+        places = [place for place in places if low <= place <= high]
+        if len(places) <= _MOST_TICKS:
+            break
+    places = places[:: -(-len(places) // _MOST_TICKS)]
+    return places, [
+        f"{place:g}" if place >= 1e-4 else f"10<sup>{np.log10(place):.0f}</sup>" for place in places
+    ]
 
 
 def _image(drawing: str) -> str:

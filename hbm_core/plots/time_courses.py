@@ -9,7 +9,7 @@ import pandas as pd
 
 from hbm_core.plots import vega
 from hbm_core.plots.shrinkage import View
-from hbm_core.plots.theme import nice_domain, themed
+from hbm_core.plots.theme import log_ticks, nice_domain, themed
 from hbm_core.plots.tokens import MARKS, Mode, colours
 
 _RAW = np.pi * MARKS["raw-radius"] ** 2
@@ -170,9 +170,11 @@ def noise(table: pd.DataFrame, unit: str, mode: Mode) -> vega.Figure:
     c = colours(mode)
     rows = table[(table["mean"] > 0) & (table["var"] > 0)].assign(sd=lambda t: np.sqrt(t["var"]))
     log = dict(type="log", nice=False)
-    title, axis = f"Mean of the replicates, {unit}", _decades(rows["mean"])
-    x = vega.channel("mean:Q", title=title, scale=log, axis=axis)
-    y = vega.channel("sd:Q", title=f"sd among them, {unit}", scale=log, axis=_decades(rows["sd"]))
+    titles = {"mean": f"Mean of the replicates, {unit}", "sd": f"sd among them, {unit}"}
+    x, y = (
+        vega.channel(f"{name}:Q", title=title, scale=log, axis=_round(rows[name]))
+        for name, title in titles.items()
+    )
     points = vega.Chart(rows).mark_point(
         color=c["raw"], filled=False, size=0.4 * _RAW, strokeWidth=1, opacity=0.6
     )
@@ -191,9 +193,6 @@ def noise(table: pd.DataFrame, unit: str, mode: Mode) -> vega.Figure:
     return themed(vega.layer(*layers).properties(height=250), mode)
 
 
-def _decades(values: pd.Series) -> vega.Options:
-    """An axis with powers of ten alone, where the values span two of them."""
-    if values.empty:
-        return {}
-    first, last = int(np.ceil(np.log10(values.min()))), int(np.floor(np.log10(values.max())))
-    return {"values": [10.0**k for k in range(first, last + 1)]} if last > first else {}
+def _round(values: pd.Series) -> vega.Options:
+    """A logarithmic axis with round numbers that the values span."""
+    return {} if values.empty else {"values": log_ticks(values.min(), values.max())[0]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -204,10 +203,7 @@ def before(seen: Live, mode: Mode) -> None:
 
 def _read(structure: CircuitPopulation, curve: Any) -> Any:
     """Amounts as read: by the line through the standards, where there are some."""
-    if not structure.standards.size:
-        return curve
-    amount, reading = structure.standards.T
-    slope, offset = np.polyfit(amount, reading, 1)
+    slope, offset = structure.standards_line
     return slope * curve + offset
 
 

@@ -44,7 +44,7 @@ def labels(app: AppTest) -> list[str]:
 
 def test_before_any_fit_it_says_what_to_do_and_shows_the_exact_outlines(engine):
     app = opened()
-    assert "finds the exact posterior" in said(app) and "Fit" in labels(app)
+    assert "No draws yet" in said(app) and "finds the exact posterior" in said(app) and "Fit" in labels(app)
     (figure,) = figures(app)
     assert '"name":"exact"' in figure and '"name":"chain 1"' not in figure
     app.button(key="trace_fit").click().run()

@@ -11,6 +11,7 @@ from hbm_core.models.vector_population import InverseWishartLaw, SeparationLaw
 from hbm_core.plots import covariance_population as plots
 from hbm_core.plots import covariance_shrinkage as other
 from hbm_core.plots.covariance import correlation_colour
+from hbm_core.plots.theme import log_ticks
 from hbm_core.plots.tokens import colours
 from tests.analysis.populations import onion, tree_of, vector_of
 
@@ -165,7 +166,7 @@ def test_contraction_marks_what_is_compared_by_quartiles():
 
 @pytest.mark.parametrize(("low", "high"), [(0.03, 2.0), (0.3, 0.9), (1e-9, 3.0), (0.08, 700.0)])
 def test_log_ticks_are_round_few_and_within(low, high):
-    places, words = plots.log_ticks(low, high)
+    places, words = log_ticks(low, high)
     assert 1 <= len(places) <= 7
     assert len(places) == len(words)
     assert all(low <= place <= high for place in places)

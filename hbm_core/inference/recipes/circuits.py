@@ -81,7 +81,7 @@ class CircuitsRecipe(Recipe):
         centre |= {"noise": np.exp(rough.noise[0]), "exponent": rough.noise[1], "gain": rough.noise[2]}
         if spec.structure.standards.size:
             amount, reading = spec.structure.standards.T
-            slope, offset = np.polyfit(amount, reading, 1)
+            slope, offset = spec.structure.standards_line
             off = float(np.std(reading - slope * amount - offset)) or 1.0
             centre |= {"slope": slope, "offset": offset, "reading_sd": off}
         width: dict[str, Any] = dict(zip(names, 0.1 * sd, strict=True)) | {"exponent": 0.1, "corr": 0.1}

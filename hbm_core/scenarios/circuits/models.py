@@ -102,8 +102,8 @@ class Declaration:
         found |= {name: prior for name, prior in PRIORS.items() if name in made.parameters}
         if made.standards.size:
             amount, reading = made.standards.T
-            slope, offset = np.polyfit(amount, reading, 1)
-            off = float(np.std(reading - slope * amount - offset)) or abs(float(slope))
+            slope, offset = made.standards_line
+            off = float(np.std(reading - slope * amount - offset)) or abs(slope)
             middle = float(f"{np.log(max(abs(slope), 1e-300)):.3g}")
             wide = float(f"{10 * off + abs(offset):.1g}")
             found["slope"] = Prior("LogNormal", (middle, 1.0))
